@@ -1,0 +1,3 @@
+"""A service-mesh sidecar."""
+
+__version__ = "0.1.0"

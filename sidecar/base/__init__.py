@@ -1,0 +1,1 @@
+"""Floor 0: the words everybody speaks. Standard library only."""

@@ -1,0 +1,1 @@
+"""Floor 2: the decisions. Pure: no asyncio, no clock, no sockets; `now` is always passed in."""

@@ -1,0 +1,1 @@
+"""Floor 4a: the data plane. accept -> parse -> route -> admit -> pick -> forward -> relay -> record."""
