@@ -50,7 +50,7 @@ bench: $(DEV_READY) ## measures against the peers on this machine; results as JS
 
 image-check: $(DEV_READY) ## lints the Dockerfile and runs its install steps without a container
 	$(BIN)/hadolint Dockerfile
-	scripts/dockerfile-steps
+	$(BIN)/python scripts/dockerfile_steps.py
 
 lock: $(DEV_READY) ## resolves the dependencies anew; UPGRADE=1 takes newer releases
 	scripts/lock $(if $(UPGRADE),--upgrade)
