@@ -255,7 +255,7 @@ SERIES_DROPPED = _counter(
 
 # The backup agent
 BACKUP_RECOVERY_POINT = _gauge(
-    "sidecar_backup_recovery_point_timestamp_seconds", "", "The moment the newest verified backup brings back (Unix time).",
+    "sidecar_backup_recovery_point_timestamp_seconds", "", "What the newest verified backup brings back (Unix time).",
     unit="seconds", merge="max",
 )  # fmt: skip
 BACKUP_RPO = _gauge(
