@@ -1,0 +1,125 @@
+"""What the agent backs up, where to, how often, how long it is kept, and how it is proved."""
+
+from typing import Annotated
+
+from sidecar.config.kinds import (
+    Bind,
+    Count,
+    Doc,
+    Duration,
+    HttpUrl,
+    Name,
+    Path,
+    PositiveDuration,
+    RepositoryUrl,
+    Section,
+    Text,
+    words,
+)
+from sidecar.config.redis import Redis
+
+
+class AgentAdmin(Section, frozen=True, kw_only=True):
+    """Where the agent answers: probes, metrics and commands."""
+
+    bind: Annotated[Bind, Doc("Probes, metrics and status over TCP.")] = "127.0.0.1:9903"
+    socket: Annotated[Path, Doc("The Unix socket of the commands.")] = "/run/sidecar/agent.sock"
+    token_file: Annotated[
+        Path | None, Doc("A file with the bearer token for changes over TCP. null: only by socket.")
+    ] = None
+
+
+class S3(Section, frozen=True, kw_only=True):
+    """Access to an object store."""
+
+    endpoint: Annotated[HttpUrl | None, Doc("The store's URL. null: AWS.")] = None
+    region: Annotated[Text | None, Doc("The region.")] = None
+    access_key_id_file: Annotated[Path | None, Doc("A file with the key's id. null: the pod's own identity.")] = None
+    secret_access_key_file: Annotated[Path | None, Doc("A file with the secret key.")] = None
+    session_token_file: Annotated[Path | None, Doc("A file with a session token.")] = None
+
+
+class Repository(Section, frozen=True, kw_only=True):
+    """Where backups go."""
+
+    url: Annotated[RepositoryUrl, Doc("A directory, or s3://bucket/prefix.")]
+    engine: Annotated[
+        Annotated[str, words("restic", "sealed")],
+        Doc("restic deduplicates and needs its binary; sealed needs none."),
+    ] = "restic"
+    password_file: Annotated[Path, Doc("A file with the passphrase that encrypts everything. Keep a copy elsewhere.")]
+    s3: Annotated[S3 | None, Doc("How to reach an s3:// repository. Absent: the environment's defaults.")] = None
+
+
+class SqliteSource(Section, frozen=True, kw_only=True):
+    """An SQLite database, copied by its backup API while in use."""
+
+    path: Annotated[Path, Doc("The database file.")]
+
+
+class PostgresSource(Section, frozen=True, kw_only=True):
+    """A PostgreSQL cluster: base backup and WAL."""
+
+    dsn_file: Annotated[Path, Doc("A file with the connection string of a role with REPLICATION.")]
+
+
+class FilesSource(Section, frozen=True, kw_only=True):
+    """Files and directories as they are."""
+
+    paths: Annotated[tuple[Path, ...], Doc("What is backed up. A missing one fails the run.")]
+    exclude: Annotated[tuple[Text, ...], Doc("Shell patterns of names to leave out.")] = ()
+
+
+class Source(Section, frozen=True, kw_only=True):
+    """One thing that is backed up: exactly one sort."""
+
+    one_of = ("sqlite", "postgres", "redis", "files")
+
+    name: Annotated[Name, Doc("Names it in commands and restores; unique.")]
+    sqlite: Annotated[SqliteSource | None, Doc("An SQLite database.")] = None
+    postgres: Annotated[PostgresSource | None, Doc("A PostgreSQL cluster.")] = None
+    redis: Annotated[Redis | None, Doc("A Redis: BGSAVE, then its RDB.")] = None
+    files: Annotated[FilesSource | None, Doc("Files and directories.")] = None
+
+
+class Retention(Section, frozen=True, kw_only=True):
+    """What is kept. A point is forgotten when no rule keeps it; the newest verified one never is."""
+
+    keep_within: Annotated[Duration, Doc("Everything younger than this.")] = 604_800.0
+    daily: Annotated[Count, Doc("The last point of so many days.")] = 14
+    weekly: Annotated[Count, Doc("The last point of so many weeks.")] = 8
+    monthly: Annotated[Count, Doc("The last point of so many months.")] = 12
+
+
+class DrillCheck(Section, frozen=True, kw_only=True):
+    """What must hold in a restored copy: exactly one of sql, exists."""
+
+    one_of = ("sql", "exists")
+
+    source: Annotated[Name, Doc("The source whose copy is asked.")]
+    sql: Annotated[Text | None, Doc("A query whose first value must be true.")] = None
+    exists: Annotated[Path | None, Doc("A path, as it was backed up, that must be there.")] = None
+
+
+class Drill(Section, frozen=True, kw_only=True):
+    """Restores into an empty place on schedule, to know that it works and how long it takes."""
+
+    every: Annotated[PositiveDuration, Doc("How often.")] = 86_400.0
+    checks: Annotated[tuple[DrillCheck, ...], Doc("What must hold afterwards.")] = ()
+
+
+class Backup(Section, frozen=True, kw_only=True):
+    """The agent's work."""
+
+    rpo: Annotated[
+        PositiveDuration, Doc("At most so much may be lost; the schedule follows from it.", "the requirement: 15 min")
+    ] = 900.0
+    rto: Annotated[PositiveDuration, Doc("A restore may take so long; drills measure it.", "the requirement: 4 h")] = (
+        14_400.0
+    )
+    state_dir: Annotated[Path, Doc("The catalog, the journal and the staging area.", "FHS")] = "/var/lib/sidecar/agent"
+    admin: Annotated[AgentAdmin, Doc("Where the agent answers.")] = AgentAdmin()
+    repository: Annotated[Repository, Doc("Where backups go.")]
+    sources: Annotated[tuple[Source, ...], Doc("What is backed up; one run is one point over all of them.")]
+    retention: Annotated[Retention, Doc("What is kept.")] = Retention()
+    drill: Annotated[Drill | None, Doc("Restores that prove themselves. Absent: none.")] = None
