@@ -20,12 +20,12 @@ SERVER_ERRORS = frozenset(range(500, 600))
 
 
 class Breaker(Section, frozen=True, kw_only=True):
-    """The circuit breaker of one upstream. Open means refusing. A rule set to 0 is switched off; rates trigger at >=."""
+    """The circuit breaker of one upstream. Open means refusing. 0 switches a rule off; rates trigger at >=."""
 
     mode: Annotated[
         Mode,
         Doc(
-            "enforce refuses calls while open; observe only counts what it would have refused; disabled counts nothing.",
+            "enforce refuses calls while open; observe only counts what it would have refused; disabled does nothing.",
             "resilience4j knows the same three (METRICS_ONLY, DISABLED)",
         ),
     ] = "enforce"

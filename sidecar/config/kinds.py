@@ -43,6 +43,8 @@ class Kind:
     show: Callable[[Any], Any] = lambda value: value
     """The inverse of parse."""
     unit: str = ""
+    empty: Any = ""
+    """What stands for a value that could not be read, until its fault is reported."""
     each: bool = False
     """The value is a list in the file and a frozenset in the program; one item may stand for several values."""
 
@@ -117,7 +119,9 @@ def whole(low: int, high: int = 1_000_000_000) -> Kind:
             raise ValueError(f"{value} is not within {low} to {high}")
         return value
 
-    return Kind("whole number", parse, {"type": "integer", "minimum": low, "maximum": high}, unit=f"{low} to {high}")
+    return Kind(
+        "whole number", parse, {"type": "integer", "minimum": low, "maximum": high}, unit=f"{low} to {high}", empty=low
+    )
 
 
 def _decimal(low: float, high: float) -> Kind:
@@ -129,7 +133,7 @@ def _decimal(low: float, high: float) -> Kind:
         return float(value)
 
     schema = {"type": "number", "minimum": low, "maximum": high}
-    return Kind("number", parse, schema, unit=f"{low:g} to {high:g}")
+    return Kind("number", parse, schema, unit=f"{low:g} to {high:g}", empty=low)
 
 
 def words(*allowed: str) -> Kind:
