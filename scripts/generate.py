@@ -10,7 +10,36 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-GENERATED: dict[str, Callable[[], str]] = {}
+
+def metrics() -> str:
+    """The reference of every series, from the table that declares them."""
+    from sidecar.runtime.series import TABLE
+
+    lines = [
+        "# Metrics",
+        "",
+        "Generated from `sidecar/runtime/series.py` by `make generate`. A series appears in `/metrics` once the part",
+        "that counts it is in use. *Merge* says how the gauges of several workers become one; counters and histograms",
+        "add up.",
+        "",
+    ]
+    for metric in TABLE:
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
+        facts = [metric.cell.kind, f"labels: {labels}"]
+        if metric.unit:
+            facts.append(f"unit: {metric.unit}")
+        if metric.cell.kind == "gauge":
+            facts.append(f"merge: {metric.merge}")
+        facts.append(f"at most {metric.limit} series")
+        lines += [f"## {metric.name}", "", metric.help, "", "; ".join(facts), ""]
+        if metric.bounds:
+            lines += ["Buckets: " + " ".join(f"{bound:g}" for bound in metric.bounds) + " +Inf", ""]
+    return "\n".join(lines)
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "docs/reference/metrics.md": metrics,
+}
 
 
 def main() -> int:
