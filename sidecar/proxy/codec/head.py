@@ -19,14 +19,24 @@ UNTIL_CLOSE = -2
 
 
 class Limits:
-    """How much a peer may ask us to hold: bytes of a head, bytes of a target, number of fields."""
+    """How much a peer may ask us to hold: bytes of a head, bytes of a target, number of fields.
 
-    __slots__ = ("max_fields", "max_head", "max_target")
+    A head of `unquestioned` bytes or fewer, whose fields all have a value, cannot break any of the three: the usual
+    one needs no counting.
+    """
+
+    __slots__ = ("max_fields", "max_head", "max_target", "unquestioned")
 
     def __init__(self, max_head: int, max_target: int, max_fields: int) -> None:
         self.max_head = max_head
         self.max_target = max_target
         self.max_fields = max_fields
+        self.unquestioned = min(max_head, max_target, max_fields * len(b"a: b\r\n"))
+
+
+def head_end(data: bytes, start: int) -> int:
+    """The offset after the first line that ends at `start` or later, -1 when none does."""
+    return data.find(b"\n", start) + 1 or -1
 
 
 @lru_cache(maxsize=256)
@@ -149,8 +159,12 @@ class ResponseHead:
 
 
 class Codec(Protocol):
-    """The way from bytes to heads and bodies. `data` begins at the message's first byte and holds all received since;
-    a verdict on it does not depend on how it was cut."""
+    """The way from bytes to heads and bodies.
+
+    `data` begins at the message's first byte and holds all received since; a verdict on it does not depend on how it
+    was cut. A head that is not complete is judged by its complete lines alone, so a call pays only once a further
+    line has ended (`head_end`) or `max_head` is passed.
+    """
 
     def request(self, data: bytes, limits: Limits) -> RequestHead | None:
         """The head of a request, None while more bytes are needed; raises ClientFault with the status to answer."""
