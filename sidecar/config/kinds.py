@@ -333,6 +333,12 @@ HostPattern = Annotated[
         "lower case, exact (api.internal) or one leading wildcard (*.example.com), no port",
     ),
 ]
+Authority = Annotated[
+    str,
+    pattern(
+        "host", r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", "a name or address, with a port if need be"
+    ),
+]
 UrlPath = Annotated[str, pattern("path", r"/[!-~]*", "it begins with / and has no spaces")]
 FieldValue = Annotated[
     str, pattern("header value", r"[!-~\x80-\U0010ffff](?:[\t -~\x80-\U0010ffff]*[!-~\x80-\U0010ffff])?|", "one line")

@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 
 from sidecar.config.kinds import (
+    Authority,
     Bind,
     Doc,
     Duration,
@@ -111,7 +112,9 @@ class Route(Section, frozen=True, kw_only=True):
     """One rule of a listener: which requests, to which upstream, with which patience."""
 
     name: Annotated[Name, Doc("Names the route in metrics and logs; unique within its listener.")]
-    match: Annotated[Match, Doc("Which requests it takes. The most specific route wins, not the first.")] = Match()
+    match: Annotated[
+        Match, Doc("Which requests it takes. Routes are tried from top to bottom; the first that matches wins.")
+    ] = Match()
     upstream: Annotated[Name, Doc("The upstream that answers.")]
     timeout: Annotated[
         PositiveDuration,
@@ -130,7 +133,8 @@ class Route(Section, frozen=True, kw_only=True):
         Doc("own: this route has a breaker of its own beside the upstream's, with the upstream's settings."),
     ] = None
     host_rewrite: Annotated[
-        Text | None, Doc("The Host that the upstream sees. null: the client's own, as RFC 9110 §7.2 wants it kept.")
+        Authority | None,
+        Doc("The Host that the upstream sees. null: the client's own, as RFC 9110 §7.2 wants it kept."),
     ] = None
     upgrades: Annotated[
         tuple[Token, ...], Doc("Protocols a request may switch to (Upgrade). Others are not passed on.", "RFC 6455")
@@ -176,6 +180,14 @@ class Listener(Section, frozen=True, kw_only=True):
         PositiveDuration,
         Doc("A client that takes nothing of its answer for so long is dropped.", "nginx send_timeout: 60 s"),
     ] = 60.0
+    half_close_timeout: Annotated[
+        PositiveDuration,
+        Doc(
+            "A client that closed its side after its request gets the answer if it begins within this; else it counts "
+            "as gone, and the upstream is spared the rest.",
+            "nginx and Go cancel at once; HAProxy waits for ever",
+        ),
+    ] = 1.0
     max_head: Annotated[Size, Doc("The longest head of a request; longer: 431.", "Envoy: 60 KiB")] = 64 * KIB
     max_target: Annotated[
         Size, Doc("The longest request target; longer: 414.", "nginx: 8 KiB; RFC 9112 §3 asks for 8,000 bytes or more")

@@ -5,30 +5,32 @@ to say, notes included.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from sidecar.config.check import problems
+from sidecar.config.check import Problem, problems
 from sidecar.config.decode import Decoder
 from sidecar.config.document import Config
 from sidecar.config.faults import Fault, InvalidConfig, Mark, Path, show_path
+from sidecar.config.inactive import NOT_ACTIVE_YET
+from sidecar.config.kinds import Section
 from sidecar.config.nodes import compose
+from sidecar.config.shape import fields
 
 MAX_FILE_BYTES = 1 << 20
 
 
 class Examination(NamedTuple):
-    """What was found. `config` is None when there are faults."""
+    """What was found. `config` is None when there are faults; notes do not make a configuration unusable."""
 
     config: Config | None
     faults: list[Fault]
-    places: dict[Path, Mark]
+    notes: list[Fault]
 
 
 def load(path: str, env: Mapping[str, str] | None = None) -> Config:
     """Read the file at `path`; `env` (the process's own when None) fills `${env:…}`."""
-    file = str(path)
-    examination = examine(read(file), file, os.environ if env is None else env)
+    examination = examine(read(path), path, os.environ if env is None else env)
     if examination.config is None:
         raise InvalidConfig(examination.faults)
     return examination.config
@@ -36,7 +38,7 @@ def load(path: str, env: Mapping[str, str] | None = None) -> Config:
 
 def parse(text: str | bytes, file: str = "<text>", env: Mapping[str, str] | None = None) -> Config:
     """Read a configuration from `text`, touching nothing else; without `env` no variable is set."""
-    examination = examine(text, file, env or {})
+    examination = examine(text, file, env)
     if examination.config is None:
         raise InvalidConfig(examination.faults)
     return examination.config
@@ -51,26 +53,63 @@ def read(file: str) -> bytes:
         raise InvalidConfig([Fault(file, Mark(), "", error.strerror or str(error))]) from None
 
 
-def examine(text: str | bytes, file: str, env: Mapping[str, str]) -> Examination:
-    """Decode and check `text`, finding every fault. Pure."""
+def examine_file(path: str, env: Mapping[str, str] | None = None) -> Examination:
+    """Read the file at `path` and return all there is to say, with a note for every secret file that is not there."""
+    return _examine(read(path), path, os.environ if env is None else env, os.path.exists)
+
+
+def examine(text: str | bytes, file: str = "<text>", env: Mapping[str, str] | None = None) -> Examination:
+    """Decode and check `text`, finding every fault. Pure: asks nobody whether a named file exists."""
+    return _examine(text, file, env or {}, lambda _: True)
+
+
+def _examine(text: str | bytes, file: str, env: Mapping[str, str], exists: Callable[[str], bool]) -> Examination:
     try:
         data = text.encode() if isinstance(text, str) else text
         if len(data) > MAX_FILE_BYTES:
-            return Examination(None, [Fault(file, Mark(), "", f"larger than {MAX_FILE_BYTES >> 20} MiB")], {})
+            return _unreadable(Fault(file, Mark(), "", f"larger than {MAX_FILE_BYTES >> 20} MiB"))
         written = data.decode("utf-8-sig")
     except UnicodeError as error:
-        return Examination(None, [Fault(file, _place_of(error), "", "not UTF-8 text")], {})
+        return _unreadable(Fault(file, _place_of(error), "", "not UTF-8 text"))
     root, faults = compose(written, file)
     if root is None:
-        return Examination(None, faults or [Fault(file, Mark(), "", "the file is empty")], {})
+        return _unreadable(*(faults or [Fault(file, Mark(), "", "the file is empty")]))
     decoder = Decoder(file, env)
     config = decoder.config(root)
     faults += decoder.faults
-    for problem in problems(config):
+    notes = []
+    for problem in [*problems(config), *_missing_files(config, exists), *_not_active_yet(decoder.places)]:
         if not any(_touch(problem.path, wrong) for wrong in decoder.wrong):
-            faults.append(Fault(file, _nearest(decoder.places, problem.path), show_path(problem.path), problem.message))
+            place = _nearest(decoder.places, problem.path)
+            found = Fault(file, place, show_path(problem.path), problem.message)
+            (notes if problem.warning else faults).append(found)
     faults.sort(key=lambda fault: fault.mark)
-    return Examination(None if faults else config, faults, decoder.places)
+    notes.sort(key=lambda note: note.mark)
+    return Examination(None if faults else config, faults, notes)
+
+
+def _unreadable(*faults: Fault) -> Examination:
+    return Examination(None, list(faults), [])
+
+
+def _not_active_yet(places: Mapping[Path, Mark]) -> Iterator[Problem]:
+    for path in places:
+        if ".".join(step for step in path if isinstance(step, str)) in NOT_ACTIVE_YET and isinstance(path[-1], str):
+            yield Problem(path, "is valid but not active yet: nothing acts on it", warning=True)
+
+
+def _missing_files(section: Section, exists: Callable[[str], bool], path: Path = ()) -> Iterator[Problem]:
+    for field in fields(type(section)):
+        value, here = getattr(section, field.name), (*path, field.name)
+        if field.name.endswith("_file") and value and not exists(value):
+            yield Problem(here, f"{value} is not there yet", warning=True)
+        for at, inner in [(here, value)] if isinstance(value, Section) else _items(value, here):
+            yield from _missing_files(inner, exists, at)
+
+
+def _items(value: object, path: Path) -> Iterator[tuple[Path, Section]]:
+    if isinstance(value, tuple):
+        yield from (((*path, i), item) for i, item in enumerate(value) if isinstance(item, Section))
 
 
 def _touch(path: Path, wrong: Path) -> bool:

@@ -5,6 +5,7 @@ from typing import Annotated
 from sidecar.config.breaker import Breaker, Outlier
 from sidecar.config.kinds import (
     Address,
+    Authority,
     Count,
     Doc,
     Flag,
@@ -94,7 +95,7 @@ class HttpProbe(Section, frozen=True, kw_only=True):
     expect: Annotated[Statuses, Doc("Statuses that count as healthy.", "Kubernetes takes 200 to 399; we, 2xx")] = (
         SUCCESSES
     )
-    host: Annotated[Text | None, Doc("The Host sent. null: the endpoint's address.")] = None
+    host: Annotated[Authority | None, Doc("The Host sent. null: the endpoint's address.")] = None
     port: Annotated[Port | None, Doc("Another port than the endpoint's.")] = None
 
 
@@ -151,6 +152,10 @@ class Upstream(Section, frozen=True, kw_only=True):
         PositiveDuration,
         Doc("An unused connection is closed after this; also the longest silence within an answer.", "nginx: 60 s"),
     ] = 60.0
+    tunnel_timeout: Annotated[
+        PositiveDuration,
+        Doc("A tunnel (WebSocket, tcp listener) in which nothing moves for so long is closed.", "Envoy, HAProxy: 1 h"),
+    ] = 3600.0
     limits: Annotated[Limits, Doc("How much may run at once.")] = Limits()
     retry_budget: Annotated[RetryBudget, Doc("How many retries are allowed, whatever the routes say.")] = RetryBudget()
     breaker: Annotated[Breaker, Doc("When it may not be called.")] = Breaker()

@@ -1,0 +1,127 @@
+"""Shared state, dependencies, recovery, incidents, backup: names that must exist, values that contradict each other."""
+
+from collections.abc import Iterator
+
+from sidecar.config.backup import Backup, Source
+from sidecar.config.check import Problem, duplicates, unknown
+from sidecar.config.document import Config, Service
+from sidecar.config.faults import Path
+from sidecar.config.incidents import Incidents
+from sidecar.config.recovery import Action, Recovery
+from sidecar.config.redis import Redis
+
+
+def problems(config: Config) -> Iterator[Problem]:
+    """Yield what contradicts itself beside the traffic."""
+    if config.shared_state:
+        yield from _redis(config.shared_state.redis, ("shared_state", "redis"))
+    if config.service.name == Service().name and (config.shared_state or config.incidents or config.backup):
+        yield Problem(("service",), "give the service a name: others will see it", warning=True)
+    yield from duplicates((dependency.name for dependency in config.dependencies), ("dependencies",))
+    for i, dependency in enumerate(config.dependencies):
+        path: Path = ("dependencies", i)
+        if dependency.check.redis:
+            yield from _redis(dependency.check.redis, (*path, "check", "redis"))
+        if dependency.timeout > dependency.interval:
+            yield Problem((*path, "timeout"), "timeout is longer than interval: checks would overlap")
+        if dependency.degraded_above is not None and dependency.degraded_above >= dependency.timeout:
+            yield Problem((*path, "degraded_above"), "degraded_above is not below timeout: it would never be seen")
+    yield from duplicates((rule.name for rule in config.recovery), ("recovery",))
+    for i, rule in enumerate(config.recovery):
+        yield from _recovery(rule, ("recovery", i), config)
+    if config.incidents:
+        yield from _incidents(config.incidents, ("incidents",))
+    if config.backup:
+        yield from _backup(config.backup, ("backup",))
+
+
+def _redis(redis: Redis, path: Path) -> Iterator[Problem]:
+    if not redis.url and not redis.sentinel:
+        yield Problem(path, "url or sentinel is expected: where is it?")
+    if redis.sentinel and redis.cluster:
+        yield Problem((*path, "cluster"), "cluster and sentinel exclude each other")
+    if redis.sentinel and not redis.sentinel.addresses:
+        yield Problem((*path, "sentinel", "addresses"), "at least one sentinel is needed")
+    if redis.ca_file and not (redis.url or "").startswith("rediss://"):
+        yield Problem((*path, "ca_file"), "ca_file counts only with a url that begins with rediss://")
+
+
+def _recovery(rule: Recovery, path: Path, config: Config) -> Iterator[Problem]:
+    upstreams = [upstream.name for upstream in config.upstreams]
+    dependencies = [dependency.name for dependency in config.dependencies]
+    yield from unknown(rule.when.upstream or "", upstreams, "upstream", (*path, "when", "upstream"))
+    yield from unknown(rule.when.dependency or "", dependencies, "dependency", (*path, "when", "dependency"))
+    for key in ("flush_pool", "clear_cache"):
+        yield from unknown(getattr(rule.do, key) or "", upstreams, "upstream", (*path, "do", key))
+    if rule.do.reroute:
+        here: Path = (*path, "do", "reroute")
+        yield from unknown(rule.do.reroute.upstream, upstreams, "upstream", (*here, "upstream"))
+        yield from unknown(rule.do.reroute.to, upstreams, "upstream", (*here, "to"))
+        if rule.do.reroute.to == rule.do.reroute.upstream:
+            yield Problem((*here, "to"), "loops: it is the upstream that is sick")
+    yield from _action(rule.do, (*path, "do"))
+
+
+def _action(action: Action, path: Path) -> Iterator[Problem]:
+    if action.restart == "command" and not action.command:
+        yield Problem(path, "restart: command needs a command")
+    if action.command and action.restart != "command":
+        yield Problem((*path, "command"), "command counts only with restart: command")
+    if action.restart == "signal" and not action.process:
+        yield Problem(path, "restart: signal needs a process, the name of the one to signal")
+    if action.process and action.restart != "signal":
+        yield Problem((*path, "process"), "process counts only with restart: signal")
+
+
+def _incidents(incidents: Incidents, path: Path) -> Iterator[Problem]:
+    names = [notify.name for notify in incidents.notify]
+    yield from duplicates(names, (*path, "notify"))
+    for i, escalation in enumerate(incidents.escalate):
+        yield from unknown(escalation.to, names, "notify entry", (*path, "escalate", i, "to"))
+
+
+def _backup(backup: Backup, path: Path) -> Iterator[Problem]:
+    if not backup.sources:
+        yield Problem((*path, "sources"), "there is nothing to back up")
+    yield from duplicates((source.name for source in backup.sources), (*path, "sources"))
+    for i, source in enumerate(backup.sources):
+        yield from _source(source, (*path, "sources", i), backup)
+    repository = backup.repository
+    if repository.s3 and not repository.url.startswith("s3://"):
+        yield Problem((*path, "repository", "s3"), "s3 counts only with a url that begins with s3://")
+    if repository.s3 and bool(repository.s3.access_key_id_file) != bool(repository.s3.secret_access_key_file):
+        yield Problem(
+            (*path, "repository", "s3"), "access_key_id_file and secret_access_key_file go together: give both or none"
+        )
+    retention = backup.retention
+    if not (retention.keep_within or retention.daily or retention.weekly or retention.monthly):
+        yield Problem((*path, "retention"), "keep_within, daily, weekly and monthly are all 0: nothing would be kept")
+    if backup.drill:
+        sorts = {source.name: source for source in backup.sources}
+        for i, check in enumerate(backup.drill.checks):
+            here: Path = (*path, "drill", "checks", i)
+            yield from unknown(check.source, sorts, "source", (*here, "source"))
+            asked = sorts.get(check.source)
+            if asked and check.sql and not (asked.sqlite or asked.postgres):
+                yield Problem((*here, "sql"), f"{check.source} is not a database: only exists can be asked of it")
+            if asked and check.exists and not asked.files:
+                yield Problem((*here, "exists"), f"{check.source} holds no files: only sql can be asked of it")
+
+
+def _source(source: Source, path: Path, backup: Backup) -> Iterator[Problem]:
+    if source.redis:
+        yield from _redis(source.redis, (*path, "redis"))
+    if not source.files:
+        return
+    if not source.files.paths:
+        yield Problem((*path, "files", "paths"), "there is nothing to back up")
+    for i, directory in enumerate(source.files.paths):
+        here = (*path, "files", "paths", i)
+        if _within(backup.repository.url, directory):
+            yield Problem(here, "holds backup.repository.url: the backup would back itself up")
+        if _within(backup.state_dir, directory):
+            yield Problem(here, "holds backup.state_dir, which changes during the backup", warning=True)
+
+
+def _within(inner: str, outer: str) -> bool:
+    return (inner.rstrip("/") + "/").startswith(outer.rstrip("/") + "/")
