@@ -45,8 +45,8 @@ fuzz: $(DEV_READY) ## runs the fuzzers; SECONDS=600 for longer
 	$(BIN)/python -m pytest tests/fuzz -o addopts= --timeout 0 $(ARGS)
 
 bench: $(DEV_READY) ## measures against the peers on this machine; results as JSON in benchmarks/results
-	scripts/install-test-tools bench
-	$(BIN)/python -m benchmarks $(ARGS)
+	benchmarks/install.sh
+	$(BIN)/python -m benchmarks.load $(ARGS)
 
 image-check: $(DEV_READY) ## lints the Dockerfile and runs its install steps without a container
 	$(BIN)/hadolint Dockerfile
