@@ -54,13 +54,16 @@ def parse_duration(text: str) -> float:
 
 
 def show_duration(seconds: float) -> str:
-    """Print seconds (0 to ten years) so that `parse_duration` reads the same again, to the microsecond."""
-    rest = round(seconds * 1_000_000)
-    if rest == 0:
+    """Print seconds (0 to ten years) so that `parse_duration` reads the same again, to the microsecond.
+
+    As people write them: 60s and 90s, not 1m and 1m30s; 24h, not 1d; 7d, not 1w.
+    """
+    total = rest = round(seconds * 1_000_000)
+    if total == 0:
         return "0s"
     parts = []
     for unit, worth in _MICROSECONDS.items():
-        if unit == "w":  # 7d is what people write for a retention; nobody expects 1w back
+        if unit == "w" or (unit in {"d", "m"} and total < 2 * worth):
             continue
         count, rest = divmod(rest, worth)
         if count:

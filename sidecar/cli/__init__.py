@@ -1,1 +1,70 @@
-"""The command line. Every verb lives in a module of its own and is imported only when it is called."""
+"""The command line. Every verb lives in a module of its own and is imported only when it is called.
+
+Nothing heavy is imported here: `sidecar VERB --help` costs an interpreter and argparse.
+"""
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import sidecar
+from sidecar.base.errors import ConfigError
+from sidecar.cli import exits
+from sidecar.cli.verbs import VERBS
+
+DEFAULT_CONFIG = "/etc/sidecar/sidecar.yaml"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the verb that `argv` (the process's own arguments when None) calls for; return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    wanted = next((word for word in arguments if not word.startswith("-")), "")
+    args = _parser(wanted).parse_args(arguments)
+    args.config_given = args.config is not None
+    args.config = args.config or os.environ.get("SIDECAR_CONFIG") or DEFAULT_CONFIG
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return exits.CONFIG
+    except BrokenPipeError:  # the reader had enough; what is still buffered has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.FAILED
+    return code
+
+
+def _parser(wanted: str) -> argparse.ArgumentParser:
+    """Build the parser; only the wanted verb's module is imported for its arguments."""
+    parser = argparse.ArgumentParser(
+        prog="sidecar",
+        description="A service-mesh sidecar: a strict reverse proxy next to your service.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"sidecar {sidecar.__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb in VERBS:
+        subparser = verbs.add_parser(verb.name, help=verb.help, description=_sentence(verb.help), allow_abbrev=False)
+        if verb.name == wanted:
+            subparser.set_defaults(verb=verb.name)
+            subparser.add_argument(
+                "-c",
+                "--config",
+                metavar="FILE",
+                help=f"the configuration (default: $SIDECAR_CONFIG, else {DEFAULT_CONFIG})",
+            )
+            module = import_module(verb.module)
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    names = [verb.name for verb in VERBS]
+    if wanted and wanted not in names:
+        close = difflib.get_close_matches(wanted, names, n=1)
+        parser.error(f"there is no verb {wanted!r}" + (f"; did you mean {close[0]}?" if close else "; see --help"))
+    return parser
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."

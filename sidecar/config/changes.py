@@ -23,7 +23,7 @@ NEEDS_RESTART = {
     "incidents.store": "the file is opened once, at the start",
     "backup.": "the agent is a process of its own: restart it",
 }
-"""Paths without item names. With a dot at the end: everything below; without: this key, or an item that came or went."""
+"""Paths without item names. A dot at the end means everything below; none, this key or an item that came or went."""
 
 
 class Change(NamedTuple):

@@ -51,7 +51,7 @@ def to_yaml(config: Config) -> str:
     class Dumper(yaml.SafeDumper):
         """Quotes whatever YAML 1.2 would take for something else than text."""
 
-        def ignore_aliases(self, data: Any) -> bool:
+        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature
             return True
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:

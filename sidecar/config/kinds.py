@@ -40,6 +40,7 @@ class Kind:
     parse: Callable[[Plain], Any]
     """From YAML to the program's value; for an `each` kind, from one item to the values that it stands for."""
     schema: Mapping[str, Any]
+    """JSON Schema of the value; for an `each` kind, of one item."""
     show: Callable[[Any], Any] = lambda value: value
     """The inverse of parse."""
     unit: str = ""
@@ -269,24 +270,12 @@ def _show_retry_conditions(conditions: frozenset[str | int]) -> list[int | str]:
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - RFC 9110's word for a grammar rule
 _STATUS_SCHEMA: Final = {
-    "type": "array",
-    "items": {
-        "anyOf": [
-            {"type": "integer", "minimum": 100, "maximum": 599},
-            {"type": "string", "pattern": "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$"},
-        ]
-    },
+    "anyOf": [
+        {"type": "integer", "minimum": 100, "maximum": 599},
+        {"type": "string", "pattern": "^[1-5][0-9][0-9]( *- *[1-5][0-9][0-9])?$"},
+    ]
 }
-_RETRY_SCHEMA: Final = {
-    "type": "array",
-    "items": {
-        "anyOf": [
-            {"enum": list(RETRY_WORDS)},
-            {"type": "integer", "minimum": 100, "maximum": 599},
-            {"type": "string", "pattern": "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$"},
-        ]
-    },
-}
+_RETRY_SCHEMA: Final = {"anyOf": [{"enum": list(RETRY_WORDS)}, _STATUS_SCHEMA]}
 _DURATION_SCHEMA: Final = {"type": ["string", "integer"], "pattern": units.DURATION_PATTERN, "minimum": 0, "maximum": 0}
 _SIZE_SCHEMA: Final = {
     "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": units.SIZE_PATTERN}],

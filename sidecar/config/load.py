@@ -77,7 +77,7 @@ def _examine(text: str | bytes, file: str, env: Mapping[str, str], exists: Calla
     decoder = Decoder(file, env)
     config = decoder.config(root)
     faults += decoder.faults
-    notes = []
+    notes: list[Fault] = []
     for problem in [*problems(config), *_missing_files(config, exists), *_not_active_yet(decoder.places)]:
         if not any(_touch(problem.path, wrong) for wrong in decoder.wrong):
             place = _nearest(decoder.places, problem.path)
