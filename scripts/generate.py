@@ -37,9 +37,11 @@ def metrics() -> str:
     return "\n".join(lines)
 
 
-GENERATED: dict[str, Callable[[], str]] = {
-    "docs/reference/metrics.md": metrics,
-}
+def table() -> dict[str, Callable[[], str]]:
+    """Path from the repository's root -> what makes its text."""
+    from sidecar.config.generate import GENERATED
+
+    return {**GENERATED, "docs/reference/metrics.md": metrics}
 
 
 def main() -> int:
@@ -47,7 +49,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 when a file is stale")
     check = parser.parse_args().check
     stale = 0
-    for name, produce in GENERATED.items():
+    for name, produce in table().items():
         path, fresh = ROOT / name, produce()
         if path.exists() and path.read_text(encoding="utf-8") == fresh:
             continue
