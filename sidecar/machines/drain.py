@@ -87,6 +87,11 @@ class Drain:
             return self._go(Phase.DRAINING, "stop", now, until=now + self._delay)
         return self._go(Phase.STOPPING, "stop", now, until=now + self._drain_timeout)
 
+    def retime(self, delay: float, drain_timeout: float) -> None:
+        """Other seconds for what has not begun yet; a deadline that runs stays."""
+        self._delay = delay
+        self._drain_timeout = drain_timeout
+
     def tick(self, now: float, running: int) -> Transition[Phase] | None:
         """Time went on, or a request ended; `running` requests and tunnels are still under way."""
         if self.phase is Phase.STOPPING and running == 0:

@@ -1,0 +1,99 @@
+"""The crew: who serves. The program itself, or worker processes that it starts and watches.
+
+Both look alike to the program; `ProcessCrew` is in `processes.py`, so that a program that serves alone does not load it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from sidecar.app.worker import Worker
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
+    from sidecar.app.worker import Endpoints
+    from sidecar.config.document import Config
+    from sidecar.runtime.metrics import Snapshot
+
+
+class Crew(Protocol):
+    """Who serves on the program's sockets."""
+
+    async def start(
+        self,
+        config: Config,
+        text: bytes,
+        sockets: Mapping[str, socket.socket],
+        forbidden: frozenset[tuple[str, int]],
+    ) -> None:
+        """Begin to serve `config`, whose source is `text`. Raises ConfigError."""
+
+    async def apply(self, config: Config, text: bytes) -> None:
+        """Serve by another configuration. Raises ConfigError and changes nothing."""
+
+    async def snapshot(self) -> Snapshot:
+        """Everybody's numbers, merged."""
+        ...
+
+    async def endpoints(self) -> Endpoints:
+        """What each endpoint has to do at the moment, summed."""
+        ...
+
+    async def drain(self) -> None:
+        """Let clients move on."""
+
+    async def stop_accepting(self) -> None:
+        """Take no more clients."""
+
+    async def running(self) -> int:
+        """Clients that are still owed something."""
+        ...
+
+    def pids(self) -> list[int]:
+        """The processes that serve."""
+        ...
+
+    async def stop(self) -> None:
+        """Cut off what runs, end."""
+
+
+class LocalCrew:
+    """The program serves by itself."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def start(
+        self,
+        config: Config,
+        text: bytes,  # noqa: ARG002
+        sockets: Mapping[str, socket.socket],
+        forbidden: frozenset[tuple[str, int]],
+    ) -> None:
+        self._worker.start(config, sockets, forbidden)
+
+    async def apply(self, config: Config, text: bytes) -> None:  # noqa: ARG002
+        self._worker.apply(config)
+
+    async def snapshot(self) -> Snapshot:
+        return self._worker.snapshot()
+
+    async def endpoints(self) -> Endpoints:
+        return self._worker.endpoints()
+
+    async def drain(self) -> None:
+        self._worker.drain()
+
+    async def stop_accepting(self) -> None:
+        self._worker.stop_accepting()
+
+    async def running(self) -> int:
+        return self._worker.running()
+
+    def pids(self) -> list[int]:
+        return []
+
+    async def stop(self) -> None:
+        await self._worker.stop()

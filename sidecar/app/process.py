@@ -1,0 +1,94 @@
+"""What a worker process runs: a `Worker` that does what the program says over the inherited socket.
+
+It ends when it is told to, or when the program is gone; then it finishes what runs for as long as the configuration
+allows. Signals are the program's business: the ones that a terminal or a pod sends to everybody are ignored here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from typing import Any
+
+import uvloop
+
+from sidecar.app.processes import descriptor, read_frame, write_frame
+from sidecar.app.worker import Worker
+from sidecar.base.errors import ConfigError
+from sidecar.config.load import parse
+from sidecar.control.sockets import raise_descriptor_limit
+from sidecar.runtime import logs
+
+
+async def serve(channel: int) -> None:
+    """Follow the program until it says stop or is gone."""
+    reader, writer = await asyncio.open_unix_connection(sock=descriptor(channel))
+    worker = Worker()
+    drain_timeout = 0.0
+
+    async def do(verb: str, argument: Any) -> Any:
+        nonlocal drain_timeout
+        match verb:
+            case "start":
+                config = _parse(argument["text"])
+                logs.setup(config.log.level, config.log.format)
+                drain_timeout = config.shutdown.drain_timeout
+                sockets = {name: descriptor(number) for name, number in argument["sockets"].items()}
+                forbidden = frozenset((host, port) for host, port in argument["forbidden"])
+                worker.start(config, sockets, forbidden, shared_log=True)
+            case "apply":
+                config = _parse(argument)
+                worker.apply(config)
+                drain_timeout = config.shutdown.drain_timeout
+            case "snapshot":
+                return worker.snapshot()
+            case "endpoints":
+                return worker.endpoints()
+            case "running":
+                return worker.running()
+            case "drain":
+                worker.drain()
+            case "stop_accepting":
+                worker.stop_accepting()
+        return None
+
+    while (frame := await read_frame(reader)) is not None:
+        number, verb, argument = frame
+        try:
+            result, error = await do(verb, argument), None
+        except ConfigError as fault:
+            result, error = None, str(fault)
+        write_frame(writer, [number, error, result])
+        if verb == "stop":
+            await writer.drain()
+            break
+    else:
+        await _finish_alone(worker, drain_timeout)
+    await worker.stop()
+
+
+async def _finish_alone(worker: Worker, drain_timeout: float) -> None:
+    """The program died: nobody will tell us any more, so end as gently as a stop would have."""
+    worker.stop_accepting()
+    deadline = asyncio.get_running_loop().time() + drain_timeout
+    while worker.running() and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.1)
+
+
+def _parse(text: bytes) -> Any:
+    import os
+
+    return parse(text, "configuration", os.environ)
+
+
+def main() -> None:
+    """The process's entry."""
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, signal.SIG_IGN)
+    raise_descriptor_limit()
+    uvloop.run(serve(int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

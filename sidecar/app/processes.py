@@ -1,0 +1,259 @@
+"""Worker processes: started by the program, given its listening sockets, told what to do, started again when they die.
+
+Each is a fresh interpreter (`python -m sidecar.app.process`) that inherits the sockets and one end of a socket pair.
+Over that go frames of msgpack, a length of four bytes before each: requests `[number, verb, argument]` one way,
+`[number, error or null, result]` the other. The listening sockets belong to the program, so a client in the
+kernel's queue outlives any worker. What a dead worker had counted is kept, so that no sum ever goes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sidecar.base.backoff import exponential
+from sidecar.base.errors import ConfigError
+from sidecar.runtime import series
+from sidecar.runtime.logs import Log
+from sidecar.runtime.metrics import Registry, Snapshot, lasting, merge
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sidecar.app.worker import Endpoints
+    from sidecar.config.document import Config
+    from sidecar.runtime.tasks import Supervisor
+
+START_SECONDS = 20.0
+CALL_SECONDS = 5.0
+SNAPSHOT_SECONDS = 1.0
+"""How often each worker's numbers are fetched, so that a worker that is killed takes at most a second with it."""
+FRAME_LIMIT = 64 * 1024 * 1024
+
+_log = Log(__name__)
+
+
+class Channel:
+    """Requests and answers over one socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._number = 0
+
+    async def call(self, verb: str, argument: Any = None, within: float = CALL_SECONDS) -> Any:
+        """The answer to one request; raises ConfigError as the worker did, ConnectionError when it is gone."""
+        self._number += 1
+        number = self._number
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._calls[number] = answer
+        try:
+            write_frame(self._writer, [number, verb, argument])
+            return await asyncio.wait_for(answer, within)
+        except TimeoutError:
+            raise ConnectionError(f"the worker did not answer {verb}") from None
+        finally:
+            self._calls.pop(number, None)
+
+    async def listen(self) -> None:
+        """Hand answers to their callers until the worker is gone."""
+        try:
+            while (frame := await read_frame(self._reader)) is not None:
+                number, error, result = frame
+                answer = self._calls.pop(number, None)
+                if answer is not None and not answer.done():
+                    if error is None:
+                        answer.set_result(result)
+                    else:
+                        answer.set_exception(ConfigError(error))
+        finally:
+            for answer in self._calls.values():
+                if not answer.done():
+                    answer.set_exception(ConnectionError("the worker is gone"))
+            self._writer.close()
+
+
+def write_frame(writer: asyncio.StreamWriter, message: Any) -> None:
+    """Send one message."""
+    body = msgspec.msgpack.encode(message)
+    writer.write(len(body).to_bytes(4, "big") + body)
+
+
+async def read_frame(reader: asyncio.StreamReader) -> Any:
+    """The next message, None at the end."""
+    try:
+        size = int.from_bytes(await reader.readexactly(4), "big")
+        if size > FRAME_LIMIT:
+            return None
+        return msgspec.msgpack.decode(await reader.readexactly(size))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+
+
+class Process:
+    """One worker process."""
+
+    def __init__(self, process: asyncio.subprocess.Process, channel: Channel) -> None:
+        self.process = process
+        self.channel = channel
+        self.snapshot = Snapshot({})  # as it was fetched last
+
+
+class ProcessCrew:
+    """`count` worker processes."""
+
+    def __init__(self, count: int, registry: Registry, tasks: Supervisor) -> None:
+        self._count = count
+        self._registry = registry
+        self._tasks = tasks
+        self._crew: dict[int, Process] = {}
+        self._past = Snapshot({})  # counters of workers that are no more
+        self._stopping = False
+        self._draining = False
+        self._text = b""
+        self._sockets: Mapping[str, socket.socket] = {}
+        self._forbidden: frozenset[tuple[str, int]] = frozenset()
+
+    async def start(
+        self,
+        config: Config,  # noqa: ARG002
+        text: bytes,
+        sockets: Mapping[str, socket.socket],
+        forbidden: frozenset[tuple[str, int]],
+    ) -> None:
+        self._text, self._sockets, self._forbidden = text, sockets, forbidden
+        await asyncio.gather(*(self._start_one(place) for place in range(self._count)))
+        for place in range(self._count):
+            self._tasks.start(f"worker-{place}", lambda place=place: self._keep(place))
+        self._tasks.start("worker-numbers", self._fetch)
+
+    async def _start_one(self, place: int) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        inherited = {name: sock.fileno() for name, sock in self._sockets.items()}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "sidecar.app.process",
+            str(theirs.fileno()),
+            pass_fds=(theirs.fileno(), *inherited.values()),
+            start_new_session=True,  # Ctrl-C in a terminal is for the program, which tells its workers
+        )
+        theirs.close()
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        worker = Process(process, Channel(reader, writer))
+        self._tasks.start(f"worker-channel-{process.pid}", worker.channel.listen)
+        try:
+            order = {"text": self._text, "sockets": inherited, "forbidden": list(self._forbidden)}
+            await worker.channel.call("start", order, START_SECONDS)
+        except ConnectionError as error:
+            process.kill()
+            raise ConfigError(f"a worker did not start: {error}") from None
+        if self._draining:
+            await worker.channel.call("drain")
+        self._crew[place] = worker
+        _log.info("worker_started", worker=place, pid=process.pid)
+
+    async def _keep(self, place: int) -> None:
+        """Wait for the worker's end and start another, at once the first time, then with growing pauses."""
+        loop = asyncio.get_running_loop()
+        deaths = 0
+        while True:
+            worker = self._crew.get(place)
+            if worker is not None:
+                began = loop.time()
+                status = await worker.process.wait()
+                del self._crew[place]
+                self._past = merge([self._past, lasting(worker.snapshot)])
+                if self._stopping:
+                    return
+                deaths = 0 if loop.time() - began > 60.0 else deaths + 1
+                self._registry.cell(series.WORKER_RESTARTS).value += 1
+                _log.error("worker_died", worker=place, pid=worker.process.pid, status=status)
+            if deaths > 1:
+                await asyncio.sleep(exponential(deaths - 2, 0.5, 30.0))
+            try:
+                await self._start_one(place)
+            except ConfigError as error:
+                deaths += 1
+                _log.error("worker_start_failed", worker=place, reason=str(error))
+
+    async def _fetch(self) -> None:
+        while True:
+            await asyncio.sleep(SNAPSHOT_SECONDS)
+            await self._fetch_now()
+
+    async def _fetch_now(self) -> None:
+        async def one(worker: Process) -> None:
+            try:
+                families = await worker.channel.call("snapshot")
+                worker.snapshot = msgspec.convert(families, Snapshot)
+            except ConnectionError:
+                return  # its end is noticed elsewhere
+
+        await asyncio.gather(*(one(worker) for worker in list(self._crew.values())))
+
+    async def _everyone(self, verb: str, argument: Any = None) -> list[Any]:
+        found = await asyncio.gather(
+            *(worker.channel.call(verb, argument) for worker in list(self._crew.values())), return_exceptions=True
+        )
+        for one in found:
+            if isinstance(one, ConfigError):
+                raise one
+        return [one for one in found if not isinstance(one, BaseException)]
+
+    async def apply(self, config: Config, text: bytes) -> None:  # noqa: ARG002
+        await self._everyone("apply", text)
+        self._text = text
+
+    async def snapshot(self) -> Snapshot:
+        await self._fetch_now()
+        return merge([self._past, *(worker.snapshot for worker in self._crew.values())])
+
+    async def endpoints(self) -> Endpoints:
+        total: Endpoints = {}
+        for one in await self._everyone("endpoints"):
+            for upstream, endpoints in one.items():
+                known = total.setdefault(upstream, {})
+                for address, (active, idle, available) in endpoints.items():
+                    had = known.get(address, (0, 0, True))
+                    known[address] = (had[0] + active, had[1] + idle, had[2] and available)
+        return total
+
+    async def drain(self) -> None:
+        self._draining = True
+        await self._everyone("drain")
+
+    async def stop_accepting(self) -> None:
+        self._stopping = True
+        await self._everyone("stop_accepting")
+
+    async def running(self) -> int:
+        return sum(await self._everyone("running"))
+
+    def pids(self) -> list[int]:
+        return [worker.process.pid for worker in self._crew.values()]
+
+    async def stop(self) -> None:
+        self._stopping = True
+        workers = list(self._crew.values())
+        await self._everyone("stop")
+        for worker in workers:
+            try:
+                await asyncio.wait_for(worker.process.wait(), CALL_SECONDS)
+            except TimeoutError:
+                worker.process.kill()
+                await worker.process.wait()
+
+
+def descriptor(number: int) -> socket.socket:
+    """The inherited socket under `number`."""
+    os.set_inheritable(number, False)
+    sock = socket.socket(fileno=number)
+    sock.setblocking(False)
+    return sock

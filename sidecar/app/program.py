@@ -1,0 +1,297 @@
+"""The program: what `sidecar run` starts and the operator talks to.
+
+It reads the configuration, binds every socket before anything else starts, lets its crew serve, answers on the admin
+interface, reloads when the file changes or somebody asks, and goes away without losing a request: the states of that
+are `machines/drain.py`'s, the acts are here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from sidecar import __version__
+from sidecar.app.crew import Crew, LocalCrew
+from sidecar.app.view import view
+from sidecar.app.worker import Worker
+from sidecar.base.errors import ConfigError
+from sidecar.config.changes import changes
+from sidecar.config.effective import fingerprint, to_plain
+from sidecar.config.load import parse, read
+from sidecar.control.admin import AdminServer, ReloadResult
+from sidecar.control.sockets import bind_all, raise_descriptor_limit
+from sidecar.control.watch import watch
+from sidecar.machines.drain import Drain, Phase
+from sidecar.runtime import logs, series
+from sidecar.runtime.logs import Log
+from sidecar.runtime.metrics import Snapshot, merge
+from sidecar.runtime.tasks import Supervisor
+
+if TYPE_CHECKING:
+    from sidecar.config.changes import Change
+    from sidecar.config.document import Config
+
+TICK_SECONDS = 0.05
+
+_log = Log(__name__)
+
+
+class Program:
+    """One run of `sidecar run`."""
+
+    def __init__(self, path: str) -> None:
+        """`path`: the configuration file. Raises ConfigError when it is not usable."""
+        self._path = path
+        self._text = read(path)
+        self._config = _parse(self._text, path)
+        self._hash = fingerprint(self._config)
+        self._worker = Worker()  # its registry counts for the program too, whoever serves
+        self._registry = self._worker.registry
+        self._tasks = Supervisor(self._registry)
+        self._crew: Crew = LocalCrew(self._worker)
+        self._drain = Drain(self._config.shutdown.delay, self._config.shutdown.drain_timeout)
+        self._sockets: dict[str, socket.socket] = {}
+        self._admin: AdminServer | None = None
+        self._started = False
+        self._began = monotonic()
+        self._loaded_at = time.time()
+        self._reload_error: str | None = None
+        self._restart_needed: list[str] = []
+        self._reloading = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._last_sample: tuple[float, float] = (0.0, 0.0)
+
+    # The run ------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until stopped. Raises ConfigError when the start fails."""
+        config = self._config
+        logs.setup(config.log.level, config.log.format)
+        raise_descriptor_limit()
+        self._register_metrics()
+        try:
+            self._sockets = bind_all(config.listeners)
+            self._admin = AdminServer(config.admin, self, self._registry)
+            await self._admin.start()
+            if config.workers > 1:
+                from sidecar.app.processes import ProcessCrew
+
+                self._crew = ProcessCrew(config.workers, self._registry, self._tasks)
+            await self._crew.start(config, self._text, self._sockets, self._own_addresses())
+            self._watch_signals()
+            self._tasks.start("config-watch", lambda: watch(self._path, self.reload))
+            self._started = True
+            for name, sock in self._sockets.items():
+                _log.info("listener_bound", listener=name, address=_shown(sock))
+            _log.info("started", service=config.service.name, version=__version__, pid=os.getpid(),
+                      admin=config.admin.bind, workers=config.workers, config_hash=self._hash)  # fmt: skip
+            await self._until_stopped()
+        finally:
+            await self._end()
+
+    async def _until_stopped(self) -> None:
+        while self._drain.phase is not Phase.STOPPED:
+            stopping = self._drain.phase is Phase.STOPPING
+            timeout = TICK_SECONDS if stopping or self._drain.deadline is not None else None
+            try:
+                await asyncio.wait_for(self._wake.wait(), timeout)
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            before = self._drain.phase
+            running = await self._crew.running() if stopping else 1
+            self._drain.tick(monotonic(), running)
+            await self._act(before)
+
+    async def _act(self, before: Phase) -> None:
+        """Do what the phase now asks for, if it is another one than `before`."""
+        phase = self._drain.phase
+        if phase is before:
+            return
+        _log.info("phase_changed", before=before.value, now=phase.value)
+        if phase is Phase.DRAINING:
+            await self._crew.drain()
+        elif phase is Phase.STOPPING:
+            await self._crew.drain()
+            await self._crew.stop_accepting()
+            for sock in self._sockets.values():
+                _close_listening(sock)
+
+    async def _end(self) -> None:
+        await self._crew.stop()
+        await self._tasks.stop()
+        if self._admin is not None:
+            await self._admin.stop()
+        for sock in self._sockets.values():
+            _close_listening(sock)
+        if self._started:
+            _log.info("stopped")
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for one in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(one, self._stop_now)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.start(f"reload-{monotonic()}", self._reload_asked))
+
+    async def _reload_asked(self) -> None:
+        await self.reload()
+
+    def _stop_now(self) -> None:
+        before = self._drain.phase
+        self._drain.stop(monotonic())
+        if self._drain.phase is not before:
+            self._tasks.start(f"phase-{self._drain.phase}", lambda: self._act(before))
+        self._wake.set()
+
+    def _own_addresses(self) -> frozenset[tuple[str, int]]:
+        """Where our admin interface answers over TCP; nobody may reach it through the proxy."""
+        admin = self._admin
+        assert admin is not None
+        return frozenset((host, port) for host, port in admin.addresses())
+
+    def _register_metrics(self) -> None:
+        registry = self._registry
+        import platform
+
+        registry.cell(series.BUILD_INFO, __version__, platform.python_version()).value = 1
+        registry.cell(series.CONFIG_RELOAD_OK).value = 1
+        registry.cell(series.CONFIG_HASH).value = int(self._hash[:12], 16)
+        registry.cell(series.CONFIG_RELOAD_TIME).value = self._loaded_at
+
+    # What the admin interface asks (control.admin.Program) ----------------------------------------------------------
+
+    async def metrics(self) -> Snapshot:
+        """All numbers: ours, and the workers' when there are some."""
+        if isinstance(self._crew, LocalCrew):
+            return await self._crew.snapshot()
+        return merge([self._registry.snapshot(), await self._crew.snapshot()])
+
+    async def status(self) -> dict[str, Any]:
+        """What runs, for the status page and `sidecar status`."""
+        snapshot = await self.metrics()
+        now = monotonic()
+        shown = view(self._config, snapshot, await self._crew.endpoints())
+        since, before = self._last_sample
+        total = shown["traffic"]["requests_total"]
+        shown["traffic"]["rps"] = round((total - before) / (now - since), 1) if since else 0.0
+        if now - since > 1.0:
+            self._last_sample = (now, total)
+        return {
+            "service": self._config.service.name,
+            "instance": self._config.service.instance or socket.gethostname(),
+            "version": __version__,
+            "pid": os.getpid(),
+            "uptime_seconds": round(now - self._began, 1),
+            "state": self._state(),
+            "workers": self._config.workers,
+            "worker_pids": self._crew.pids(),
+            "config": {
+                "path": self._path,
+                "hash": self._hash,
+                "loaded_at": self._loaded_at,
+                "last_reload_ok": self._reload_error is None,
+                "last_reload_error": self._reload_error,
+                "restart_needed": self._restart_needed,
+            },
+            **shown,
+        }
+
+    def _state(self) -> str:
+        if not self._started:
+            return "starting"
+        return {Phase.SERVING: "ready", Phase.DRAINING: "draining"}.get(self._drain.phase, "stopping")
+
+    async def breakers(self) -> list[dict[str, Any]]:
+        return []
+
+    async def health(self) -> list[dict[str, Any]]:
+        return []
+
+    async def registry(self) -> list[dict[str, Any]]:
+        return []
+
+    def config(self) -> dict[str, Any]:
+        return to_plain(self._config)
+
+    def live(self) -> bool:
+        return True
+
+    def ready(self) -> bool:
+        return self._started and self._drain.conduct.ready
+
+    def started(self) -> bool:
+        return self._started
+
+    def service_live(self) -> bool:
+        return True
+
+    async def drain(self) -> None:
+        before = self._drain.phase
+        self._drain.drain(monotonic())
+        await self._act(before)
+
+    async def stop(self) -> None:
+        self._stop_now()
+
+    async def reload(self) -> ReloadResult:
+        """Read the file again and serve by it; a bad one changes nothing but what we say about it."""
+        async with self._reloading:
+            try:
+                text = read(self._path)
+                config = _parse(text, self._path)
+                found = changes(self._config, config)
+                await self._crew.apply(config, text)
+            except ConfigError as error:
+                return self._reload_failed(str(error))
+            return self._reload_done(config, text, found)
+
+    def _reload_failed(self, reason: str) -> ReloadResult:
+        self._reload_error = reason
+        self._registry.cell(series.CONFIG_RELOAD_OK).value = 0
+        _log.error("config_reload_failed", path=self._path, reason=reason,
+                   advice="the running configuration stays; mend the file and reload, `sidecar check` tells all faults")  # fmt: skip
+        return ReloadResult(ok=False, message=reason)
+
+    def _reload_done(self, config: Config, text: bytes, found: list[Change]) -> ReloadResult:
+        self._config, self._text, self._hash = config, text, fingerprint(config)
+        self._drain.retime(config.shutdown.delay, config.shutdown.drain_timeout)
+        self._loaded_at = time.time()
+        self._reload_error = None
+        self._restart_needed = [f"{one.path}: {one.why}" for one in found if not one.live]
+        registry = self._registry
+        registry.cell(series.CONFIG_RELOAD_OK).value = 1
+        registry.cell(series.CONFIG_HASH).value = int(self._hash[:12], 16)
+        registry.cell(series.CONFIG_RELOAD_TIME).value = self._loaded_at
+        live = [one.path for one in found if one.live]
+        _log.info("config_reloaded", config_hash=self._hash, changed=live, restart_needed=self._restart_needed)
+        if self._restart_needed:
+            message = "reloaded; some changes need a restart"
+        else:
+            message = "reloaded" if found else "reloaded; nothing had changed"
+        return ReloadResult(ok=True, message=message, changes=[*live, *self._restart_needed])
+
+
+def _parse(text: bytes, path: str) -> Config:
+    return parse(text, path, os.environ)
+
+
+def _shown(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    if isinstance(name, tuple):
+        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+    return f"unix:{name}"
+
+
+def _close_listening(sock: socket.socket) -> None:
+    """Close it here; a Unix socket's name goes with it."""
+    if sock.fileno() >= 0:
+        if sock.family == socket.AF_UNIX:
+            with contextlib.suppress(OSError):
+                os.unlink(sock.getsockname())
+        sock.close()

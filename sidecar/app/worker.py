@@ -1,0 +1,130 @@
+"""A worker: the inside of one process that serves. Data plane, counters, access log, the loop's lag.
+
+The program talks to it through `crew.py`: directly when it serves itself, over a socket when it has worker processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import TYPE_CHECKING
+
+from sidecar.proxy.dataplane import DataPlane
+from sidecar.runtime import lag, series
+from sidecar.runtime.access_log import AccessLog
+from sidecar.runtime.metrics import Registry, Snapshot
+from sidecar.runtime.tasks import Supervisor
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
+    from sidecar.config.document import AccessLog as AccessLogConfig
+    from sidecar.config.document import Config
+
+Endpoints = dict[str, dict[str, tuple[int, int, bool]]]
+"""upstream -> address -> (active requests, idle connections, available)"""
+
+_GC_THRESHOLDS = (50_000, 20, 50)
+
+
+class Worker:
+    """Serves on the sockets that it is given until it is told to stop."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self._tasks = Supervisor(self.registry)
+        self._plane: DataPlane | None = None
+        self._log_config: AccessLogConfig | None = None
+        self._shared_log = False
+
+    @property
+    def plane(self) -> DataPlane:
+        assert self._plane is not None, "the worker is started"
+        return self._plane
+
+    def start(
+        self,
+        config: Config,
+        sockets: Mapping[str, socket.socket],
+        forbidden: frozenset[tuple[str, int]],
+        *,
+        shared_log: bool = False,
+    ) -> None:
+        """Begin to serve. Raises ConfigError when the access log cannot be opened."""
+        loop = asyncio.get_running_loop()
+        plane = DataPlane(loop, self.registry)
+        plane.forbidden = forbidden
+        self._plane = plane
+        self._shared_log = shared_log
+        self._set_access_log(config)
+        plane.start(config, sockets)
+        observed = self.registry.cell(series.EVENT_LOOP_LAG)
+        self._tasks.start("event-loop-lag", lambda: lag.probe(observed))
+        self.registry.gauge_function(series.RESIDENT_MEMORY, resident_bytes)
+        # a full collection walks every object that lives on from the start and takes tens of milliseconds: spare it that
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
+
+    def apply(self, config: Config) -> None:
+        """Serve by another configuration from the next request on; raises ConfigError and changes nothing."""
+        self._set_access_log(config)
+        self.plane.apply(config)
+
+    def _set_access_log(self, config: Config) -> None:
+        wanted = config.access_log
+        present = self.plane.access_log
+        if wanted == self._log_config:
+            if present is not None:
+                present.reopen()
+            return
+        log = None
+        if wanted is not None:
+            dropped = self.registry.cell(series.ACCESS_LOG_DROPPED)
+            log = AccessLog(wanted.path, wanted.sample, dropped, shared=self._shared_log)
+            log.start()
+        self.plane.access_log = log
+        self._log_config = wanted
+        if present is not None:
+            present.stop()
+
+    def snapshot(self) -> Snapshot:
+        """This process's numbers."""
+        return self.registry.snapshot()
+
+    def endpoints(self) -> Endpoints:
+        """What each endpoint has to do at the moment."""
+        return {
+            upstream.name: {one.address: (one.active, len(one.idle), one.available) for one in upstream.endpoints}
+            for upstream in self.plane.upstreams.values()
+        }
+
+    def drain(self) -> None:
+        """Let clients move on: answers carry Connection: close from now on."""
+        self.plane.draining = True
+
+    def stop_accepting(self) -> None:
+        """Take no more clients."""
+        self.plane.draining = True
+        self.plane.stop_accepting()
+
+    def running(self) -> int:
+        """Clients that are still owed something."""
+        return self.plane.running()
+
+    async def stop(self) -> None:
+        """Cut off what runs, write the log, end."""
+        if self._plane is not None:
+            await self._plane.stop()
+            if self._plane.access_log is not None:
+                await asyncio.to_thread(self._plane.access_log.stop)
+        await self._tasks.stop()
+
+
+def resident_bytes() -> float:
+    """Resident memory of this process."""
+    import resource
+
+    with open("/proc/self/statm", "rb") as stream:
+        return int(stream.read().split()[1]) * resource.getpagesize()

@@ -1,0 +1,111 @@
+"""Accept: take clients from a listening socket, and stop taking when there is no room for them.
+
+The socket belongs to whoever bound it (the program, or the parent of its workers) and is shared by all workers.
+We accept ourselves instead of leaving it to the event loop's server, for two reasons: when descriptors run out, libuv
+accepts and drops clients, while the kernel's queue would keep them; and a full listener should not accept at all.
+Pausing costs nothing: the socket is taken out of the poll set, and looked at again when a client left or a moment
+later.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING
+
+from sidecar.proxy.client import ClientConnection
+from sidecar.proxy.tcp import TcpClient
+from sidecar.runtime import series
+from sidecar.runtime.logs import Log
+
+if TYPE_CHECKING:
+    from sidecar.proxy.dataplane import DataPlane
+    from sidecar.proxy.plan import ListenerPlan
+
+BATCH = 64
+"""Clients taken per turn of the loop, so that those already here are served too."""
+PAUSE_SECONDS = 0.1
+OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+_log = Log(__name__)
+
+
+class Acceptor:
+    """One listener of one process: its socket, its plan, its clients."""
+
+    def __init__(self, state: DataPlane, plan: ListenerPlan, sock: socket.socket) -> None:
+        self.state = state
+        self.plan = plan
+        self.sock = sock
+        self.clients: set[ClientConnection | TcpClient] = set()
+        self.accepting = False
+        self._closed = False
+        self._protocol = ClientConnection if plan.config.protocol == "http" else TcpClient
+        state.registry.gauge_function(series.CONNECTIONS, lambda: len(self.clients), plan.name)
+
+    def start(self) -> None:
+        """Begin, or go on, accepting."""
+        if not self._closed and not self.accepting:
+            self.accepting = True
+            self.state.loop.add_reader(self.sock.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Accept no more. The socket itself stays open for others that share it, until they close it too."""
+        self._stop()
+        self._closed = True
+        self.sock.close()
+
+    def joined(self, client: ClientConnection | TcpClient) -> None:
+        """A client's connection is made."""
+        self.clients.add(client)
+        self.state.sweeper.watched.add(client)
+
+    def unwatch(self, client: ClientConnection | TcpClient) -> None:
+        """The client became a tunnel, which keeps its own time."""
+        self.state.sweeper.watched.discard(client)
+
+    def left(self, client: ClientConnection | TcpClient) -> None:
+        """A client's connection is lost."""
+        self.clients.discard(client)
+        self.state.sweeper.watched.discard(client)
+        if not self.accepting:
+            self.start()
+
+    def _stop(self) -> None:
+        if self.accepting:
+            self.accepting = False
+            self.state.loop.remove_reader(self.sock.fileno())
+
+    def _pause(self, reason: str) -> None:
+        self._stop()
+        self.state.registry.cell(series.ACCEPT_PAUSED, self.plan.name, reason).value += 1
+
+    def _accept(self) -> None:
+        for _ in range(BATCH):
+            if len(self.clients) >= self.plan.max_connections:
+                self._pause("max_connections")
+                _log.warning("accept_paused", every=60.0, listener=self.plan.name, reason="max_connections",
+                             max_connections=self.plan.max_connections)  # fmt: skip
+                return
+            try:
+                sock, _ = self.sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in OUT_OF_ROOM:
+                    raise
+                self._pause("descriptors")
+                _log.error("accept_paused", every=60.0, listener=self.plan.name, reason=error.strerror,
+                           advice="raise the limit of open files (ulimit -n) or lower max_connections")  # fmt: skip
+                self.state.loop.call_later(PAUSE_SECONDS, self.start)
+                return
+            sock.setblocking(False)
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.state.spawn(self._welcome(sock))
+
+    async def _welcome(self, sock: socket.socket) -> None:
+        try:
+            await self.state.loop.connect_accepted_socket(lambda: self._protocol(self), sock)
+        except OSError:
+            sock.close()  # it left before it was welcome

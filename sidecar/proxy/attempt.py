@@ -1,0 +1,185 @@
+"""Attempt: pick an endpoint, get a connection to it, forward; and when a try fails, try again or answer.
+
+A try ends in one of three ways: an answer that is relayed, an answer or a fault that the retry policy gives
+another try (`machines/retry.py` decides; never after a byte went to the client), or the end of the exchange:
+`refuse` answers, `cut_off` breaks what was begun, `abandon` cancels because the client left. No step waits
+here: opening a connection is a task of the pool's, waiting for one is a place in the upstream's queue.
+"""
+
+from __future__ import annotations
+
+import random
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from sidecar.base.errors import OwnRefusal, RequestFault
+from sidecar.base.names import Decision
+from sidecar.machines import retry
+from sidecar.proxy import deadline
+from sidecar.proxy.answer import fault_answer
+from sidecar.proxy.forward import forward
+from sidecar.proxy.pool import give_back, open_for
+from sidecar.proxy.settle import settle
+
+if TYPE_CHECKING:
+    from sidecar.proxy.codec.head import ResponseHead
+    from sidecar.proxy.exchange import Exchange
+
+
+def attempt(exchange: Exchange) -> None:
+    """Begin a try. Raises OwnRefusal when there is no endpoint or no room."""
+    upstream = exchange.upstream
+    assert upstream is not None
+    hash_key = b"" if upstream.hash_key is None else upstream.hash_key(exchange)
+    endpoint = upstream.picker.pick(exchange.tried or (), hash_key)
+    if endpoint is None:
+        raise OwnRefusal("the upstream has no endpoint that is healthy", 503, Decision.NO_HEALTHY_ENDPOINT)
+    exchange.endpoint = endpoint  # type: ignore[assignment]  # the picker was made of our endpoints
+    endpoint.active += 1
+    exchange.attempt += 1
+    connection = endpoint.take()  # type: ignore[attr-defined]
+    if connection is not None:
+        forward(exchange, connection)
+        deadline.rearm(exchange, exchange.started if exchange.attempt == 1 else monotonic())
+        return
+    if upstream.has_room():
+        open_for(exchange, endpoint)  # type: ignore[arg-type]
+    elif len(upstream.waiting) < upstream.max_pending:
+        upstream.waiting.append(exchange)
+    else:
+        raise OwnRefusal("too many requests wait for a connection to the upstream", 503, Decision.OVERFLOW)
+    exchange.client.hold_for_connection()
+    deadline.rearm(exchange, monotonic())
+
+
+def fail(exchange: Exchange, fault: RequestFault, *, reused: bool = False) -> None:
+    """This try is over without an answer that could be relayed. `reused`: on a connection that rested before, and
+    not a byte of an answer came.
+    """
+    if exchange.settled:
+        return
+    _drop_connection(exchange)
+    if exchange.begun:
+        # an interim answer went out already: only a cut-off tells the client that nothing will follow
+        cut_off(exchange, fault.decision)
+        return
+    stale = exchange.free_retry and reused and fault.decision is Decision.RESET
+    if stale and exchange.replayable and exchange.head.method in retry.IDEMPOTENT:
+        # the keep-alive race: the upstream closed an idle connection as we wrote; that says nothing about it
+        exchange.free_retry = False
+        exchange.attempt -= 1
+        _try_again(exchange, 0.0, elsewhere=False)
+        return
+    again = _decide(exchange, retry.Failure(fault.decision, sent=exchange.sent)) if fault.retryable else None
+    if again is None:
+        refuse(exchange, fault)
+    else:
+        _try_again(exchange, again.delay)
+
+
+def retry_answer(exchange: Exchange, head: ResponseHead, data: bytes) -> bool:
+    """Give this answer up for another try, if the policy says so; whether it did."""
+    policy = exchange.route.retry  # type: ignore[union-attr]  # routed before
+    if policy is None or head.status not in policy.statuses or exchange.begun:
+        return False
+    again = _decide(
+        exchange, retry.Failure(status=head.status, answered=True, retry_after=_seconds(head.field(b"retry-after")))
+    )
+    if again is None:
+        return False
+    connection = exchange.connection
+    assert connection is not None
+    whole = head.keep_alive and head.length == len(data) - head.size and exchange.uploaded
+    give_back(exchange, connection, reusable=whole)
+    _try_again(exchange, again.delay)
+    return True
+
+
+def _seconds(retry_after: bytes | None) -> float | None:
+    """Retry-After as seconds; its form as a date is taken for "not soon"."""
+    if retry_after is None:
+        return None
+    return float(retry_after) if retry_after.isdigit() and len(retry_after) < 9 else float("inf")
+
+
+def _decide(exchange: Exchange, failure: retry.Failure) -> retry.Retry | None:
+    policy = exchange.route.retry  # type: ignore[union-attr]  # routed before
+    upstream = exchange.upstream
+    if policy is None or upstream is None or exchange.upgrade is not None:
+        return None
+    now = monotonic()
+    budget = upstream.budget
+    again = retry.decide(
+        policy,
+        failure,
+        attempt=exchange.attempt,
+        method=exchange.head.method,
+        replayable=exchange.replayable,
+        time_left=exchange.give_up_at - now,
+        spend=lambda: budget.take(now),
+        uniform=random.random,
+    )
+    if again is not None:
+        upstream.count_retry(str(failure.status) if failure.reason is None else failure.reason.value)
+    return again
+
+
+def _try_again(exchange: Exchange, delay: float, *, elsewhere: bool = True) -> None:
+    endpoint = exchange.endpoint
+    if endpoint is not None:
+        endpoint.active -= 1
+        exchange.endpoint = None
+        if elsewhere:
+            exchange.tried = [*(exchange.tried or ()), endpoint]
+    if delay > 0.0:
+        exchange.client.hold_for_connection()
+        exchange.retry_timer = exchange.plan.state.loop.call_later(delay, _begin_again, exchange)
+        deadline.rearm(exchange, monotonic())
+    else:
+        _begin_again(exchange)
+
+
+def _begin_again(exchange: Exchange) -> None:
+    exchange.retry_timer = None
+    if exchange.settled:
+        return
+    try:
+        attempt(exchange)
+    except RequestFault as fault:
+        refuse(exchange, fault)
+
+
+def refuse(exchange: Exchange, fault: RequestFault) -> None:
+    """Answer for the upstream, or for ourselves, and end the exchange."""
+    _drop_connection(exchange)
+    exchange.status = fault.status
+    exchange.decision = fault.decision
+    exchange.begun = True
+    exchange.keep_alive = exchange.keep_alive and exchange.uploaded and not exchange.plan.state.draining
+    written = fault_answer(fault, keep_alive=exchange.keep_alive, method=exchange.head.method)
+    exchange.bytes_out += len(written)
+    exchange.client.transport.write(written)
+    settle(exchange, fault.decision)
+
+
+def cut_off(exchange: Exchange, decision: Decision) -> None:
+    """The answer cannot be finished: break both connections so that nobody takes it for whole."""
+    _drop_connection(exchange)
+    exchange.decision = decision
+    exchange.client.transport.abort()
+    settle(exchange, decision)
+
+
+def abandon(exchange: Exchange, outcome: str) -> None:
+    """The client is gone: the upstream need not go on."""
+    _drop_connection(exchange)
+    settle(exchange, outcome)
+
+
+def _drop_connection(exchange: Exchange) -> None:
+    connection = exchange.connection
+    if connection is not None:
+        exchange.connection = None
+        connection.exchange = None
+        connection.discard()
+        exchange.client.let_go()

@@ -1,0 +1,356 @@
+"""A client's connection: bytes become requests, requests become exchanges, one at a time and in order.
+
+Parse happens here: the codec is asked for a head; what it takes is an exchange, what it refuses is answered and the
+connection closed. While an exchange runs, further bytes are its body or wait for their turn. A connection is closed
+gently when the client may still be sending (answer, half-close, read on for a moment), so that a reset does not
+take the answer away; and reading pauses whenever what we hold for the client has nowhere to go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from sidecar.base.errors import ClientFault, RequestFault
+from sidecar.base.names import Decision, Outcome
+from sidecar.proxy import attempt, deadline
+from sidecar.proxy.admit import admit
+from sidecar.proxy.answer import fault_answer, own_answer
+from sidecar.proxy.codec.body import BadBody
+from sidecar.proxy.codec.head import head_end
+from sidecar.proxy.connection import HIGH_WATER
+from sidecar.proxy.deadline import HOLD_CONNECTING, HOLD_PIPELINE
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.expire import expire
+from sidecar.proxy.forward import forward_body
+from sidecar.proxy.record import record_refused
+from sidecar.proxy.route import route
+
+if TYPE_CHECKING:
+    from sidecar.proxy.accept import Acceptor
+    from sidecar.proxy.codec.head import RequestHead
+
+PIPELINE_LIMIT = 64 * 1024
+"""Bytes that a client may send ahead of its turn before we stop reading."""
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 16 * 1024 * 1024
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client of one listener."""
+
+    __slots__ = (
+        "acceptor",
+        "buffer",
+        "deadline",
+        "exchange",
+        "forwarding",
+        "gone",
+        "half_closed",
+        "holds",
+        "lingering",
+        "peer",
+        "pumping",
+        "transport",
+        "unread",
+        "write_paused",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, acceptor: Acceptor) -> None:
+        self.acceptor = acceptor
+        self.exchange: Exchange | None = None
+        self.buffer = b""  # a head that is not whole yet, or what came ahead of its turn
+        self.holds = 0  # reasons for not reading, as bits
+        self.write_paused = False
+        self.unread = 0  # bytes that waited for the client when it was last looked at
+        self.half_closed = False
+        self.lingering = 0  # bytes thrown away since the last answer, plus 1; 0: not lingering
+        self.pumping = False
+        self.gone = False
+
+    # The transport's calls ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # uvloop's transports are not asyncio's by type
+        self.transport.set_write_buffer_limits(HIGH_WATER)
+        self.peer, self.forwarding = self.acceptor.plan.welcome(transport)
+        self.deadline = monotonic() + self.acceptor.plan.header_read_timeout
+        self.acceptor.joined(self)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            if self.lingering:
+                self._linger(data)
+            elif self.buffer:
+                self._read_more_of_head(data)
+            else:
+                self._read_head(data)
+                if self.buffer and self.exchange is None:
+                    self.deadline = monotonic() + self.acceptor.plan.header_read_timeout
+        elif exchange.uploaded:
+            self._queue(data)
+        else:
+            self._read_body(exchange, data)
+
+    def eof_received(self) -> bool:
+        exchange = self.exchange
+        if exchange is None or not exchange.uploaded:
+            return False  # nothing owed, or a request that will never be whole
+        self.half_closed = True
+        exchange.keep_alive = False
+        deadline.rearm(exchange, monotonic())
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.closed()
+        exchange = self.exchange
+        if exchange is not None:
+            attempt.abandon(exchange, Outcome.CLIENT_GONE)
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        exchange = self.exchange
+        self.unread = self.transport.get_write_buffer_size()
+        self.deadline = monotonic() + self.acceptor.plan.write_timeout
+        if exchange is not None and exchange.connection is not None:
+            exchange.connection.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        exchange = self.exchange
+        if exchange is not None:
+            deadline.rearm(exchange, monotonic())
+            if exchange.connection is not None:
+                exchange.connection.transport.resume_reading()
+        elif self.lingering:
+            self.deadline = monotonic() + LINGER_SECONDS
+        else:
+            self.deadline = monotonic() + self.acceptor.plan.idle_timeout
+            self._pump()
+
+    # Requests -----------------------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Serve what waits in the buffer, one request after the other, while answers come at once."""
+        if self.pumping:
+            return
+        self.pumping = True
+        while self.buffer and self.exchange is None and not self.lingering and not self.gone and not self.write_paused:
+            waiting, self.buffer = self.buffer, b""
+            self._read_head(waiting)
+            if self.exchange is None and self.buffer == waiting:
+                break
+        self.pumping = False
+        if self.holds & HOLD_PIPELINE and len(self.buffer) < PIPELINE_LIMIT:
+            self.release(HOLD_PIPELINE)
+
+    def _read_head(self, data: bytes) -> None:
+        plan = self.acceptor.plan
+        try:
+            head = plan.codec.request(data, plan.limits)
+        except ClientFault as fault:
+            self._reject(fault)
+            return
+        if head is None:
+            self.buffer = data
+        else:
+            self._serve(Exchange(self, plan, head, monotonic()), head, data)
+
+    def _read_more_of_head(self, data: bytes) -> None:
+        """A head that comes in pieces is parsed once, when its end is there or cannot come any more."""
+        start = len(self.buffer)
+        self.buffer += data
+        if head_end(self.buffer, start) >= 0 or len(self.buffer) > self.acceptor.plan.limits.max_head:
+            waiting, self.buffer = self.buffer, b""
+            self._read_head(waiting)
+
+    def _serve(self, exchange: Exchange, head: RequestHead, data: bytes) -> None:
+        """Route -> admit -> attempt (pick, forward); relay, settle and record follow when the answer comes."""
+        self.exchange = exchange
+        try:
+            if len(data) > head.size or head.length:
+                self._begin_body(exchange, head, data[head.size :])
+            route(exchange)
+            admit(exchange)
+            attempt.attempt(exchange)
+        except RequestFault as fault:
+            attempt.refuse(exchange, fault)
+
+    def _begin_body(self, exchange: Exchange, head: RequestHead, rest: bytes) -> None:
+        """`rest` is what came behind the head: body, then perhaps the next request. Raises ClientFault."""
+        plan = exchange.plan
+        if head.length == 0:
+            self._queue(rest)
+            return
+        if head.length > plan.max_body:
+            exchange.uploaded = False
+            raise ClientFault("the request body is larger than this listener takes", 413)
+        exchange.uploaded = False
+        exchange.reader = plan.codec.body(head.length)
+        if rest:
+            self._take_body(exchange, rest)
+
+    def _take_body(self, exchange: Exchange, data: bytes) -> None:
+        """Read `data` as body and send it on; raises ClientFault when it is none."""
+        reader = exchange.reader
+        assert reader is not None
+        try:
+            piece, consumed = reader.feed(data)
+        except BadBody:
+            raise ClientFault("the request body breaks its framing") from None
+        if reader.received > exchange.plan.max_body:
+            raise ClientFault("the request body is larger than this listener takes", 413)
+        exchange.bytes_in += consumed
+        forward_body(exchange, piece)
+        if reader.done:
+            exchange.uploaded = True
+            if consumed < len(data):
+                self._queue(data[consumed:])
+
+    def _read_body(self, exchange: Exchange, data: bytes) -> None:
+        try:
+            self._take_body(exchange, data)
+        except ClientFault as fault:
+            if exchange.begun:
+                attempt.cut_off(exchange, fault.decision)
+            else:
+                attempt.refuse(exchange, fault)
+            return
+        if not exchange.settled and exchange.answer is None:
+            deadline.rearm(exchange, monotonic())
+
+    def _queue(self, data: bytes) -> None:
+        """Bytes for after this exchange; bounded, then the client is not read."""
+        self.buffer += data
+        if len(self.buffer) > PIPELINE_LIMIT:
+            self.hold(HOLD_PIPELINE)
+
+    def _reject(self, fault: ClientFault) -> None:
+        """Not HTTP, or not HTTP that we take: say so and close. Nothing of it reaches an upstream."""
+        self.buffer = b""
+        self.transport.write(fault_answer(fault, keep_alive=False))
+        record_refused(self.acceptor.plan, self.peer, fault)
+        self._close_gently()
+
+    # The end of an exchange ---------------------------------------------------------------------------------------
+
+    def finished(self, exchange: Exchange, now: float) -> None:
+        """`exchange` is settled: go on with the next request, or close."""
+        self.exchange = None
+        if self.gone:
+            return
+        if not exchange.keep_alive:
+            self._close_gently()
+            return
+        self.deadline = now + self.acceptor.plan.idle_timeout
+        if self.buffer:
+            self.deadline = now + self.acceptor.plan.header_read_timeout
+            self._pump()
+
+    def fail(self, exchange: Exchange, fault: RequestFault) -> None:
+        """The pool could not get a connection for `exchange`."""
+        attempt.fail(exchange, fault)
+
+    def expire(self, now: float) -> None:
+        """The sweep found our deadline passed."""
+        exchange = self.exchange
+        if exchange is not None:
+            expire(exchange, now)
+        elif self.write_paused or (self.lingering and self.transport.get_write_buffer_size()):
+            if not self.has_read(now):
+                self.transport.abort()
+        elif self.lingering:
+            self.transport.abort()
+        elif self.buffer:
+            self._reject(ClientFault("the request head did not come in time", 408, Decision.CLIENT_TIMEOUT))
+        else:
+            self.deadline = inf
+            self.transport.close()
+
+    def has_read(self, now: float) -> bool:
+        """Whether the client took anything since the last look; if so it gets another `write_timeout`."""
+        waiting = self.transport.get_write_buffer_size()
+        reads = waiting < self.unread
+        self.unread = waiting
+        if reads:
+            self.deadline = now + self.acceptor.plan.write_timeout
+        return reads
+
+    def drain(self, now: float, grace: float) -> None:
+        """Close soon unless a request is under way or comes within `grace` seconds; its answer will close us."""
+        if self.exchange is None and not self.buffer:
+            self.deadline = min(self.deadline, now + grace)
+
+    def is_owed(self) -> bool:
+        """Whether a request is under way, or written bytes have not reached the client."""
+        return self.exchange is not None or self.transport.get_write_buffer_size() > 0
+
+    def leave(self) -> bytes:
+        """The connection becomes a tunnel: stop watching it; returns what the client sent ahead."""
+        self.acceptor.unwatch(self)
+        early, self.buffer = self.buffer, b""
+        if self.holds:
+            self.release(self.holds)
+        return early
+
+    def closed(self) -> None:
+        """The connection is lost, as a client's or as a tunnel's."""
+        if not self.gone:
+            self.gone = True
+            self.acceptor.left(self)
+
+    def _close_gently(self) -> None:
+        """Send what is written, say that we are done, and read on for a moment so that no reset overtakes it."""
+        if self.gone or self.transport.is_closing():
+            return
+        self.buffer = b""
+        if self.half_closed:
+            self.transport.close()
+            return
+        self.lingering = 1
+        self.unread = self.transport.get_write_buffer_size() + 1
+        self.deadline = monotonic() + LINGER_SECONDS
+        if self.holds:
+            self.release(self.holds)
+        self.transport.write_eof()
+
+    def _linger(self, data: bytes) -> None:
+        self.lingering += len(data)
+        if self.lingering > LINGER_BYTES:
+            self.transport.abort()
+
+    # Reading or not -----------------------------------------------------------------------------------------------
+
+    def hold(self, reason: int) -> None:
+        """Do not read from the client, for `reason`."""
+        if not self.holds:
+            self.transport.pause_reading()
+        self.holds |= reason
+
+    def release(self, reason: int) -> None:
+        """`reason` is over; read again when it was the last."""
+        if self.holds & reason:
+            self.holds &= ~reason
+            if not self.holds and not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def hold_for_connection(self) -> None:
+        """There is no connection yet: a body that still comes must wait in the client's kernel, not here."""
+        exchange = self.exchange
+        if exchange is not None and not exchange.uploaded:
+            self.hold(HOLD_CONNECTING)
+
+    def let_go(self) -> None:
+        """The exchange got, or lost, its connection: its reasons for not reading are over."""
+        if self.holds:
+            self.release(deadline.WAITING)
+
+    def overloaded(self) -> None:
+        """Refuse the connection itself."""
+        self.transport.write(own_answer(503, Decision.OVERFLOW, "too many connections", keep_alive=False))
+        self._close_gently()

@@ -1,0 +1,88 @@
+"""A connection to an upstream: bytes in go to the steps in `relay.py`, bytes out come from `forward.py`.
+
+It serves one exchange at a time. What an upstream sends while nobody asked is not an answer but an attempt
+to poison the next one: the connection is dropped. After an exchange it is reused only when the answer
+ended exactly where its framing said, the request was sent whole, and neither side asked to close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from sidecar.proxy.deadline import HOLD_UPSTREAM
+from sidecar.proxy.pool import serve_waiting
+from sidecar.proxy.relay import relay_body, relay_head, upstream_gone
+
+if TYPE_CHECKING:
+    from sidecar.proxy.exchange import Exchange
+    from sidecar.proxy.upstream import Endpoint
+
+HIGH_WATER = 256 * 1024
+"""Bytes that may wait in a transport before its source is paused."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection of an endpoint's pool."""
+
+    __slots__ = ("buffer", "endpoint", "exchange", "idle_since", "lost", "transport", "uses")
+
+    transport: asyncio.Transport
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.exchange: Exchange | None = None
+        self.buffer = b""  # an answer's head that is not whole yet
+        self.idle_since = 0.0
+        self.uses = 0  # exchanges begun on it
+        self.lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # uvloop's transports are not asyncio's by type
+        self.transport.set_write_buffer_limits(HIGH_WATER)
+        self.endpoint.connections += 1
+        self.endpoint.upstream.connections += 1
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            self.discard()
+        elif exchange.answer is None:
+            if self.buffer:
+                data = self.buffer + data
+            relay_head(exchange, self, data)
+        else:
+            relay_body(exchange, data)
+
+    def eof_received(self) -> bool:
+        return False  # close our side too; connection_lost tells the exchange
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        endpoint = self.endpoint
+        endpoint.connections -= 1
+        endpoint.upstream.connections -= 1
+        exchange, self.exchange = self.exchange, None
+        if exchange is None:
+            if self in endpoint.idle:
+                endpoint.idle.remove(self)
+        else:
+            exchange.connection = None
+            exchange.client.let_go()
+            upstream_gone(exchange, unanswered=self.uses > 1 and not self.buffer, clean=exc is None)
+        serve_waiting(endpoint.upstream)
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.client.hold(HOLD_UPSTREAM)
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.client.release(HOLD_UPSTREAM)
+
+    def discard(self) -> None:
+        """Close without giving it back; an exchange that still uses it must have let go before."""
+        endpoint = self.endpoint
+        if self in endpoint.idle:
+            endpoint.idle.remove(self)
+        self.transport.abort()

@@ -1,0 +1,154 @@
+"""The data plane of one process: its listeners, its upstreams, and how both change while requests run.
+
+`apply` compiles a configuration and swaps it in: plans are replaced by reference, upstreams of the same name are
+reconfigured in place, those that are gone close their idle connections. It either succeeds as a whole or changes
+nothing. Sockets come from outside, already bound: a data plane never binds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from sidecar.base.errors import UpstreamFault
+from sidecar.base.names import Decision
+from sidecar.proxy.accept import Acceptor
+from sidecar.proxy.client import ClientConnection
+from sidecar.proxy.connection import UpstreamConnection
+from sidecar.proxy.deadline import Sweeper
+from sidecar.proxy.plan import ListenerPlan
+from sidecar.proxy.pool import close_stale
+from sidecar.proxy.upstream import Endpoint, Upstream
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Coroutine, Mapping
+
+    from sidecar.config.document import Config
+    from sidecar.runtime.access_log import AccessLog
+    from sidecar.runtime.metrics import Registry
+
+STALE_SWEEP_SECONDS = 1.0
+
+
+class DataPlane:
+    """Everything that serves requests in this process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, registry: Registry) -> None:
+        self.loop = loop
+        self.registry = registry
+        self.sweeper = Sweeper(loop)
+        self.access_log: AccessLog | None = None
+        self.draining = False  # answers carry Connection: close
+        self.forbidden: frozenset[tuple[str, int]] = frozenset()  # our own admin addresses: never an upstream
+        self.upstreams: dict[str, Upstream] = {}
+        self.acceptors: dict[str, Acceptor] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stale_timer: asyncio.TimerHandle | None = None
+
+    def start(self, config: Config, sockets: Mapping[str, socket.socket]) -> None:
+        """Compile `config` and accept on `sockets`, one per listener by name."""
+        self._reconfigure_upstreams(config)
+        for listener in config.listeners:
+            plan = ListenerPlan(listener, config, self.upstreams, self)
+            self.acceptors[listener.name] = Acceptor(self, plan, sockets[listener.name])
+        self._fit_sweeper()
+        self.sweeper.start()
+        self._close_stale()
+        for acceptor in self.acceptors.values():
+            acceptor.start()
+
+    def apply(self, config: Config) -> None:
+        """Swap in another configuration with the same listeners. Requests that run keep what they began with."""
+        gone = self._reconfigure_upstreams(config)
+        for listener in config.listeners:
+            acceptor = self.acceptors.get(listener.name)
+            if acceptor is not None:
+                acceptor.plan = ListenerPlan(listener, config, self.upstreams, self)
+                acceptor.start()
+        self._fit_sweeper()
+        for upstream in gone:
+            upstream.retire()
+
+    def _reconfigure_upstreams(self, config: Config) -> list[Upstream]:
+        known, self.upstreams = self.upstreams, {}
+        for one in config.upstreams:
+            upstream = known.pop(one.name, None)
+            if upstream is None:
+                upstream = Upstream(one, self.registry)
+            elif upstream.config != one:
+                upstream.reconfigure(one)
+            self.upstreams[one.name] = upstream
+        return list(known.values())
+
+    def _fit_sweeper(self) -> None:
+        self.sweeper.fit(min((one.plan.shortest_timeout() for one in self.acceptors.values()), default=1.0))
+
+    def _close_stale(self) -> None:
+        now = monotonic()
+        for upstream in self.upstreams.values():
+            close_stale(upstream, now)
+        self._stale_timer = self.loop.call_later(STALE_SWEEP_SECONDS, self._close_stale)
+
+    # What requests ask for ------------------------------------------------------------------------------------------
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `work` beside the requests; kept alive and forgotten when it ends."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def connect(self, endpoint: Endpoint) -> UpstreamConnection:
+        """Open a connection within connect_timeout; raises OSError, or UpstreamFault when it would lead to ourselves."""
+        target = endpoint.target
+        async with asyncio.timeout(endpoint.upstream.connect_timeout):
+            if target.path:
+                opened = await self.loop.create_unix_connection(lambda: UpstreamConnection(endpoint), target.path)
+            else:
+                opened = await self.loop.create_connection(
+                    lambda: UpstreamConnection(endpoint), target.host, target.port
+                )
+        transport, connection = opened
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple) and (peer[0], peer[1]) in self.forbidden:
+            transport.abort()
+            raise UpstreamFault("the address is this sidecar's own admin interface", 502, Decision.CONNECT_FAILURE)
+        return connection
+
+    # Going away -----------------------------------------------------------------------------------------------------
+
+    def stop_accepting(self) -> None:
+        """Take no more clients; those that wait for nothing are closed soon."""
+        now = monotonic()
+        for acceptor in self.acceptors.values():
+            acceptor.close()
+            for client in acceptor.clients:
+                client.drain(now, grace=1.0)
+
+    def running(self) -> int:
+        """Clients that still get something: an answer, or the rest of one, or a tunnel."""
+        return sum(
+            1
+            for acceptor in self.acceptors.values()
+            for client in acceptor.clients
+            if not isinstance(client, ClientConnection) or client.is_owed()
+        )
+
+    async def stop(self) -> None:
+        """Cut off what still runs and let go of everything."""
+        self.sweeper.stop()
+        if self._stale_timer is not None:
+            self._stale_timer.cancel()
+        for acceptor in self.acceptors.values():
+            acceptor.close()
+            for client in list(acceptor.clients):
+                client.transport.abort()
+        for upstream in self.upstreams.values():
+            upstream.retire()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=2.0)
+        await asyncio.sleep(0)  # let transports tell their protocols

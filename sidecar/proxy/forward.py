@@ -1,0 +1,107 @@
+"""Forward: send the request to the connection that was picked, head and what is there of the body in one write.
+
+The head goes as the codec cut it, plus what a proxy owes its upstream: X-Forwarded-For, -Proto and -Host,
+Via (RFC 9110 section 7.6.3), X-Request-Id when the client sent none, and for an upgrade the two fields that
+ask for it. What a client claims in X-Forwarded-* is believed only from a trusted peer; others' is replaced.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import TYPE_CHECKING
+
+from sidecar.proxy.exchange import REPLAY_LIMIT
+
+if TYPE_CHECKING:
+    from sidecar.proxy.codec.head import RequestHead
+    from sidecar.proxy.connection import UpstreamConnection
+    from sidecar.proxy.exchange import Exchange
+
+VIA = b"Via: 1.1 sidecar\r\n"
+
+_process = os.urandom(8).hex().encode()
+_numbers = itertools.count(int.from_bytes(os.urandom(6)))
+
+
+class Forwarding:
+    """The forwarding fields of one client connection; the last host's are kept, for most clients name one."""
+
+    __slots__ = ("_address", "_fields", "_host", "_trusted")
+
+    def __init__(self, address: bytes | None, *, trusted: bool) -> None:
+        self._address = address  # the peer's, as X-Forwarded-For writes it; None over a Unix socket
+        self._trusted = trusted
+        self._host: bytes | None = None
+        self._fields = b""
+
+    def fields(self, head: RequestHead) -> bytes:
+        """`X-Forwarded-*` and `Via` lines for this request."""
+        if head.forwarded_for is None and head.forwarded_proto is None and head.forwarded_host is None:
+            if head.host != self._host:
+                self._host = head.host
+                self._fields = self._render(self._address, b"http", head.host)
+            return self._fields
+        if not self._trusted:
+            return self._render(self._address, b"http", head.host)
+        chain = head.forwarded_for
+        if self._address is not None:
+            chain = self._address if chain is None else chain + b", " + self._address
+        return self._render(chain, head.forwarded_proto or b"http", head.forwarded_host or head.host)
+
+    def _render(self, chain: bytes | None, proto: bytes, host: bytes) -> bytes:
+        line = b"" if chain is None else b"X-Forwarded-For: " + chain + b"\r\n"
+        named = b"X-Forwarded-Host: " + host + b"\r\n" if host else b""
+        return line + b"X-Forwarded-Proto: " + proto + b"\r\n" + named + VIA
+
+
+def render_request(exchange: Exchange) -> bytes:
+    """The request head as it goes upstream, empty line included. Made once; another try sends the same."""
+    head = exchange.head
+    route = exchange.route
+    assert route is not None
+    wire = head.wire if route.host_rewrite is None else head.with_host(route.host_rewrite)
+    fields = exchange.client.forwarding.fields(head)
+    if exchange.upgrade is not None:
+        fields += b"Connection: Upgrade\r\nUpgrade: " + exchange.upgrade + b"\r\n"
+    if head.request_id is not None:
+        rendered = b"%b%b\r\n" % (wire, fields)
+    else:
+        exchange.request_id = request_id = b"%b%016x" % (_process, next(_numbers))
+        rendered = b"%b%bX-Request-Id: %b\r\n\r\n" % (wire, fields, request_id)
+    exchange.wire = rendered
+    return rendered
+
+
+def forward(exchange: Exchange, connection: UpstreamConnection) -> None:
+    """Give the exchange to `connection` and write what is there of the request."""
+    exchange.connection = connection
+    exchange.sent = True
+    connection.exchange = exchange
+    connection.uses += 1
+    rendered = exchange.wire or render_request(exchange)
+    if exchange.body is not None:
+        rendered = b"".join((rendered, *exchange.body))
+        if exchange.body_size > REPLAY_LIMIT:
+            exchange.body = None
+            exchange.replayable = False
+    connection.transport.write(rendered)
+
+
+def forward_body(exchange: Exchange, piece: bytes) -> None:
+    """Send a further piece of the request body, or keep it until there is a connection."""
+    if not piece:
+        return
+    connection = exchange.connection
+    if connection is not None:
+        connection.transport.write(piece)
+        if not exchange.replayable:
+            return
+        if exchange.body_size + len(piece) > REPLAY_LIMIT or exchange.begun:
+            exchange.body = None
+            exchange.replayable = False
+            return
+    if exchange.body is None:
+        exchange.body = []
+    exchange.body.append(piece)
+    exchange.body_size += len(piece)

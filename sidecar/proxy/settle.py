@@ -1,0 +1,37 @@
+"""Settle: the one way out of an exchange. Gives back what it took, records how it ended, frees the client.
+
+Everything that `admit` and `attempt` took is given back here and nowhere else, so that no path (an answer, a
+refusal, a client that left, a time-out) can keep a place at an upstream.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from sidecar.proxy.record import record
+
+if TYPE_CHECKING:
+    from sidecar.proxy.exchange import Exchange
+
+
+def settle(exchange: Exchange, outcome: str) -> None:
+    """End `exchange`; `outcome` is the word for metric and log. Later calls do nothing."""
+    if exchange.settled:
+        return
+    exchange.settled = True
+    exchange.connecting = None
+    if exchange.retry_timer is not None:
+        exchange.retry_timer.cancel()
+        exchange.retry_timer = None
+    endpoint = exchange.endpoint
+    if endpoint is not None:
+        endpoint.active -= 1
+        exchange.endpoint = None
+    upstream = exchange.upstream
+    if upstream is not None:
+        upstream.inflight -= 1
+        exchange.route.inflight.value -= 1  # type: ignore[union-attr]  # admitted means routed
+    now = monotonic()
+    record(exchange, endpoint, outcome, now)
+    exchange.client.finished(exchange, now)

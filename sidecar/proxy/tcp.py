@@ -1,0 +1,152 @@
+"""TCP: a listener with `protocol: tcp` passes bytes both ways to an endpoint of its only route's upstream.
+
+Nothing of the stream is looked at. The client is not read until there is a connection for it; when an endpoint
+cannot be reached, another one is tried as long as there is one, for nothing was sent yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from sidecar.base.errors import RequestFault
+from sidecar.base.names import Decision, Outcome
+from sidecar.proxy.connection import HIGH_WATER
+from sidecar.proxy.pool import connect_fault
+from sidecar.proxy.tunnel import Tunnel
+from sidecar.runtime import series
+
+if TYPE_CHECKING:
+    from sidecar.proxy.accept import Acceptor
+    from sidecar.proxy.connection import UpstreamConnection
+    from sidecar.proxy.upstream import Endpoint
+
+METHOD = "TCP"
+"""What the metric's label `method` says of a connection that is no HTTP."""
+
+
+class TcpClient(asyncio.Protocol):
+    """A client of a tcp listener until its tunnel is open."""
+
+    __slots__ = ("acceptor", "deadline", "gone", "peer", "plan", "started", "transport")
+
+    transport: asyncio.Transport
+
+    def __init__(self, acceptor: Acceptor) -> None:
+        self.acceptor = acceptor
+        self.plan = acceptor.plan
+        self.deadline = inf  # connect_timeout bounds this phase, the tunnel keeps its own time
+        self.gone = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # uvloop's transports are not asyncio's by type
+        self.transport.set_write_buffer_limits(HIGH_WATER)
+        self.transport.pause_reading()
+        self.peer, _ = self.plan.welcome(transport)
+        self.started = monotonic()
+        self.acceptor.joined(self)
+        self.acceptor.state.spawn(self._open())
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.closed()
+
+    def closed(self) -> None:
+        """The connection is lost, before or within the tunnel."""
+        if not self.gone:
+            self.gone = True
+            self.acceptor.left(self)
+
+    def expire(self, now: float) -> None:  # noqa: ARG002
+        self.deadline = inf
+
+    def drain(self, now: float, grace: float) -> None:
+        """A tunnel ends when its ends say so, or when the drain's time is up."""
+
+    async def _open(self) -> None:
+        route = self.plan.routes[0]
+        upstream = route.upstream
+        assert upstream is not None
+        if upstream.inflight >= upstream.max_requests:
+            self._refuse(Decision.OVERFLOW)
+            return
+        upstream.inflight += 1
+        route.inflight.value += 1
+        tried: list[Endpoint] = []
+        try:
+            connection = await self._connect(tried)
+        except RequestFault as fault:
+            self._give_back(None)
+            self._refuse(fault.decision)
+            return
+        if self.gone:
+            connection.transport.abort()
+            self._give_back(tried[-1])
+            return
+        self._pass(connection, tried[-1])
+
+    async def _connect(self, tried: list[Endpoint]) -> UpstreamConnection:
+        """A connection to some endpoint, which is the last of `tried` then; raises RequestFault."""
+        upstream = self.plan.routes[0].upstream
+        assert upstream is not None
+        key = self.peer.encode()
+        while True:
+            endpoint = upstream.picker.pick(tried, key)
+            if endpoint is None or endpoint in tried or not upstream.has_room():
+                word = Decision.NO_HEALTHY_ENDPOINT if endpoint is None else Decision.CONNECT_FAILURE
+                raise RequestFault("no endpoint could be reached", 503, word)
+            tried.append(endpoint)  # type: ignore[arg-type]  # the picker was made of our endpoints
+            endpoint.active += 1
+            upstream.opening += 1
+            try:
+                return await self.plan.state.connect(endpoint)  # type: ignore[arg-type]
+            except (OSError, RequestFault) as error:
+                endpoint.active -= 1
+                upstream.count_connect(connect_fault(error))
+            finally:
+                upstream.opening -= 1
+
+    def _pass(self, connection: UpstreamConnection, endpoint: Endpoint) -> None:
+        plan = self.plan
+        plan.tunnels.value += 1
+
+        def closed(tunnel: Tunnel, outcome: str) -> None:
+            plan.tunnels.value -= 1
+            plan.bytes_in.value += tunnel.client.moved
+            plan.bytes_out.value += tunnel.upstream.moved
+            connection.connection_lost(None)
+            self._give_back(endpoint)
+            self._record(outcome, endpoint, tunnel.client.moved, tunnel.upstream.moved)
+            self.closed()
+
+        connection.uses += 1
+        Tunnel(self.transport, connection.transport, plan.routes[0].tunnel_timeout, plan.state.sweeper, closed)
+        self.acceptor.unwatch(self)
+        self.transport.resume_reading()
+
+    def _give_back(self, endpoint: Endpoint | None) -> None:
+        route = self.plan.routes[0]
+        route.upstream.inflight -= 1  # type: ignore[union-attr]
+        route.inflight.value -= 1
+        if endpoint is not None:
+            endpoint.active -= 1
+
+    def _refuse(self, decision: Decision) -> None:
+        self.transport.abort()
+        self._record(decision, None, 0, 0)
+
+    def _record(self, outcome: str, endpoint: Endpoint | None, bytes_in: int, bytes_out: int) -> None:
+        plan = self.plan
+        route = plan.routes[0]
+        plan.registry.cell(
+            series.REQUESTS, plan.name, route.name, route.upstream_name, METHOD, "0", outcome
+        ).value += 1
+        duration = monotonic() - self.started
+        route.duration.observe(duration)
+        log = plan.state.access_log
+        if log is not None:
+            address = "" if endpoint is None else endpoint.address
+            word = "" if outcome == Outcome.OK else str(outcome)
+            log.record(plan.name, route.name, route.upstream_name, address, METHOD, "", "", 0, word, duration,
+                       bytes_in, bytes_out, "", "", self.peer, 1)  # fmt: skip
