@@ -153,7 +153,7 @@ def pattern(word: str, expression: str, advice: str) -> Kind:
     compiled = re.compile(expression)
 
     def parse(value: Plain) -> str:
-        text = _text(value, word)
+        text = _text(value, f"a {word}")
         if not compiled.fullmatch(text):
             raise ValueError(f"{describe(text)} is not a {word}: {advice}")
         return text
@@ -187,22 +187,24 @@ def _parse_network(value: Plain) -> str:
 
 
 def _url(*schemes: str) -> Kind:
+    begins = " or ".join(f"{scheme}://" for scheme in schemes)
+
     def parse(value: Plain) -> str:
         text = _text(value, "a URL")
-        try:
+        try:  # no message repeats the text: it may hold a password that does not belong here
             parts = urlsplit(text)
             host, password, _ = parts.hostname, parts.password, parts.port
-        except ValueError as fault:
-            raise ValueError(f"{describe(text)} is not a URL: {fault}") from None
+        except ValueError:
+            raise ValueError(f"not a URL: one that begins with {begins} is expected") from None
         if parts.scheme not in schemes or not (host or parts.scheme == "unix"):
-            raise ValueError(f"a URL that begins with {' or '.join(s + '://' for s in schemes)} is expected")
-        if password is not None:
+            raise ValueError(f"a URL that begins with {begins} is expected")
+        if password is not None or "password" in parts.query.lower():
             raise ValueError("a URL carries no password here: put it into a file and name it in the *_file key")
-        if any(ord(character) <= 32 for character in text):
+        if any(ord(character) <= 32 or ord(character) == 127 for character in text):
             raise ValueError("a URL contains no spaces or control characters")
         return text
 
-    return Kind("URL", parse, {"type": "string", "format": "uri"}, unit=" | ".join(s + "://" for s in schemes))
+    return Kind("URL", parse, {"type": "string", "format": "uri"}, unit=begins)
 
 
 def _parse_repository(value: Plain) -> str:
