@@ -163,10 +163,8 @@ class FastCodec:
         digits, content_length, connection, keep_alive, coding = match.groups()
         size = match.end()
         status = int(digits)
-        if content_length is None:
-            length = UNTIL_CLOSE if coding is None else CHUNKED
-        else:
-            length = int(content_length)
+        unstated = UNTIL_CLOSE if coding is None else CHUNKED
+        length = unstated if content_length is None else int(content_length)
         if (
             (size > limits.unquestioned and not _within(data, size, 0, limits))
             or (coding is not None and content_length is not None)
