@@ -16,7 +16,7 @@ class Window:
     Hot paths may count by themselves: `if now >= window.edge: window.turn(now)`, then `window.counts[column] += 1`.
     """
 
-    __slots__ = ("_base", "_buckets", "_index", "_marks", "counts", "edge", "width")
+    __slots__ = ("_buckets", "_index", "_marks", "base", "counts", "edge", "width")
 
     def __init__(self, span: float, buckets: int = 10, columns: int = 3) -> None:
         if span <= 0.0 or buckets < 1:
@@ -29,7 +29,8 @@ class Window:
         self._buckets = buckets
         self._index = -(1 << 62)  # before any time
         self._marks = [(0,) * columns] * buckets
-        self._base: tuple[int, ...] = (0,) * columns
+        self.base: tuple[int, ...] = (0,) * columns
+        """What `counts` were when the window began; the sums are their difference."""
 
     def turn(self, now: float) -> None:
         """Begin the bucket of `now`; what is older than the window leaves the sums."""
@@ -41,7 +42,7 @@ class Window:
         for step in range(max(index - self._buckets, self._index) + 1, index + 1):
             self._marks[step % self._buckets] = mark
         self._index = index
-        self._base = self._marks[(index + 1) % self._buckets]
+        self.base = self._marks[(index + 1) % self._buckets]
         self.edge = (index + 1) * self.width
 
     def add(self, column: int, now: float) -> None:
@@ -54,9 +55,9 @@ class Window:
         """What was counted in this column within the window."""
         if now >= self.edge:
             self.turn(now)
-        return self.counts[column] - self._base[column]
+        return self.counts[column] - self.base[column]
 
     def clear(self) -> None:
         """Forget everything counted so far."""
         self._marks = [tuple(self.counts)] * self._buckets
-        self._base = self._marks[0]
+        self.base = self._marks[0]
