@@ -1,6 +1,6 @@
 """The crew: who serves. The program itself, or worker processes that it starts and watches.
 
-Both look alike to the program; `ProcessCrew` is in `processes.py`, so that a program that serves alone does not load it.
+Both look alike to the program. `ProcessCrew` is in `processes.py`: a program that serves alone does not load it.
 """
 
 from __future__ import annotations

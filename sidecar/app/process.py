@@ -72,7 +72,8 @@ async def _finish_alone(worker: Worker, drain_timeout: float) -> None:
     """The program died: nobody will tell us any more, so end as gently as a stop would have."""
     worker.stop_accepting()
     deadline = asyncio.get_running_loop().time() + drain_timeout
-    while worker.running() and asyncio.get_running_loop().time() < deadline:
+    # what ends are connections, and nobody announces the last: so look
+    while worker.running() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
 
 

@@ -9,6 +9,7 @@ kernel's queue outlives any worker. What a dead worker had counted is kept, so t
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import socket
 import sys
@@ -130,7 +131,7 @@ class ProcessCrew:
         self._text, self._sockets, self._forbidden = text, sockets, forbidden
         await asyncio.gather(*(self._start_one(place) for place in range(self._count)))
         for place in range(self._count):
-            self._tasks.start(f"worker-{place}", lambda place=place: self._keep(place))
+            self._tasks.start(f"worker-{place}", functools.partial(self._keep, place))
         self._tasks.start("worker-numbers", self._fetch)
 
     async def _start_one(self, place: int) -> None:

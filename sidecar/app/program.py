@@ -255,7 +255,7 @@ class Program:
         self._reload_error = reason
         self._registry.cell(series.CONFIG_RELOAD_OK).value = 0
         _log.error("config_reload_failed", path=self._path, reason=reason,
-                   advice="the running configuration stays; mend the file and reload, `sidecar check` tells all faults")  # fmt: skip
+                   advice="the running configuration stays; mend the file (`sidecar check`)")  # fmt: skip
         return ReloadResult(ok=False, message=reason)
 
     def _reload_done(self, config: Config, text: bytes, found: list[Change]) -> ReloadResult:

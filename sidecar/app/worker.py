@@ -62,7 +62,7 @@ class Worker:
         observed = self.registry.cell(series.EVENT_LOOP_LAG)
         self._tasks.start("event-loop-lag", lambda: lag.probe(observed))
         self.registry.gauge_function(series.RESIDENT_MEMORY, resident_bytes)
-        # a full collection walks every object that lives on from the start and takes tens of milliseconds: spare it that
+        # a full collection takes tens of milliseconds when it walks all that lives on from the start: spare it that
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)

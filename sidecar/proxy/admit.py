@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 def admit(exchange: Exchange) -> None:
     """Take a place at the route's upstream; raises OwnRefusal when there is none."""
     route = exchange.route
-    upstream = route.upstream  # type: ignore[union-attr]  # routed before
+    upstream = route.upstream
     if upstream.inflight >= upstream.max_requests:
         raise OwnRefusal("the upstream has as many requests under way as it may have", 503, Decision.OVERFLOW)
     upstream.inflight += 1
     upstream.requests += 1
     exchange.upstream = upstream
-    route.inflight.value += 1  # type: ignore[union-attr]
+    exchange.admitted = True
+    route.inflight.value += 1
     upstream.budget.request(exchange.started)

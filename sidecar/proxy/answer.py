@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 REASONS: dict[int, bytes] = {status.value: status.phrase.encode() for status in HTTPStatus}
 REASONS[413] = b"Content Too Large"
 
+_ALLOW = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _encode = msgspec.json.encode
 
 
@@ -62,5 +63,5 @@ def fault_answer(fault: RequestFault, *, keep_alive: bool, method: bytes = b"GET
         keep_alive=keep_alive,
         method=method,
         retry_after=getattr(fault, "retry_after", None),
-        allow=b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS" if fault.status == HTTPStatus.METHOD_NOT_ALLOWED else None,
+        allow=_ALLOW if fault.status == HTTPStatus.METHOD_NOT_ALLOWED else None,
     )

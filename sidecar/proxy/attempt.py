@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 def attempt(exchange: Exchange) -> None:
     """Begin a try. Raises OwnRefusal when there is no endpoint or no room."""
     upstream = exchange.upstream
-    assert upstream is not None
     hash_key = b"" if upstream.hash_key is None else upstream.hash_key(exchange)
     endpoint = upstream.picker.pick(exchange.tried or (), hash_key)
     if endpoint is None:
@@ -79,7 +78,7 @@ def fail(exchange: Exchange, fault: RequestFault, *, reused: bool = False) -> No
 
 def retry_answer(exchange: Exchange, head: ResponseHead, data: bytes) -> bool:
     """Give this answer up for another try, if the policy says so; whether it did."""
-    policy = exchange.route.retry  # type: ignore[union-attr]  # routed before
+    policy = exchange.route.retry
     if policy is None or head.status not in policy.statuses or exchange.begun:
         return False
     again = _decide(
@@ -103,9 +102,9 @@ def _seconds(retry_after: bytes | None) -> float | None:
 
 
 def _decide(exchange: Exchange, failure: retry.Failure) -> retry.Retry | None:
-    policy = exchange.route.retry  # type: ignore[union-attr]  # routed before
+    policy = exchange.route.retry
     upstream = exchange.upstream
-    if policy is None or upstream is None or exchange.upgrade is not None:
+    if policy is None or not exchange.admitted or exchange.upgrade is not None:
         return None
     now = monotonic()
     budget = upstream.budget

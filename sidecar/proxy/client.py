@@ -31,6 +31,7 @@ from sidecar.proxy.route import route
 if TYPE_CHECKING:
     from sidecar.proxy.accept import Acceptor
     from sidecar.proxy.codec.head import RequestHead
+    from sidecar.proxy.forward import Forwarding
 
 PIPELINE_LIMIT = 64 * 1024
 """Bytes that a client may send ahead of its turn before we stop reading."""
@@ -59,6 +60,9 @@ class ClientConnection(asyncio.Protocol):
     )
 
     transport: asyncio.Transport
+    peer: str
+    forwarding: Forwarding
+    deadline: float
 
     def __init__(self, acceptor: Acceptor) -> None:
         self.acceptor = acceptor
@@ -88,10 +92,8 @@ class ClientConnection(asyncio.Protocol):
                 self._linger(data)
             elif self.buffer:
                 self._read_more_of_head(data)
-            else:
-                self._read_head(data)
-                if self.buffer and self.exchange is None:
-                    self.deadline = monotonic() + self.acceptor.plan.header_read_timeout
+            elif not self._read_head(data):
+                self.deadline = monotonic() + self.acceptor.plan.header_read_timeout
         elif exchange.uploaded:
             self._queue(data)
         else:
@@ -142,24 +144,25 @@ class ClientConnection(asyncio.Protocol):
         self.pumping = True
         while self.buffer and self.exchange is None and not self.lingering and not self.gone and not self.write_paused:
             waiting, self.buffer = self.buffer, b""
-            self._read_head(waiting)
-            if self.exchange is None and self.buffer == waiting:
+            if not self._read_head(waiting):
                 break
         self.pumping = False
         if self.holds & HOLD_PIPELINE and len(self.buffer) < PIPELINE_LIMIT:
             self.release(HOLD_PIPELINE)
 
-    def _read_head(self, data: bytes) -> None:
+    def _read_head(self, data: bytes) -> bool:
+        """Whether `data` began with a whole head, or with none; False: it is kept until more comes."""
         plan = self.acceptor.plan
         try:
             head = plan.codec.request(data, plan.limits)
         except ClientFault as fault:
             self._reject(fault)
-            return
+            return True
         if head is None:
             self.buffer = data
-        else:
-            self._serve(Exchange(self, plan, head, monotonic()), head, data)
+            return False
+        self._serve(Exchange(self, plan, head, monotonic()), head, data)
+        return True
 
     def _read_more_of_head(self, data: bytes) -> None:
         """A head that comes in pieces is parsed once, when its end is there or cannot come any more."""

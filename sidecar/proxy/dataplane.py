@@ -101,7 +101,7 @@ class DataPlane:
         return task
 
     async def connect(self, endpoint: Endpoint) -> UpstreamConnection:
-        """Open a connection within connect_timeout; raises OSError, or UpstreamFault when it would lead to ourselves."""
+        """Open a connection within connect_timeout; raises OSError, or UpstreamFault when it leads to ourselves."""
         target = endpoint.target
         async with asyncio.timeout(endpoint.upstream.connect_timeout):
             if target.path:

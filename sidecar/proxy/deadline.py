@@ -3,12 +3,12 @@
 `rearm` says until when the present phase of an exchange may last; `expire.py` says what it means that it did not end.
 The phases, and who is at fault when time is up:
 
-* the request body is coming            -> the client after `body_timeout` without a piece (408), unless it is the upstream
-                                          that does not take what we have
-* waiting for the head of the answer    -> the upstream, after `per_try_timeout` (another try may follow) or the
-                                          route's `timeout`, counted from the last piece of the request (504)
-* the answer's body is coming           -> the upstream after `idle_timeout` without a piece, or the client after
-                                          `write_timeout` without taking one; either way it is cut off
+* the request body is coming: the client, after `body_timeout` without a piece (408); unless it is the upstream that
+  does not take what we have, which is the next phase.
+* waiting for the head of the answer: the upstream, after `per_try_timeout` (another try may follow) or the route's
+  `timeout`, counted from the last piece of the request (504).
+* the answer's body is coming: the upstream after `idle_timeout` without a piece, or the client after `write_timeout`
+  without taking one; either way it is cut off.
 
 The sweep looks every few milliseconds (a tenth of the shortest time-out, 5 to 100 ms), so a time-out fires late by at
 most that much and never early.
@@ -77,9 +77,8 @@ def rearm(exchange: Exchange, now: float) -> None:
     """Set the client connection's deadline for the phase that the exchange is in."""
     client = exchange.client
     route = exchange.route
-    assert route is not None
     if exchange.answer is not None:
-        client.deadline = now + exchange.upstream.idle_timeout  # type: ignore[union-attr]  # answered means admitted
+        client.deadline = now + exchange.upstream.idle_timeout
     elif exchange.uploaded or client.holds & WAITING:
         if exchange.give_up_at == 0.0:
             exchange.give_up_at = now + route.timeout
@@ -87,7 +86,7 @@ def rearm(exchange: Exchange, now: float) -> None:
         if exchange.connection is not None and now + route.per_try_timeout < by:
             by = now + route.per_try_timeout
         elif exchange.connection is None and exchange.connecting is None and exchange.retry_timer is None:
-            by = min(by, now + exchange.upstream.pending_timeout)  # type: ignore[union-attr]
+            by = min(by, now + exchange.upstream.pending_timeout)
         client.deadline = by
     else:
         exchange.give_up_at = now + route.timeout

@@ -27,7 +27,10 @@ REPLAY_LIMIT = 64 * 1024
 class Exchange:
     """The state of one request between its head and the last byte of its answer."""
 
+    upstream: Upstream  # set by admit
+
     __slots__ = (
+        "admitted",
         "answer",
         "answer_reader",
         "attempt",
@@ -68,8 +71,8 @@ class Exchange:
         self.plan = plan
         self.head = head
         self.started = started  # monotonic seconds, when the head was whole
-        self.route: RoutePlan | None = None
-        self.upstream: Upstream | None = None  # set while a place at the upstream is held
+        self.route: RoutePlan = plan.unrouted
+        self.admitted = False  # a place at `upstream` is held
         self.endpoint: Endpoint | None = None  # set while the endpoint counts this request as active
         self.connection: UpstreamConnection | None = None
         self.connecting: asyncio.Task[None] | None = None

@@ -59,8 +59,13 @@ def render_request(exchange: Exchange) -> bytes:
     """The request head as it goes upstream, empty line included. Made once; another try sends the same."""
     head = exchange.head
     route = exchange.route
-    assert route is not None
-    wire = head.wire if route.host_rewrite is None else head.with_host(route.host_rewrite)
+    wire = head.wire
+    if not head.host:
+        # HTTP/1.0 may go without a Host, the HTTP/1.1 that we speak upstream may not (RFC 9112 section 3.2)
+        line, _, rest = wire.partition(b"\r\n")
+        wire = b"%b\r\nHost: %b\r\n%b" % (line, route.host_rewrite or route.upstream_name.encode(), rest)
+    elif route.host_rewrite is not None:
+        wire = head.with_host(route.host_rewrite)
     fields = exchange.client.forwarding.fields(head)
     if exchange.upgrade is not None:
         fields += b"Connection: Upgrade\r\nUpgrade: " + exchange.upgrade + b"\r\n"

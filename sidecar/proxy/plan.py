@@ -51,7 +51,7 @@ class RoutePlan:
     def __init__(self, listener: str, config: Route | None, upstream: Upstream | None, registry: Registry) -> None:
         """Without `config`: the stand-in under which requests without a route are counted."""
         self.name = "" if config is None else config.name
-        self.upstream = upstream
+        self.upstream: Upstream = upstream  # type: ignore[assignment]  # the stand-in is never asked for one
         self.upstream_name = "" if upstream is None else upstream.name
         self.cells: dict[tuple[bytes, int, str], Counter] = {}
         self.duration = registry.cell(series.REQUEST_DURATION, listener, self.name, self.upstream_name)
@@ -118,7 +118,7 @@ class ListenerPlan:
         """The finest time-out that the sweep must serve."""
         listener = (self.header_read_timeout, self.idle_timeout, self.body_timeout, self.write_timeout)
         routes = [min(route.timeout, route.per_try_timeout, route.tunnel_timeout) for route in self.routes]
-        idle = [route.upstream.idle_timeout for route in self.routes if route.upstream is not None]
+        idle = [route.upstream.idle_timeout for route in self.routes]
         return min(*listener, self.half_close_timeout, *routes, *idle)
 
 

@@ -26,7 +26,7 @@ METHODS = {
 def record(exchange: Exchange, endpoint: Endpoint | None, outcome: str, now: float) -> None:
     """Count `exchange`, which ended at `now` (monotonic seconds) with `outcome`."""
     plan = exchange.plan
-    route = exchange.route or plan.unrouted
+    route = exchange.route
     key = (exchange.head.method, exchange.status, outcome)
     cell = route.cells.get(key)
     if cell is None:

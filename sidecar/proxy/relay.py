@@ -43,7 +43,7 @@ def relay_head(exchange: Exchange, connection: UpstreamConnection, data: bytes) 
     """`data` holds everything since the end of the last head; relay the answer's head when it is whole."""
     plan = exchange.plan
     try:
-        head = plan.codec.response(data, exchange.head.method, exchange.upstream.answer_limits)  # type: ignore[union-attr]
+        head = plan.codec.response(data, exchange.head.method, exchange.upstream.answer_limits)
     except UpstreamFault as fault:
         fail(exchange, fault)
         return
@@ -54,7 +54,7 @@ def relay_head(exchange: Exchange, connection: UpstreamConnection, data: bytes) 
     if head.status < 200:
         _relay_informational(exchange, connection, head, data[head.size :])
         return
-    if exchange.route.retry is not None and retry_answer(exchange, head, data):  # type: ignore[union-attr]
+    if exchange.route.retry is not None and retry_answer(exchange, head, data):
         return
     exchange.answer = head
     exchange.status = head.status
@@ -93,7 +93,7 @@ def _relay_long(exchange: Exchange, head: ResponseHead, body: bytes) -> None:
 
 def relay_body(exchange: Exchange, data: bytes) -> None:
     """A further piece of the answer's body."""
-    exchange.client.deadline = monotonic() + exchange.upstream.idle_timeout  # type: ignore[union-attr]
+    exchange.client.deadline = monotonic() + exchange.upstream.idle_timeout
     _relay_piece(exchange, data, b"")
 
 

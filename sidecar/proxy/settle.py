@@ -28,10 +28,9 @@ def settle(exchange: Exchange, outcome: str) -> None:
     if endpoint is not None:
         endpoint.active -= 1
         exchange.endpoint = None
-    upstream = exchange.upstream
-    if upstream is not None:
-        upstream.inflight -= 1
-        exchange.route.inflight.value -= 1  # type: ignore[union-attr]  # admitted means routed
+    if exchange.admitted:
+        exchange.upstream.inflight -= 1
+        exchange.route.inflight.value -= 1
     now = monotonic()
     record(exchange, endpoint, outcome, now)
     exchange.client.finished(exchange, now)

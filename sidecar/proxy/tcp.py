@@ -67,7 +67,6 @@ class TcpClient(asyncio.Protocol):
     async def _open(self) -> None:
         route = self.plan.routes[0]
         upstream = route.upstream
-        assert upstream is not None
         if upstream.inflight >= upstream.max_requests:
             self._refuse(Decision.OVERFLOW)
             return
@@ -89,7 +88,6 @@ class TcpClient(asyncio.Protocol):
     async def _connect(self, tried: list[Endpoint]) -> UpstreamConnection:
         """A connection to some endpoint, which is the last of `tried` then; raises RequestFault."""
         upstream = self.plan.routes[0].upstream
-        assert upstream is not None
         key = self.peer.encode()
         while True:
             endpoint = upstream.picker.pick(tried, key)
@@ -127,7 +125,7 @@ class TcpClient(asyncio.Protocol):
 
     def _give_back(self, endpoint: Endpoint | None) -> None:
         route = self.plan.routes[0]
-        route.upstream.inflight -= 1  # type: ignore[union-attr]
+        route.upstream.inflight -= 1
         route.inflight.value -= 1
         if endpoint is not None:
             endpoint.active -= 1

@@ -133,7 +133,7 @@ def open_upgraded(exchange: Exchange, connection: UpstreamConnection, head: Resp
         client.closed()
         settle(exchange, outcome)
 
-    tunnel = Tunnel(client.transport, connection.transport, exchange.route.tunnel_timeout, state.sweeper, closed)  # type: ignore[union-attr]
+    tunnel = Tunnel(client.transport, connection.transport, exchange.route.tunnel_timeout, state.sweeper, closed)
     tunnel.client.moved = len(early)
     tunnel.upstream.moved = len(rest)
     client.transport.write(head.wire + b"Connection: Upgrade\r\nUpgrade: " + upgrade + b"\r\n\r\n" + rest)
