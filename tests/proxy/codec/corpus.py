@@ -72,7 +72,8 @@ SLOW_REQUESTS: dict[str, bytes] = {
     "two Connections": GET + b"Connection: keep-alive\r\nX-A: 1\r\nConnection: close\r\nConnection: x-a\r\n\r\n",
     "hop-by-hop": GET + b"Keep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nProxy-Authorization: Basic x\r\n"
     b"TE: trailers\r\nX: y\r\n\r\n",
-    "two X-Forwarded-For": GET + b"X-Forwarded-For: 1\r\nx-forwarded-for: 2\r\nX-Request-Id: 3\r\nX-Request-Id: 4\r\n\r\n",
+    "two X-Forwarded-For": GET
+    + b"X-Forwarded-For: 1\r\nx-forwarded-for: 2\r\nX-Request-Id: 3\r\nX-Request-Id: 4\r\n\r\n",
     "coding in capitals": POST + b"Transfer-Encoding: CHUNKED\r\n\r\n",
     "IPv6": b"GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
     "empty Host": b"GET / HTTP/1.1\r\nHost:\r\n\r\n",
@@ -290,7 +291,11 @@ CHUNKED: dict[str, tuple[bytes, bytes, bytes]] = {
     "two": (b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", b"hello world"),
     "a run": (b"2\r\nab\r\n2\r\ncd\r\n2\r\nef\r\n0\r\n\r\n", b"2\r\nab\r\n2\r\ncd\r\n2\r\nef\r\n0\r\n\r\n", b"abcdef"),
     "framing as payload": (b"7\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n", b"7\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n", b"\r\n0\r\n\r\n"),
-    "run's own line as payload": (b"3\r\n3\r\n\r\n3\r\n\r\n3\r\n0\r\n\r\n", b"3\r\n3\r\n\r\n3\r\n\r\n3\r\n0\r\n\r\n", b"3\r\n\r\n3"),
+    "run's own line as payload": (
+        b"3\r\n3\r\n\r\n3\r\n\r\n3\r\n0\r\n\r\n",
+        b"3\r\n3\r\n\r\n3\r\n\r\n3\r\n0\r\n\r\n",
+        b"3\r\n\r\n3",
+    ),
     "leading zeros": (b"0005\r\nhello\r\n000\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n", b"hello"),
     "upper case": (b"A\r\n0123456789\r\n0\r\n\r\n", b"a\r\n0123456789\r\n0\r\n\r\n", b"0123456789"),
     "extensions": (
