@@ -60,12 +60,11 @@ def render_request(exchange: Exchange) -> bytes:
     head = exchange.head
     route = exchange.route
     wire = head.wire
-    if not head.host:
-        # HTTP/1.0 may go without a Host, the HTTP/1.1 that we speak upstream may not (RFC 9112 section 3.2)
-        line, _, rest = wire.partition(b"\r\n")
-        wire = b"%b\r\nHost: %b\r\n%b" % (line, route.host_rewrite or route.upstream_name.encode(), rest)
-    elif route.host_rewrite is not None:
+    if route.host_rewrite is not None:
         wire = head.with_host(route.host_rewrite)
+    elif not head.host:
+        # HTTP/1.0 may go without a Host; many servers refuse HTTP/1.1 that names none
+        wire = head.with_host(route.upstream_name.encode())
     fields = exchange.client.forwarding.fields(head)
     if exchange.upgrade is not None:
         fields += b"Connection: Upgrade\r\nUpgrade: " + exchange.upgrade + b"\r\n"
