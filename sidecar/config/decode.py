@@ -12,8 +12,9 @@ from typing import Any
 
 from sidecar.config.document import Config
 from sidecar.config.faults import Fault, Mark, Path, show_path
-from sidecar.config.kinds import Kind, Plain, Section, describe
+from sidecar.config.kinds import Kind, Section
 from sidecar.config.nodes import Mapping, Node, Scalar, Sequence, resolve
+from sidecar.config.reading import Plain, describe
 from sidecar.config.shape import Field, ListOf, MapOf, Shape, fields
 
 _ENV = re.compile(r"(\$?)\$\{env:([^}]*)(\}?)")

@@ -8,13 +8,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from sidecar.config.check import Problem, problems
+from sidecar.config.check import problems
 from sidecar.config.decode import Decoder
 from sidecar.config.document import Config
 from sidecar.config.faults import Fault, InvalidConfig, Mark, Path, show_path
 from sidecar.config.inactive import NOT_ACTIVE_YET
 from sidecar.config.kinds import Section
 from sidecar.config.nodes import compose
+from sidecar.config.problem import Problem
 from sidecar.config.shape import fields
 
 MAX_FILE_BYTES = 1 << 20

@@ -22,7 +22,7 @@ from yaml.events import (
 )
 
 from sidecar.config.faults import Fault, Mark
-from sidecar.config.kinds import Plain
+from sidecar.config.reading import Plain
 
 MAX_DEPTH = 32
 MAX_NODES = 100_000

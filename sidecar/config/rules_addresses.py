@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from sidecar.config.address import Address, parse_address
-from sidecar.config.check import Problem
 from sidecar.config.document import Config
 from sidecar.config.faults import Path, show_path
+from sidecar.config.problem import Problem
 from sidecar.config.upstreams import Upstream
 
 

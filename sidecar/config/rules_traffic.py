@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from sidecar.base.units import show_duration
 from sidecar.config.breaker import Breaker
-from sidecar.config.check import Problem, duplicates, unknown
 from sidecar.config.document import Config
 from sidecar.config.faults import Path, show_path
 from sidecar.config.listeners import Listener, Match, RespondFallback, Route
+from sidecar.config.problem import Problem, duplicates, unknown
 from sidecar.config.upstreams import Upstream
 
 _FRAMING = frozenset({"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from sidecar.config.backup import Backup, Source
-from sidecar.config.check import Problem, duplicates, unknown
 from sidecar.config.document import Config, Service
 from sidecar.config.faults import Path
 from sidecar.config.incidents import Incidents
+from sidecar.config.problem import Problem, duplicates, unknown
 from sidecar.config.recovery import Action, Recovery
 from sidecar.config.redis import Redis
 
