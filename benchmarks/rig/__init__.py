@@ -1,0 +1,1 @@
+"""What every measurement stands on: processes on cores, peers and their configurations, origins, load generators."""

@@ -1,0 +1,69 @@
+"""HAProxy: one thread, connections to the origins reused whenever they are safe to, one retry.
+
+Two descriptors a connection must fit into the usual hard limit of 20,000, hence its `maxconn`.
+"""
+
+from pathlib import Path
+
+from benchmarks.rig.origin import Origin
+from benchmarks.rig.ports import Ports
+from benchmarks.rig.routes import ROUTES, STREAMS_ROUTE
+
+_CONFIG = """
+global
+  nbthread 1
+  maxconn 9900
+defaults
+  mode http
+  timeout connect 1s
+  timeout client 75s
+  timeout server 15s
+  timeout http-request 10s
+  timeout http-keep-alive 75s
+  timeout queue 1s
+  timeout tunnel 1h
+  retries 1
+  retry-on conn-failure empty-response 502 503 504
+  http-reuse always
+frontend inbound
+  bind 127.0.0.1:{listen} backlog 4096
+  option forwardfor
+  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Request-Id %[uuid()] unless {{ req.hdr(X-Request-Id) -m found }}
+{rules}
+backend files
+  server origin 127.0.0.1:{files} maxconn 1024 pool-max-conn 256
+backend streams
+  server origin 127.0.0.1:{streams} maxconn 1024 pool-max-conn 256
+frontend tcp
+  mode tcp
+  bind 127.0.0.1:{tcp} backlog 4096
+  default_backend echo
+backend echo
+  mode tcp
+  retry-on conn-failure
+  server origin 127.0.0.1:{echo}
+"""
+
+
+class HAProxy:
+    name = "haproxy"
+    routes = True
+
+    def command(self, directory: Path, ports: Ports, origin: Origin) -> list[str]:
+        rules = "\n".join(
+            f"  use_backend {'streams' if route == STREAMS_ROUTE else 'files'} if {{ path_beg {route}/ }}"
+            for route in ROUTES
+        )
+        config = directory / "haproxy.cfg"
+        config.write_text(
+            _CONFIG.format(
+                listen=ports.files,
+                tcp=ports.tcp,
+                files=origin.files,
+                streams=origin.streams,
+                echo=origin.echo,
+                rules=rules,
+            )
+        )
+        return ["haproxy", "-db", "-f", str(config)]

@@ -1,0 +1,21 @@
+"""Where one proxy listens: the same word for every peer."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from benchmarks.rig.process import free_port
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Ports of 127.0.0.1. `files` and `streams` are one listener for a proxy that routes, two for the bare relay."""
+
+    files: int
+    streams: int
+    tcp: int
+
+    @classmethod
+    def free(cls, routes: bool) -> Self:
+        """Unused ports; one for both kinds of HTTP when the proxy `routes`."""
+        files = free_port()
+        return cls(files, files if routes else free_port(), free_port())
