@@ -37,11 +37,50 @@ def metrics() -> str:
     return "\n".join(lines)
 
 
+def breaker() -> str:
+    """The breaker's states, from the table that it runs on."""
+    from sidecar.machines.breaker_states import AUTOMATIC, BY_ORDER, CHANGES, MEANING, BreakerState
+    from sidecar.machines.diagram import mermaid
+
+    reasons = [
+        f"| {old} | {new} | {', '.join(f'`{reason}`' for reason in why)} |" for (old, new), why in CHANGES.items()
+    ]
+    return "\n".join(
+        [
+            "# The circuit breaker's states",
+            "",
+            "Generated from `sidecar/machines/breaker_states.py` by `make generate`. The rules behind the reasons stand",
+            "at the head of `sidecar/machines/breaker.py`, the settings in [configuration.md](configuration.md).",
+            "",
+            *(f"* **{state}**: {MEANING[state]}" for state in BreakerState),
+            "",
+            "On its own:",
+            "",
+            "```mermaid",
+            mermaid(AUTOMATIC, BreakerState.CLOSED),
+            "```",
+            "",
+            "By order of someone, who opens, closes or resets it or sets its mode to disabled:",
+            "",
+            "```mermaid",
+            mermaid(BY_ORDER, BreakerState.CLOSED),
+            "```",
+            "",
+            "`sidecar_breaker_transitions_total` counts each change with these words:",
+            "",
+            "| from | to | reason |",
+            "|---|---|---|",
+            *reasons,
+            "",
+        ]
+    )
+
+
 def table() -> dict[str, Callable[[], str]]:
     """Path from the repository's root -> what makes its text."""
     from sidecar.config.generate import GENERATED
 
-    return {**GENERATED, "docs/reference/metrics.md": metrics}
+    return {**GENERATED, "docs/reference/metrics.md": metrics, "docs/reference/breaker.md": breaker}
 
 
 def main() -> int:

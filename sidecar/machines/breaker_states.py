@@ -45,20 +45,29 @@ MEANING = {
 _TRIPS = (Reason.CONSECUTIVE_FAILURES, Reason.FAILURE_RATE, Reason.SLOW_RATE)
 _FAILED_TRIALS = (Reason.TRIAL_FAILED, Reason.TRIAL_SLOW, Reason.TRIAL_TIMEOUT)
 
-CHANGES: dict[tuple[BreakerState, BreakerState], tuple[Reason, ...]] = {
+AUTOMATIC: dict[tuple[BreakerState, BreakerState], tuple[Reason, ...]] = {
     (BreakerState.CLOSED, BreakerState.OPEN): _TRIPS,
     (BreakerState.OPEN, BreakerState.HALF_OPEN): (Reason.OPEN_PERIOD_OVER,),
     (BreakerState.HALF_OPEN, BreakerState.OPEN): _FAILED_TRIALS,
-    (BreakerState.HALF_OPEN, BreakerState.CLOSED): (Reason.RECOVERED, Reason.RESET, Reason.DISABLED),
-    (BreakerState.OPEN, BreakerState.CLOSED): (Reason.RESET, Reason.DISABLED),
+    (BreakerState.HALF_OPEN, BreakerState.CLOSED): (Reason.RECOVERED,),
+}
+"""What it does by itself."""
+
+BY_ORDER: dict[tuple[BreakerState, BreakerState], tuple[Reason, ...]] = {
     (BreakerState.CLOSED, BreakerState.FORCED_OPEN): (Reason.MANUAL,),
     (BreakerState.OPEN, BreakerState.FORCED_OPEN): (Reason.MANUAL,),
     (BreakerState.HALF_OPEN, BreakerState.FORCED_OPEN): (Reason.MANUAL,),
+    (BreakerState.FORCED_CLOSED, BreakerState.FORCED_OPEN): (Reason.MANUAL,),
     (BreakerState.CLOSED, BreakerState.FORCED_CLOSED): (Reason.MANUAL,),
     (BreakerState.OPEN, BreakerState.FORCED_CLOSED): (Reason.MANUAL,),
     (BreakerState.HALF_OPEN, BreakerState.FORCED_CLOSED): (Reason.MANUAL,),
     (BreakerState.FORCED_OPEN, BreakerState.FORCED_CLOSED): (Reason.MANUAL,),
-    (BreakerState.FORCED_CLOSED, BreakerState.FORCED_OPEN): (Reason.MANUAL,),
     (BreakerState.FORCED_OPEN, BreakerState.CLOSED): (Reason.RESET, Reason.EXPIRED),
     (BreakerState.FORCED_CLOSED, BreakerState.CLOSED): (Reason.RESET, Reason.EXPIRED),
+    (BreakerState.OPEN, BreakerState.CLOSED): (Reason.RESET, Reason.DISABLED),
+    (BreakerState.HALF_OPEN, BreakerState.CLOSED): (Reason.RESET, Reason.DISABLED),
 }
+"""What people do to it: by command, or by a reload that sets mode to disabled."""
+
+CHANGES = {change: AUTOMATIC.get(change, ()) + BY_ORDER.get(change, ()) for change in AUTOMATIC | BY_ORDER}
+"""All of them."""

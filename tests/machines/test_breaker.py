@@ -156,7 +156,9 @@ class TestHalfOpen:
         change = breaker.record(first, T0 + 61.0, ok=False)
         assert change is not None
         assert (change.new, change.reason) == ("open", "trial_failed")
-        assert breaker.record(second, T0 + 62.0, ok=True) is None
+        assert breaker.snapshot(T0 + 61.0).trials == 0
+        assert breaker.deadline == float("inf")
+        assert breaker.record(second, T0 + 62.0, ok=False) is None
         assert breaker.snapshot(T0 + 61.0).remaining == 60.0
 
     def test_a_slow_trial_is_a_bad_one_unless_slowness_is_not_judged(self) -> None:

@@ -1,0 +1,21 @@
+"""The breaker's page is drawn from the table that the breaker runs on, and is fresh."""
+
+import runpy
+from pathlib import Path
+
+from sidecar.machines.breaker_states import AUTOMATIC, BreakerState
+from sidecar.machines.diagram import mermaid
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_change_is_an_arrow() -> None:
+    lines = mermaid(AUTOMATIC, BreakerState.CLOSED).splitlines()
+    assert lines[:2] == ["stateDiagram-v2", "    [*] --> closed"]
+    assert "    open --> half_open: open_period_over" in lines
+    assert len(lines) == 2 + len(AUTOMATIC)
+
+
+def test_the_page_is_fresh() -> None:
+    produce = runpy.run_path(str(ROOT / "scripts" / "generate.py"))["table"]()["docs/reference/breaker.md"]
+    assert (ROOT / "docs/reference/breaker.md").read_text(encoding="utf-8") == produce()
