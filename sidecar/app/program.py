@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import time
+from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from sidecar.base.errors import ConfigError
 from sidecar.config.changes import changes
 from sidecar.config.effective import fingerprint, to_plain
 from sidecar.config.load import parse, read
-from sidecar.control.admin import AdminServer, ReloadResult
+from sidecar.control.admin import Admin, ReloadResult
 from sidecar.control.sockets import bind_all, raise_descriptor_limit
 from sidecar.control.watch import watch
 from sidecar.machines.drain import Drain, Phase
@@ -57,7 +58,8 @@ class Program:
         self._crew: Crew = LocalCrew(self._worker)
         self._drain = Drain(self._config.shutdown.delay, self._config.shutdown.drain_timeout)
         self._sockets: dict[str, socket.socket] = {}
-        self._admin: AdminServer | None = None
+        self._admin: Admin | None = None
+        self._forbidden: frozenset[tuple[str, int]] = frozenset()  # where our admin answers: never an upstream
         self._started = False
         self._began = monotonic()
         self._loaded_at = time.time()
@@ -77,13 +79,14 @@ class Program:
         self._register_metrics()
         try:
             self._sockets = bind_all(config.listeners)
-            self._admin = AdminServer(config.admin, self, self._registry)
-            await self._admin.start()
+            self._admin = Admin(config.admin, self)
+            bound = await self._admin.start()
+            self._forbidden = frozenset((one.host, one.port) for one in bound.values() if one.port)
             if config.workers > 1:
                 from sidecar.app.processes import ProcessCrew
 
                 self._crew = ProcessCrew(config.workers, self._registry, self._tasks)
-            await self._crew.start(config, self._text, self._sockets, self._own_addresses())
+            await self._crew.start(config, self._text, self._sockets, self._forbidden)
             self._watch_signals()
             self._tasks.start("config-watch", lambda: watch(self._path, self.reload))
             self._started = True
@@ -149,12 +152,6 @@ class Program:
             self._tasks.start(f"phase-{self._drain.phase}", lambda: self._act(before))
         self._wake.set()
 
-    def _own_addresses(self) -> frozenset[tuple[str, int]]:
-        """Where our admin interface answers over TCP; nobody may reach it through the proxy."""
-        admin = self._admin
-        assert admin is not None
-        return frozenset((host, port) for host, port in admin.addresses())
-
     def _register_metrics(self) -> None:
         registry = self._registry
         import platform
@@ -194,7 +191,7 @@ class Program:
             "config": {
                 "path": self._path,
                 "hash": self._hash,
-                "loaded_at": self._loaded_at,
+                "loaded_at": datetime.fromtimestamp(self._loaded_at, UTC).isoformat(timespec="seconds"),
                 "last_reload_ok": self._reload_error is None,
                 "last_reload_error": self._reload_error,
                 "restart_needed": self._restart_needed,

@@ -24,5 +24,6 @@ def admit(exchange: Exchange) -> None:
     upstream.requests += 1
     exchange.upstream = upstream
     exchange.admitted = True
+    exchange.guarded = route.guarded
     route.inflight.value += 1
     upstream.budget.request(exchange.started)

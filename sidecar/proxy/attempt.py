@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sidecar.base.errors import OwnRefusal, RequestFault
 from sidecar.base.names import Decision
 from sidecar.machines import retry
-from sidecar.proxy import deadline
+from sidecar.proxy import deadline, guard
 from sidecar.proxy.answer import fault_answer
 from sidecar.proxy.forward import forward
 from sidecar.proxy.pool import give_back, open_for
@@ -26,9 +26,15 @@ if TYPE_CHECKING:
     from sidecar.proxy.exchange import Exchange
 
 
+OVERHEAD_SAMPLE = 15
+"""The overhead is measured on one request in sixteen: a power of two, less one."""
+
+
 def attempt(exchange: Exchange) -> None:
-    """Begin a try. Raises OwnRefusal when there is no endpoint or no room."""
+    """Begin a try. Raises OwnRefusal when the breaker says no, or there is no endpoint or no room."""
     upstream = exchange.upstream
+    first = exchange.attempt == 0
+    guard.ask(exchange, exchange.started if first else monotonic())
     hash_key = b"" if upstream.hash_key is None else upstream.hash_key(exchange)
     endpoint = upstream.picker.pick(exchange.tried or (), hash_key)
     if endpoint is None:
@@ -39,7 +45,9 @@ def attempt(exchange: Exchange) -> None:
     connection = endpoint.take()  # type: ignore[attr-defined]
     if connection is not None:
         forward(exchange, connection)
-        deadline.rearm(exchange, exchange.started if exchange.attempt == 1 else monotonic())
+        deadline.rearm(exchange, exchange.tried_at)
+        if first and upstream.requests & OVERHEAD_SAMPLE == 0 and exchange.uploaded:
+            exchange.forwarded_at = monotonic()
         return
     if upstream.has_room():
         open_for(exchange, endpoint)  # type: ignore[arg-type]
@@ -65,10 +73,12 @@ def fail(exchange: Exchange, fault: RequestFault, *, reused: bool = False) -> No
     stale = exchange.free_retry and reused and fault.decision is Decision.RESET
     if stale and exchange.replayable and exchange.head.method in retry.IDEMPOTENT:
         # the keep-alive race: the upstream closed an idle connection as we wrote; that says nothing about it
+        guard.forget(exchange)
         exchange.free_retry = False
         exchange.attempt -= 1
         _try_again(exchange, 0.0, elsewhere=False)
         return
+    guard.blame(exchange, fault.decision)
     again = _decide(exchange, retry.Failure(fault.decision, sent=exchange.sent)) if fault.retryable else None
     if again is None:
         refuse(exchange, fault)
@@ -151,6 +161,7 @@ def _begin_again(exchange: Exchange) -> None:
 def refuse(exchange: Exchange, fault: RequestFault) -> None:
     """Answer for the upstream, or for ourselves, and end the exchange."""
     _drop_connection(exchange)
+    guard.blame(exchange, fault.decision)
     exchange.status = fault.status
     exchange.decision = fault.decision
     exchange.begun = True
@@ -164,6 +175,7 @@ def refuse(exchange: Exchange, fault: RequestFault) -> None:
 def cut_off(exchange: Exchange, decision: Decision) -> None:
     """The answer cannot be finished: break both connections so that nobody takes it for whole."""
     _drop_connection(exchange)
+    guard.blame(exchange, decision)
     exchange.decision = decision
     exchange.client.transport.abort()
     settle(exchange, decision)
@@ -171,6 +183,7 @@ def cut_off(exchange: Exchange, decision: Decision) -> None:
 
 def abandon(exchange: Exchange, outcome: str) -> None:
     """The client is gone: the upstream need not go on."""
+    guard.forget(exchange)
     _drop_connection(exchange)
     settle(exchange, outcome)
 

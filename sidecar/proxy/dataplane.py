@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.base.errors import UpstreamFault
 from sidecar.base.names import Decision
 from sidecar.proxy.accept import Acceptor
+from sidecar.proxy.breakers import Guarded
 from sidecar.proxy.client import ClientConnection
 from sidecar.proxy.connection import UpstreamConnection
 from sidecar.proxy.deadline import Sweeper
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
     from sidecar.config.document import Config
+    from sidecar.proxy.plan import RoutePlan
     from sidecar.runtime.access_log import AccessLog
     from sidecar.runtime.metrics import Registry
 
@@ -43,6 +45,7 @@ class DataPlane:
         self.draining = False  # answers carry Connection: close
         self.forbidden: frozenset[tuple[str, int]] = frozenset()  # our own admin addresses: never an upstream
         self.upstreams: dict[str, Upstream] = {}
+        self.own_breakers: dict[str, Guarded] = {}
         self.acceptors: dict[str, Acceptor] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stale_timer: asyncio.TimerHandle | None = None
@@ -69,7 +72,9 @@ class DataPlane:
                 acceptor.start()
         self._fit_sweeper()
         for upstream in gone:
+            self.sweeper.watched.discard(upstream.guarded)
             upstream.retire()
+        self._retire_unused_breakers()
 
     def _reconfigure_upstreams(self, config: Config) -> list[Upstream]:
         known, self.upstreams = self.upstreams, {}
@@ -77,10 +82,33 @@ class DataPlane:
             upstream = known.pop(one.name, None)
             if upstream is None:
                 upstream = Upstream(one, self.registry)
+                self.sweeper.watched.add(upstream.guarded)
             elif upstream.config != one:
                 upstream.reconfigure(one)
             self.upstreams[one.name] = upstream
         return list(known.values())
+
+    def own_breaker(self, route: RoutePlan) -> Guarded:
+        """The breaker of a route that has its own; it outlives a reload as an upstream's does."""
+        name = f"{route.upstream_name}/{route.name}"
+        policy = route.upstream.config.breaker
+        guarded = self.own_breakers.get(name)
+        if guarded is None:
+            guarded = self.own_breakers[name] = Guarded(name, policy, self.registry)
+            self.sweeper.watched.add(guarded)
+        guarded.reconfigure(policy)
+        return guarded
+
+    def _retire_unused_breakers(self) -> None:
+        used = {route.guarded.name for one in self.acceptors.values() for route in one.plan.routes}
+        for name in self.own_breakers.keys() - used:
+            guarded = self.own_breakers.pop(name)
+            self.sweeper.watched.discard(guarded)
+            guarded.retire()
+
+    def breakers(self) -> dict[str, Guarded]:
+        """Every breaker by its name: the upstreams' and those of routes that have their own."""
+        return {one.name: one.guarded for one in self.upstreams.values()} | self.own_breakers
 
     def _fit_sweeper(self) -> None:
         self.sweeper.fit(min((one.plan.shortest_timeout() for one in self.acceptors.values()), default=1.0))

@@ -39,7 +39,10 @@ TICK_SHORTEST = 0.005
 class Timed(Protocol):
     """What the sweep looks at."""
 
-    deadline: float
+    @property
+    def deadline(self) -> float:
+        """Monotonic seconds; infinity for never."""
+        ...
 
     def expire(self, now: float) -> None:
         """The deadline has passed; do something about it, at least move the deadline."""

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import asyncio
 
     from sidecar.base.names import Decision
+    from sidecar.machines.breaker import Permit
+    from sidecar.proxy.breakers import Guarded
     from sidecar.proxy.client import ClientConnection
     from sidecar.proxy.codec.body import BodyReader
     from sidecar.proxy.codec.head import RequestHead, ResponseHead
@@ -27,12 +29,16 @@ REPLAY_LIMIT = 64 * 1024
 class Exchange:
     """The state of one request between its head and the last byte of its answer."""
 
-    upstream: Upstream  # set by admit
+    upstream: Upstream  # set by admit, as the next three
+    guarded: Guarded
+    tried_at: float  # monotonic seconds, when the present try began
+    answered_at: float  # when the head of an answer with more to come was there; 0: not yet
 
     __slots__ = (
         "admitted",
         "answer",
         "answer_reader",
+        "answered_at",
         "attempt",
         "begun",
         "body",
@@ -44,11 +50,14 @@ class Exchange:
         "connection",
         "decision",
         "endpoint",
+        "forwarded_at",
         "free_retry",
         "give_up_at",
+        "guarded",
         "head",
         "informational",
         "keep_alive",
+        "permit",
         "plan",
         "reader",
         "replayable",
@@ -60,6 +69,7 @@ class Exchange:
         "started",
         "status",
         "tried",
+        "tried_at",
         "upgrade",
         "uploaded",
         "upstream",
@@ -74,6 +84,7 @@ class Exchange:
         self.route: RoutePlan = plan.unrouted
         self.admitted = False  # a place at `upstream` is held
         self.endpoint: Endpoint | None = None  # set while the endpoint counts this request as active
+        self.permit: Permit | None = None  # what the breaker wants to hear of the present try
         self.connection: UpstreamConnection | None = None
         self.connecting: asyncio.Task[None] | None = None
         self.retry_timer: asyncio.TimerHandle | None = None
@@ -94,6 +105,7 @@ class Exchange:
         self.informational = 0
         self.answer: ResponseHead | None = None
         self.answer_reader: BodyReader | None = None
+        self.forwarded_at = 0.0  # monotonic seconds; set on the few requests whose overhead is measured
         self.give_up_at = 0.0  # monotonic seconds; the answer's head must be there by then
         self.status = 0
         self.decision: Decision | None = None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from sidecar.config.document import Config
     from sidecar.config.listeners import Listener, Match, Route
+    from sidecar.proxy.breakers import Guarded
     from sidecar.proxy.dataplane import DataPlane
     from sidecar.proxy.upstream import Upstream
     from sidecar.runtime.metrics import Registry
@@ -36,6 +37,7 @@ class RoutePlan:
     __slots__ = (
         "cells",
         "duration",
+        "guarded",
         "host_rewrite",
         "inflight",
         "name",
@@ -56,6 +58,7 @@ class RoutePlan:
         self.cells: dict[tuple[bytes, int, str], Counter] = {}
         self.duration = registry.cell(series.REQUEST_DURATION, listener, self.name, self.upstream_name)
         self.inflight = registry.cell(series.INFLIGHT, listener, self.upstream_name)
+        self.guarded: Guarded = None if upstream is None else upstream.guarded  # type: ignore[assignment]  # as above
         self.timeout = inf if config is None else config.timeout
         self.per_try_timeout = inf
         self.retry: RetryPolicy | None = None
@@ -86,6 +89,9 @@ class ListenerPlan:
         self.registry = registry
         self.name = config.name
         self.routes = [RoutePlan(self.name, one, upstreams[one.upstream], registry) for one in config.routes]
+        for route, written in zip(self.routes, config.routes, strict=True):
+            if written.breaker == "own":
+                route.guarded = state.own_breaker(route)
         self.table = RouteTable([_rule(one.match) for one in config.routes])
         self.unrouted = RoutePlan(self.name, None, None, registry)
         self.codec = FAST if (config.codec or whole.codec) == "fast" else REFERENCE
@@ -99,6 +105,7 @@ class ListenerPlan:
         self.half_close_timeout = config.half_close_timeout
         self.bytes_in = registry.cell(series.BYTES, self.name, "in")
         self.bytes_out = registry.cell(series.BYTES, self.name, "out")
+        self.overhead = registry.cell(series.OVERHEAD, self.name)
         self.tunnels = registry.cell(series.TUNNELS, self.name)
         self._trusted = [ip_network(one) for one in config.trusted_proxies]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.base.errors import UpstreamFault
 from sidecar.base.names import Decision, Outcome
-from sidecar.proxy import deadline
+from sidecar.proxy import deadline, guard
 from sidecar.proxy.attempt import cut_off, fail, retry_answer
 from sidecar.proxy.codec.body import BadBody
 from sidecar.proxy.codec.head import CHUNKED, UNTIL_CLOSE
@@ -42,6 +42,7 @@ _LAST_CHUNK = b"0\r\n\r\n"
 def relay_head(exchange: Exchange, connection: UpstreamConnection, data: bytes) -> None:
     """`data` holds everything since the end of the last head; relay the answer's head when it is whole."""
     plan = exchange.plan
+    arrived = monotonic() if exchange.forwarded_at else 0.0
     try:
         head = plan.codec.response(data, exchange.head.method, exchange.upstream.answer_limits)
     except UpstreamFault as fault:
@@ -68,6 +69,8 @@ def relay_head(exchange: Exchange, connection: UpstreamConnection, data: bytes) 
         written = b"%b%b%b" % (head.wire, tail, data[size:]) if length else head.wire + tail
         exchange.bytes_out += len(written)
         exchange.client.transport.write(written)
+        if arrived:
+            plan.overhead.observe(exchange.forwarded_at - exchange.started + monotonic() - arrived)
         _finish(exchange, reusable=head.keep_alive)
     else:
         _relay_long(exchange, head, data[size:])
@@ -87,7 +90,9 @@ def _relay_long(exchange: Exchange, head: ResponseHead, body: bytes) -> None:
     exchange.answer_reader = exchange.plan.codec.body(head.length, old and head.length == CHUNKED)
     before = wire + ((_TAIL_KEEP if old else _TAIL) if keep else _TAIL_CLOSE)
     exchange.bytes_out += len(before)
-    deadline.rearm(exchange, monotonic())
+    now = monotonic()
+    guard.answered(exchange, head.status, now)
+    deadline.rearm(exchange, now)
     _relay_piece(exchange, body, before)
 
 

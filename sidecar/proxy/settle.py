@@ -9,6 +9,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from sidecar.proxy import guard
 from sidecar.proxy.record import record
 
 if TYPE_CHECKING:
@@ -32,5 +33,7 @@ def settle(exchange: Exchange, outcome: str) -> None:
         exchange.upstream.inflight -= 1
         exchange.route.inflight.value -= 1
     now = monotonic()
+    if exchange.permit is not None:
+        guard.record(exchange, exchange.status, now)
     record(exchange, endpoint, outcome, now)
     exchange.client.finished(exchange, now)

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 from sidecar.base.errors import RequestFault
 from sidecar.base.names import Decision, Outcome
+from sidecar.machines.breaker import Refusal, Trial
 from sidecar.proxy.connection import HIGH_WATER
 from sidecar.proxy.pool import connect_fault
 from sidecar.proxy.tunnel import Tunnel
 from sidecar.runtime import series
 
 if TYPE_CHECKING:
+    from sidecar.machines.breaker import Permit
     from sidecar.proxy.accept import Acceptor
     from sidecar.proxy.connection import UpstreamConnection
     from sidecar.proxy.upstream import Endpoint
@@ -70,6 +72,14 @@ class TcpClient(asyncio.Protocol):
         if upstream.inflight >= upstream.max_requests:
             self._refuse(Decision.OVERFLOW)
             return
+        breaker = route.guarded.breaker
+        permit = breaker.admit(self.started)
+        if isinstance(permit, Refusal):
+            route.guarded.count_refusals()
+            self._refuse(permit.reason)
+            return
+        if isinstance(permit, Trial):
+            route.guarded.trial(permit)
         upstream.inflight += 1
         route.inflight.value += 1
         tried: list[Endpoint] = []
@@ -77,13 +87,22 @@ class TcpClient(asyncio.Protocol):
             connection = await self._connect(tried)
         except RequestFault as fault:
             self._give_back(None)
+            self._tell_breaker(permit, ok=False)
             self._refuse(fault.decision)
             return
+        self._tell_breaker(permit, ok=True)
         if self.gone:
             connection.transport.abort()
             self._give_back(tried[-1])
             return
         self._pass(connection, tried[-1])
+
+    def _tell_breaker(self, permit: Permit, *, ok: bool) -> None:
+        """For a stream that nobody looks into, an upstream that can be reached is a good one."""
+        guarded = self.plan.routes[0].guarded
+        change = guarded.breaker.record(permit, monotonic(), ok=ok)
+        if change is not None:
+            guarded.changed(change)
 
     async def _connect(self, tried: list[Endpoint]) -> UpstreamConnection:
         """A connection to some endpoint, which is the last of `tried` then; raises RequestFault."""

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from sidecar.base.names import Decision, Outcome
+from sidecar.proxy import guard
 from sidecar.proxy.settle import settle
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def open_upgraded(exchange: Exchange, connection: UpstreamConnection, head: Resp
     exchange.keep_alive = False
     exchange.connection = None
     connection.exchange = None
+    guard.record(exchange, 101, monotonic())
     early = client.leave()
     gauge = exchange.plan.tunnels
     gauge.value += 1

@@ -18,6 +18,7 @@ from sidecar.base.names import Decision
 from sidecar.config.address import parse_address
 from sidecar.machines import balance
 from sidecar.machines.retry_budget import RetryBudget
+from sidecar.proxy.breakers import Guarded
 from sidecar.proxy.codec.head import Limits
 from sidecar.runtime import series
 
@@ -82,6 +83,7 @@ class Upstream:
         self.waiting: deque[Exchange] = deque()  # admitted, without a connection because of max_connections
         self.requests = 0  # admitted since the start
         name = self.name
+        self.guarded = Guarded(name, config.breaker, registry)
         registry.gauge_function(series.UPSTREAM_CONNECTIONS, lambda: self.connections, name)
         registry.gauge_function(series.PENDING_REQUESTS, lambda: len(self.waiting), name)
         self.connects_ok = registry.cell(series.UPSTREAM_CONNECTS, name, "ok")
@@ -90,6 +92,7 @@ class Upstream:
     def reconfigure(self, config: UpstreamConfig) -> None:
         """Take the settings of `config`; endpoints with the same address, weight and priority stay as they are."""
         self.config = config
+        self.guarded.reconfigure(config.breaker)
         self.max_requests = config.limits.max_requests
         self.max_connections = config.limits.max_connections
         self.max_pending = config.limits.max_pending
@@ -116,6 +119,7 @@ class Upstream:
         """No route leads here any more."""
         for endpoint in self.endpoints:
             endpoint.retire()
+        self.registry.remove(upstream=self.name)
 
     def has_room(self) -> bool:
         """Whether another connection may be opened; makes room by closing an idle one when that helps."""

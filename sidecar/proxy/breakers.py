@@ -1,0 +1,110 @@
+"""A breaker at its post: the machine, its policy compiled for the hot path, and what happens when it changes.
+
+Every upstream has one, and every route that says `breaker: own` has one of its own, named `UPSTREAM/ROUTE` on
+metrics and commands. A change of state becomes a metric and a log line here; the sweep calls `expire` when a trial or
+an order is overdue.
+"""
+
+from __future__ import annotations
+
+import random
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from sidecar.machines.breaker import Breaker, BreakerChange, Trial
+from sidecar.machines.breaker_states import BreakerState
+from sidecar.runtime import series
+from sidecar.runtime.logs import Log
+
+if TYPE_CHECKING:
+    from sidecar.config.breaker import Breaker as BreakerPolicy
+    from sidecar.machines.breaker import Snapshot
+    from sidecar.runtime.metrics import Registry
+
+SHOWN = (BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN)
+
+_log = Log(__name__)
+
+
+class Guarded:
+    """One breaker and its surroundings."""
+
+    def __init__(self, name: str, policy: BreakerPolicy, registry: Registry) -> None:
+        self.name = name
+        self.breaker = Breaker(policy, random.random)
+        self.decision = registry.cell(series.BREAKER_DECISION)
+        self._registry = registry
+        for state in SHOWN:
+            registry.gauge_function(series.BREAKER_STATE, lambda state=state: self.breaker.shown is state, name, state)  # type: ignore[misc]
+        self._compile(policy)
+
+    def _compile(self, policy: BreakerPolicy) -> None:
+        self.policy = policy
+        self.failure_statuses = policy.failure_statuses
+        self.slow_after = policy.slow_after if policy.slow_rate > 0.0 else inf
+        self._rejected = self._registry.cell(series.BREAKER_REJECTED, self.name, policy.mode)
+        self._counted = self.breaker.refused
+
+    def reconfigure(self, policy: BreakerPolicy) -> None:
+        """Go on under another policy; state and remaining time stay."""
+        if policy != self.policy:
+            change = self.breaker.reconfigure(policy, monotonic())
+            self._compile(policy)
+            if change is not None:
+                self.changed(change)
+
+    def retire(self) -> None:
+        """Its upstream or route is no more."""
+        self._registry.remove(upstream=self.name)
+
+    def count_refusals(self) -> None:
+        """A call was refused, or in mode observe would have been; the machine keeps the count."""
+        self._rejected.value += self.breaker.refused - self._counted
+        self._counted = self.breaker.refused
+
+    def trial(self, trial: Trial) -> None:
+        """A trial call was admitted."""
+        if trial.transition is not None:
+            self.changed(trial.transition)
+
+    def changed(self, change: BreakerChange) -> None:
+        """The breaker changed its state: count it, tell it."""
+        self._registry.cell(
+            series.BREAKER_TRANSITIONS, self.name, change.old.value, change.new.value, str(change.reason)
+        ).value += 1
+        tell = _log.warning if change.new in (BreakerState.OPEN, BreakerState.FORCED_OPEN) else _log.info
+        tell("breaker_changed", upstream=self.name, old=change.old.value, new=change.new.value,
+             reason=str(change.reason), detail=change.detail)  # fmt: skip
+
+    # What the sweep looks at ----------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """When `expire` has something to do."""
+        return self.breaker.deadline
+
+    def expire(self, now: float) -> None:
+        """A trial or an order is overdue."""
+        while self.breaker.deadline <= now:
+            change = self.breaker.expire(now)
+            if change is not None:
+                self.changed(change)
+
+    def snapshot(self) -> Snapshot:
+        """Everything that people want to see."""
+        return self.breaker.snapshot(monotonic())
+
+    # Orders ---------------------------------------------------------------------------------------------------------
+
+    def order(self, action: str, *, seconds: float | None, by: str, why: str) -> None:
+        """`open` or `close` it by hand, for `seconds` or until `reset`."""
+        now = monotonic()
+        if action == "reset":
+            change = self.breaker.reset(now)
+        else:
+            state = BreakerState.FORCED_OPEN if action == "open" else BreakerState.FORCED_CLOSED
+            until = None if seconds is None else now + seconds
+            change = self.breaker.force(state, now, until=until, by=by, why=why)
+        if change is not None:
+            self.changed(change)

@@ -1,0 +1,108 @@
+"""Guard: asks the breaker before each try and tells it what came of it. The one place that touches breakers.
+
+Who is to blame decides what is recorded: what the upstream did (a failure status, a refused or broken connection, a
+time-out, an answer that is no HTTP) counts; what the client or we ourselves did counts as neither, and the permit
+goes back. A try is recorded exactly once; a permit that is gone makes later calls do nothing.
+
+Verdict and record are timed on one request in sixteen, into `sidecar_breaker_decision_seconds`.
+"""
+
+from __future__ import annotations
+
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING
+
+from sidecar.base.errors import OwnRefusal
+from sidecar.base.names import Decision
+from sidecar.machines.breaker import Refusal, Trial
+
+if TYPE_CHECKING:
+    from sidecar.proxy.exchange import Exchange
+
+TIMED = 15
+"""Decisions are timed when a request's number has none of these bits."""
+
+UPSTREAMS_FAULT = frozenset({Decision.CONNECT_FAILURE, Decision.RESET, Decision.TIMEOUT, Decision.BAD_RESPONSE})
+
+_WORDS = {
+    Decision.BREAKER_OPEN: "the upstream's breaker is open: it failed too often; try again later",
+    Decision.MANUAL_OPEN: "the upstream's breaker was opened by hand; try again later",
+}
+
+
+class Refused(OwnRefusal):
+    """The breaker said no; `retry_after` is whole seconds."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(_WORDS[refusal.reason], 503, refusal.reason)
+        self.retry_after = refusal.retry_after
+
+
+def ask(exchange: Exchange, now: float) -> None:
+    """Get a permit for a try that begins at `now`; raises Refused."""
+    guarded = exchange.guarded
+    if exchange.upstream.requests & TIMED:
+        permit = guarded.breaker.admit(now)
+    else:
+        began = perf_counter()
+        permit = guarded.breaker.admit(now)
+        guarded.decision.observe(perf_counter() - began)
+    exchange.tried_at = now
+    exchange.answered_at = 0.0
+    if isinstance(permit, int):
+        exchange.permit = permit
+        if permit < 0:
+            guarded.count_refusals()  # mode observe lets pass what it would have refused
+        return
+    if isinstance(permit, Refusal):
+        guarded.count_refusals()
+        raise Refused(permit)
+    exchange.permit = permit
+    guarded.trial(permit)
+
+
+def answered(exchange: Exchange, status: int, now: float) -> None:
+    """The answer's head is here at `now` and its body goes on: a trial that got this far is no longer bound in time."""
+    permit = exchange.permit
+    exchange.answered_at = now
+    if isinstance(permit, Trial) and status not in exchange.guarded.failure_statuses:
+        permit.answered = True
+
+
+def record(exchange: Exchange, status: int, now: float) -> None:
+    """The try ended at `now` with a whole answer."""
+    permit = exchange.permit
+    if permit is None:
+        return
+    exchange.permit = None
+    guarded = exchange.guarded
+    took = (exchange.answered_at or now) - exchange.tried_at
+    ok = status not in guarded.failure_statuses
+    change = guarded.breaker.record(permit, now, ok=ok, slow=took >= guarded.slow_after)
+    if change is not None:
+        guarded.changed(change)
+
+
+def blame(exchange: Exchange, decision: Decision) -> None:
+    """The try ended without a whole answer, for the reason that `decision` names."""
+    permit = exchange.permit
+    if permit is None:
+        return
+    exchange.permit = None
+    guarded = exchange.guarded
+    if decision not in UPSTREAMS_FAULT:
+        guarded.breaker.cancel(permit)
+        return
+    now = monotonic()
+    slow = exchange.answered_at == 0.0 and now - exchange.tried_at >= guarded.slow_after
+    change = guarded.breaker.record(permit, now, ok=False, slow=slow)
+    if change is not None:
+        guarded.changed(change)
+
+
+def forget(exchange: Exchange) -> None:
+    """The try ended for no reason of the upstream's."""
+    permit = exchange.permit
+    if permit is not None:
+        exchange.permit = None
+        exchange.guarded.breaker.cancel(permit)
