@@ -1,9 +1,10 @@
 """Runs the Dockerfile's own instructions without a container, then starts what they installed.
 
 The build stage's COPY and RUN are carried out as they stand, with the image's paths moved under a temporary
-directory. Then `sidecar --version` runs from there as the image's user, who may write nothing. Catches a file that
-was not copied, a lock that does not resolve, a package that needs a compiler, an import that writes to disk. It does
-not know whether the base image has what it should.
+directory. Then the proxy runs from there as the image's user, who may write nothing but its socket, answers
+`sidecar status`, and ends at SIGTERM. Catches a file that was not copied, a lock that does not
+resolve, a package that needs a compiler, an import that writes to disk. It does not know whether the base image has
+what it should.
 """
 
 import json
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,19 +59,45 @@ def build(prefix: Path, steps: list[tuple[str, str]]) -> None:
             raise SystemExit(f"the build stage uses {keyword}, which this script does not know")
 
 
+CONFIG = """\
+version: 1
+admin: {{bind: "127.0.0.1:0", socket: {run}/admin.sock}}
+listeners: [{{name: inbound, bind: "127.0.0.1:0", routes: [{{name: all, upstream: app}}]}}]
+upstreams: [{{name: app, endpoints: [{{address: "127.0.0.1:9"}}]}}]
+"""
+
+
 def start(prefix: Path, steps: list[tuple[str, str]]) -> str:
-    """What `sidecar --version` prints when the image's user runs it where nothing can be written."""
+    """Runs the proxy as the image's user where only its socket's directory can be written; what `status` says of it."""
     final = dict(steps)
     uid, _, gid = final["USER"].partition(":")
     (entrypoint,) = json.loads(final["ENTRYPOINT"])
     as_user = ["setpriv", "--reuid", uid, "--regid", gid, "--clear-groups"] if os.geteuid() == 0 else []
+    program = [*as_user, str(prefix / "opt/sidecar/bin" / entrypoint)]
+    run = prefix / "rootfs/run/sidecar"
+    config = prefix / "rootfs/etc/sidecar/sidecar.yaml"
+    config.write_text(CONFIG.format(run=run), encoding="utf-8")
     subprocess.run(["chmod", "-R", "a-w", prefix], check=True)
-    command = [*as_user, prefix / "opt/sidecar/bin" / entrypoint, "--version"]
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, cwd=prefix, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"--version ended with {done.returncode}:\n{done.stderr}")
-    return done.stdout.strip()
+    if as_user:
+        os.chown(run, int(uid), int(gid))
+    run.chmod(0o700)
+
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", "SIDECAR_CONFIG": str(config)}
+    settings = {"cwd": prefix, "env": environment, "text": True}
+    proxy = subprocess.Popen([*program, *json.loads(final["CMD"])], stderr=subprocess.PIPE, **settings)
+    try:
+        for _ in range(50):
+            status = subprocess.run([*program, "status"], capture_output=True, check=False, **settings)
+            if status.returncode == 0 or proxy.poll() is not None:
+                break
+            time.sleep(0.1)
+        proxy.terminate()
+        _, log = proxy.communicate(timeout=10)
+    finally:
+        proxy.kill()
+    if status.returncode or proxy.returncode:
+        raise SystemExit(f"status ended with {status.returncode}, the proxy with {proxy.returncode}:\n{log}")
+    return status.stdout.strip()
 
 
 def main() -> int:
@@ -79,7 +107,7 @@ def main() -> int:
     prefix.chmod(0o755)
     try:
         build(prefix, steps[: stages[1]])
-        print(f"as the image's user, read-only: {start(prefix, steps[stages[1] :])}")
+        print("as the image's user, read-only:\n" + start(prefix, steps[stages[1] :]))
     finally:
         subprocess.run(["chmod", "-R", "u+w", prefix], check=False)
         shutil.rmtree(prefix)
