@@ -7,13 +7,12 @@ memory up to LIMIT_BYTES, then lines (counted in `sidecar_access_log_dropped_tot
 Rules. `time` is the moment of recording, the end of the request. Lines are whole: a file is opened for appending, and
 when several workers share a pipe (`shared`) each write fits PIPE_BUF, which the kernel keeps together. What came from
 the network need not be UTF-8: stray bytes are shown by their hexadecimal number behind a backslash. Sampling is even,
-not random: 0.1 logs every tenth request.
+not random: 0.1 logs every tenth request; answers of our own and 5xx are always logged.
 """
 
 import os
 import select
 import stat
-import sys
 import threading
 import time
 
@@ -26,7 +25,7 @@ from sidecar.runtime.series import Counter
 FLUSH_BYTES = 64 * 1024
 FLUSH_SECONDS = 0.25
 LIMIT_BYTES = 4 * 1024 * 1024
-STDOUT = "stdout"
+STANDARD = {"stdout": 1, "stderr": 2}
 
 _log = Log(__name__)
 _encoder = msgspec.json.Encoder()
@@ -113,10 +112,11 @@ class AccessLog:
         attempts: int,
     ) -> None:
         """Take one line. `path` is the request target as it came, `duration` is in seconds; status 0: no answer."""
-        self._due += self._sample
-        if self._due < 1.0:
-            return
-        self._due -= 1.0
+        if self._sample < 1.0 and status < 500 and not decision:
+            self._due += self._sample
+            if self._due < 1.0:
+                return
+            self._due -= 1.0
         now = time.time()
         second = int(now)
         if second != self._second:
@@ -143,7 +143,7 @@ class AccessLog:
                 attempts,
             )
         except UnicodeDecodeError:  # rare: bytes that are not UTF-8 become readable ones
-            self._due += 1.0 - self._sample
+            self._due = 1.0  # this line has been chosen already
             self.record(
                 *(listener, route, upstream, endpoint, _text(method), _text(path), _text(host), status, decision),
                 *(duration, bytes_in, bytes_out, _text(request_id), _text(traceparent), client, attempts),
@@ -209,9 +209,8 @@ class AccessLog:
             return 0
 
     def _open(self) -> int:
-        if self._path == STDOUT:
-            fd = sys.stdout.fileno()
-        else:
+        fd = STANDARD.get(self._path, -1)
+        if fd < 0:
             fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         self._shared = self._shared and stat.S_ISFIFO(os.fstat(fd).st_mode)
         return fd
@@ -223,11 +222,11 @@ class AccessLog:
         except OSError as error:
             _log.error("access_log_reopen_failed", path=self._path, reason=error.strerror)
             return
-        if before not in (self._fd, sys.stdout.fileno()):
+        if before != self._fd:
             os.close(before)
 
     def _close(self) -> None:
-        if self._path != STDOUT:
+        if self._path not in STANDARD:
             os.close(self._fd)
 
 

@@ -82,7 +82,8 @@ DECISION_BOUNDS = (
 LAG_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 JOB_BOUNDS = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0)
 
-TABLE: list[Metric[Counter] | Metric[Gauge] | Metric[Histogram]] = []
+AnyMetric = Metric[Counter] | Metric[Gauge] | Metric[Histogram]
+TABLE: list[AnyMetric] = []
 """Every metric, in the order of this file."""
 
 
