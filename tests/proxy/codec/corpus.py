@@ -31,9 +31,8 @@ FAST_REQUESTS: dict[str, bytes] = {
     "lower-case coding": b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\nvia: 1.1 x\r\n\r\n",
     "Host last": b"GET /a HTTP/1.1\r\nAccept: */*\r\nX-Forwarded-For: 10.0.0.1\r\nHost: a:8080\r\n\r\n",
     "Host first, name like it later": GET + b"Hostess: b\r\nHos: c\r\n\r\n",
-    "forwarded": GET
-    + b"Via: 1.1 x\r\nX-Forwarded-For: 10.0.0.1, 10.0.0.2\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.example\r\n"
-    b"X-Real-Ip: 10.0.0.1\r\nx-request-id: 7\r\nConnection: close\r\n\r\n",
+    "forwarded": GET + b"Via: 1.1 x\r\nX-Forwarded-For: 10.0.0.1, 10.0.0.2\r\nX-Forwarded-Proto: https\r\n"
+    b"X-Forwarded-Host: shop.example\r\nX-Real-Ip: 10.0.0.1\r\nx-request-id: 7\r\nConnection: close\r\n\r\n",
     "names that begin like special ones": GET + b"Content-Lengths: 5\r\nTransfer: x\r\nTEx: y\r\nConnect: z\r\n"
     b"Expectation: 1\r\nUpgrade-Insecure-Requests: 1\r\nKeep-Alive-Not: 1\r\nProxy: 1\r\nX-Forwarded: 1\r\n\r\n",
     "well-known": b"GET /.well-known/x HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -59,7 +58,18 @@ SLOW_REQUESTS: dict[str, bytes] = {
     "HTTP/1.0": b"GET / HTTP/1.0\r\n\r\n",
     "HTTP/1.0 keep-alive": b"GET / HTTP/1.0\r\nHost: a\r\nConnection: Keep-Alive\r\nExpect: 100-continue\r\n\r\n",
     "HTTP/1.0 upgrade": b"GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-    "blanks around values": b"GET / HTTP/1.1\r\nHost:a \t\r\nContent-Length:\t 05 \r\nX:\r\nY: \t\r\nZ:  z  z  \r\n\r\n",
+    "blanks around values": (
+        b"GET / HTTP/1.1\r\nHost:a \t\r\nContent-Length:\t 05 \r\nX:\r\nY: \t\r\nZ:  z  z  \r\n\r\n"
+    ),
+    "blank after a value": GET + b"X: y \r\n\r\n",
+    "tab after a value": GET + b"X: y\t\r\n\r\n",
+    "blank after a forwarding value": GET + b"X-Forwarded-For: y \r\n\r\n",
+    "blank after a length": POST + b"Content-Length: 5 \r\n\r\n",
+    "blank after Host": b"GET / HTTP/1.1\r\nHost: a \r\n\r\n",
+    "two blanks before a value": GET + b"X:  y\r\n\r\n",
+    "no blank before a value": GET + b"X:y\r\n\r\n",
+    "no value": GET + b"X: \r\n\r\n",
+    "leading zero": POST + b"Content-Length: 05\r\n\r\n",
     "websocket": GET + b"Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\n\r\n",
     "upgrade that Connection does not name": GET + b"Upgrade: websocket\r\n\r\n",
     "h2c": GET + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n",
@@ -238,6 +248,7 @@ FAST_RESPONSES: dict[str, bytes] = {
 SLOW_RESPONSES: dict[str, bytes] = {
     "HTTP/1.0": b"HTTP/1.0 200 OK\r\n\r\n",
     "HTTP/1.0 keep-alive": b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\n",
+    "blank after a value": OK + b"Server: x \r\n\r\n",
     "no space after the status": b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
     "blanks in the reason": b"HTTP/1.1 200  OK \r\nContent-Length: 0\r\n\r\n",
     "100": b"HTTP/1.1 100 Continue\r\n\r\n",
@@ -310,7 +321,7 @@ CHUNKED: dict[str, tuple[bytes, bytes, bytes]] = {
     ),
     "trailer": (b"1\r\na\r\n0\r\nX-Sum:  7 \r\n\r\n", b"1\r\na\r\n0\r\nX-Sum: 7\r\n\r\n", b"a"),
     "trailer that is dropped": (
-        b"0\r\nHost: b\r\nContent-Length: 5\r\nX-A: 1\r\nauthorization: c\r\nX-Forwarded-For: d\r\nConnection: close\r\n\r\n",
+        b"0\r\nHost: b\r\nContent-Length: 5\r\nX-A: 1\r\nauthorization: c\r\nConnection: close\r\nTE: d\r\n\r\n",
         b"0\r\nX-A: 1\r\n\r\n",
         b"",
     ),
@@ -335,6 +346,9 @@ BAD_CHUNKED: dict[str, bytes] = {
     "too long": b"5\r\nhello!\r\n0\r\n\r\n",
     "bare LF after the payload": b"5\r\nhello\n0\r\n\r\n",
     "bare CR after the payload": b"5\r\nhello\r0\r\n\r\n",
+    "no CRLF between two of a run": b"5\r\nhello5\r\nhello\r\n0\r\n\r\n",
+    "payload for the CRLF between two of a run": b"5\r\nhello5\r\nhello!!\r\n0\r\n\r\n",
+    "wrong line end within a run": b"5\r\nhello\r\n5\r\nhello\n\n5\r\nhello\r\n0\r\n\r\n",
     "no CRLF after the payload": b"5\r\nhello0\r\n\r\n",
     "bare LF after the last": b"5\r\nhello\r\n0\n\r\n",
     "bare LF as the end": b"5\r\nhello\r\n0\r\n\n",

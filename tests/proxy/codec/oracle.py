@@ -1,6 +1,7 @@
 """What must hold between the codecs for any bytes at all. Each function raises AssertionError where it does not."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import h11
@@ -85,7 +86,7 @@ def read_body(codec: Codec, data: bytes, cuts: Sequence[int] = (), *, decode: bo
     out = []
     taken = 0
     try:
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in pairwise(edges):
             if reader.done:
                 break
             wire, count = reader.feed(data[start:end])

@@ -49,7 +49,7 @@ def test_a_bad_body_never_looks_whole(name: str) -> None:
 def test_trailers_up_to_their_bounds_are_taken() -> None:
     assert chunked_agrees(b"0\r\n" + b"X: a\r\n" * 100 + b"\r\n")[0] == "done"
     largest = b"0\r\nX: " + b"a" * (8192 - 5) + b"\r\n\r\n"
-    for cut in (3, 100, len(largest) - 2, len(largest) - 1):
+    for cut in (3, 100, *range(len(largest) - 8, len(largest))):
         assert chunked_agrees(largest, [cut])[0] == "done"
 
 
