@@ -49,8 +49,8 @@ def breaker() -> str:
         [
             "# The circuit breaker's states",
             "",
-            "Generated from `sidecar/machines/breaker_states.py` by `make generate`. The rules behind the reasons stand",
-            "at the head of `sidecar/machines/breaker.py`, the settings in [configuration.md](configuration.md).",
+            "Generated from `sidecar/machines/breaker_states.py` by `make generate`. The rules behind the reasons",
+            "stand at the head of `sidecar/machines/breaker.py`, the settings in [configuration.md](configuration.md).",
             "",
             *(f"* **{state}**: {MEANING[state]}" for state in BreakerState),
             "",
