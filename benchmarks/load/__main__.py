@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.load.report import Report
 from benchmarks.load.table import summary, tables
 from benchmarks.load.tally import Figure, tally
 from benchmarks.load.works import WORKS, Work
@@ -20,16 +21,6 @@ from benchmarks.rig.peers import Running, peer_named, started
 from benchmarks.rig.sample import Sample
 
 PEERS = "nginx,haproxy,envoy,sidecar,relay"
-
-
-class Report(msgspec.Struct, frozen=True):
-    """What a result file holds: the machine, the run's length, the figures by work, and every sample behind them."""
-
-    machine: dict[str, str | int]
-    rounds: int
-    seconds: float
-    figures: dict[str, list[Figure]]
-    samples: dict[str, dict[str, list[Sample]]]
 
 
 def _measure(works: list[Work], peers: list[str], rounds: int, seconds: float) -> Report:
@@ -44,9 +35,7 @@ def _measure(works: list[Work], peers: list[str], rounds: int, seconds: float) -
     return Report(facts(), rounds, seconds, figures, samples)
 
 
-def _rounds(
-    work: Work, running: list[Running], scratch: Path, rounds: int, seconds: float
-) -> dict[str, list[Sample]]:
+def _rounds(work: Work, running: list[Running], scratch: Path, rounds: int, seconds: float) -> dict[str, list[Sample]]:
     taken: dict[str, list[Sample]] = {peer.name: [] for peer in running}
     for number in range(rounds):
         for peer in running:

@@ -65,7 +65,8 @@ def tables(figures: dict[str, list[Figure]]) -> str:
 
 
 def _row(figure: Figure) -> str:
-    spread = f"{_price(figure, figure.cpu_us)} ({_number(figure, figure.cpu_us_low)}–{_number(figure, figure.cpu_us_high)})"
+    low, high = _number(figure, figure.cpu_us_low), _number(figure, figure.cpu_us_high)
+    spread = f"{_price(figure, figure.cpu_us)} ({low}–{high})"
     ratios = [
         f"{figure.ratios[reference][0]:.2f} ({figure.ratios[reference][1]:.2f}–{figure.ratios[reference][2]:.2f})"
         if reference in figure.ratios

@@ -26,9 +26,9 @@ class Work:
     measure: Callable[[Running, Path, float], Sample]
 
 
-def _requests(name: str, request: bytes, streams: bool = False) -> Work:
+def _requests(name: str, streams: bool = False) -> Work:
     def measure(peer: Running, scratch: Path, seconds: float) -> Sample:
-        script = wrk.write_script(scratch / f"{name}.lua", request)
+        script = wrk.write_script(scratch / f"{name}.lua", routes.REQUESTS[name])
         port = peer.ports.streams if streams else peer.ports.files
         wrk.run(port, script, 1, CONNECTIONS)
         before = _process(peer).cpu_seconds()
@@ -40,7 +40,7 @@ def _requests(name: str, request: bytes, streams: bool = False) -> Work:
 
 
 def _messages(kind: str) -> Work:
-    def measure(peer: Running, scratch: Path, seconds: float) -> Sample:
+    def measure(peer: Running, _scratch: Path, seconds: float) -> Sample:
         port = peer.ports.streams if kind == "websocket" else peer.ports.tcp
         before: list[float] = []
         process = _process(peer)
@@ -50,21 +50,17 @@ def _messages(kind: str) -> Work:
             seconds=seconds,
         )
         spent = process.cpu_seconds() - before[0]
-        return Sample.of(
-            told["messages"], told["seconds"], spent, told["p50_us"], told["p99_us"], int(told["errors"])
-        )
+        return Sample.of(told["messages"], told["seconds"], spent, told["p50_us"], told["p99_us"], int(told["errors"]))
 
     return Work(kind, "message", measure)
 
 
 def _gibibyte(name: str, kind: str, path: str, streams: bool) -> Work:
-    def measure(peer: Running, scratch: Path, seconds: float) -> Sample:
+    def measure(peer: Running, _scratch: Path, _seconds: float) -> Sample:
         port = peer.ports.streams if streams else peer.ports.files
         before: list[float] = []
         process = _process(peer)
-        told = drive(
-            *("bulk", kind, port, path, GIB), ready=lambda: before.append(process.cpu_seconds()), seconds=60
-        )
+        told = drive(*("bulk", kind, port, path, GIB), ready=lambda: before.append(process.cpu_seconds()), seconds=60)
         spent = process.cpu_seconds() - before[0]
         took = told["seconds"] * 1e6
         return Sample.of(1, told["seconds"], spent, took, took, int(told["errors"]))
@@ -79,10 +75,10 @@ def _process(peer: Running) -> Process:
 
 
 WORKS = (
-    _requests("get-1k", routes.request("GET", routes.ONE_KIB)),
-    _requests("post-1k", routes.request("POST", routes.POST, b"p" * 1024)),
-    _requests("get-64k", routes.request("GET", routes.SIXTY_FOUR_KIB)),
-    _requests("chunked-16x1k", routes.request("GET", routes.CHUNKED), streams=True),
+    _requests("get-1k"),
+    _requests("post-1k"),
+    _requests("get-64k"),
+    _requests("chunked-16x1k", streams=True),
     _gibibyte("get-1g", "get", routes.ONE_GIB, streams=False),
     _gibibyte("put-1g", "put", routes.UPLOAD, streams=True),
     _messages("websocket"),

@@ -1,8 +1,8 @@
 """The machine's facts, and which core carries what.
 
-A figure without its machine means nothing, so every result file carries these facts. Two cores are used: the proxy under
-test alone on one, the load generator and the origins together on the other, so that what the proxy costs is neither
-shared with nor shifted to what drives it.
+A figure without its machine means nothing, so every result file carries these facts. Two cores are used: the proxy
+under test alone on one, the load generator and the origins together on the other, so that what the proxy costs is
+neither shared with nor shifted to what drives it.
 """
 
 import os

@@ -1,9 +1,9 @@
 """A process tree on one core: start it, ask what it has cost, end it.
 
 CPU time is the scheduler's own account in nanoseconds (`/proc/PID/task/*/schedstat`), summed over every thread of every
-process of the tree, because a peer's helper process costs the machine as much as its worker does. Where the kernel keeps
-no such account, user and system ticks of `/proc/PID/stat` stand in (10 ms steps). Each tree is a session of its own, so
-that ending it ends all of it and nothing else.
+process of the tree, because a peer's helper process costs the machine as much as its worker does. Where the kernel
+keeps no such account, user and system ticks of `/proc/PID/stat` stand in (10 ms steps). Each tree is a session of its
+own, so that ending it ends all of it and nothing else.
 """
 
 import os

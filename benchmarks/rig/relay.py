@@ -6,6 +6,7 @@ an event loop in Python costs before any decision is made; the distance from it 
 
 import asyncio
 import sys
+from functools import partial
 from typing import cast
 
 import uvloop
@@ -48,7 +49,7 @@ class _Side(asyncio.Protocol):
         if self.other is not None and self.other.transport is not None:
             self.other.transport.resume_reading()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         if self.other is not None and self.other.transport is not None:
             self.other.transport.close()
         self.transport = None
@@ -57,7 +58,7 @@ class _Side(asyncio.Protocol):
 async def _serve(pairs: list[tuple[int, int]]) -> None:
     loop = asyncio.get_running_loop()
     for listen, target in pairs:
-        await loop.create_server(lambda target=target: _Side(target), "127.0.0.1", listen, backlog=4096)
+        await loop.create_server(partial(_Side, target), "127.0.0.1", listen, backlog=4096)
     await asyncio.Event().wait()
 
 

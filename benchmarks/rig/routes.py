@@ -38,3 +38,12 @@ def request(method: str, path: str, body: bytes = b"", connection: str = "") -> 
         fields.append(("Connection", connection))
     head = "".join(f"{name}: {value}\r\n" for name, value in fields)
     return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+REQUESTS = {
+    "get-1k": request("GET", ONE_KIB),
+    "post-1k": request("POST", POST, b"p" * 1024),
+    "get-64k": request("GET", SIXTY_FOUR_KIB),
+    "chunked-16x1k": request("GET", CHUNKED),
+}
+"""The measured requests by the name of their work."""

@@ -16,8 +16,8 @@ from benchmarks.rig.client import await_go, percentile
 from benchmarks.rig.routes import WEBSOCKET, request
 from benchmarks.rig.tunnel_frames import CLIENT_FRAME, SERVER_FRAME
 
-_UPGRADE = request("GET", WEBSOCKET, connection="Upgrade").replace(
-    b"\r\n\r\n", b"\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+_UPGRADE = request("GET", WEBSOCKET, connection="Upgrade").removesuffix(b"\r\n") + (
+    b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 _BARE = b"m" * 1024
 
@@ -74,7 +74,7 @@ class _Pinger(asyncio.Protocol):
         self.sent_at = time.perf_counter()
         self.transport.write(self.message)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         if self.run.going:
             self.run.errors += 1
 

@@ -29,7 +29,7 @@ class Peer(Protocol):
     routes: bool
     """It reads HTTP and can tell the origins apart."""
 
-    def command(self, directory: Path, ports: Ports, origin: Origin) -> list[str]:
+    def command(self, directory: Path, /, ports: Ports, origin: Origin) -> list[str]:
         """Writes the configuration into `directory` and says the command that serves it on `ports`."""
         ...
 

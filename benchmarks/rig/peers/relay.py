@@ -11,6 +11,6 @@ class Relay:
     name = "relay"
     routes = False
 
-    def command(self, directory: Path, ports: Ports, origin: Origin) -> list[str]:
+    def command(self, _: Path, ports: Ports, origin: Origin) -> list[str]:
         pairs = [f"{ports.files}={origin.files}", f"{ports.streams}={origin.streams}", f"{ports.tcp}={origin.echo}"]
         return [sys.executable, "-m", "benchmarks.rig.relay", *pairs]

@@ -1,0 +1,71 @@
+"""`python -m benchmarks.report`: writes the figures in benchmarks/results into docs/performance.md.
+
+The prose of that page is written by hand; what stands between its markers is written here and nowhere else.
+"""
+
+import argparse
+import sys
+
+import msgspec
+
+from benchmarks import footprint, instructions, latency
+from benchmarks.load import table
+from benchmarks.load.report import Report as LoadReport
+from benchmarks.rig.machine import ROOT
+
+PAGE = ROOT / "docs/performance.md"
+_RESULTS = ROOT / "benchmarks/results"
+
+
+def sections() -> dict[str, str]:
+    """Markdown by marker name, for those results that are there."""
+    found: dict[str, str] = {}
+    if (path := _RESULTS / "load.json").exists():
+        load = msgspec.json.decode(path.read_bytes(), type=LoadReport)
+        run = f"{load.rounds} interleaved rounds of {load.seconds:g} s. {_machine(load.machine)}"
+        found["summary"] = f"{run}\n\n{table.summary(load.figures)}"
+        found["load"] = table.tables(load.figures).rstrip()
+    if (path := _RESULTS / "latency.json").exists():
+        paced = msgspec.json.decode(path.read_bytes(), type=latency.Report)
+        run = f"{paced.rate:,.0f} requests/s, {paced.rounds} interleaved rounds of {paced.seconds:g} s."
+        found["latency"] = f"{run} {_machine(paced.machine)}\n\n{latency.table(paced)}"
+    if (path := _RESULTS / "footprint.json").exists():
+        taken = msgspec.json.decode(path.read_bytes(), type=footprint.Report)
+        found["footprint"] = f"{_machine(taken.machine)}\n\n{footprint.table(taken)}"
+    if (allowed := instructions.budget()) is not None:
+        rows = [f"| {work} | {count:,.0f} |" for work, count in allowed.per_request.items()]
+        build = ", ".join(f"{key} {value}" for key, value in allowed.build.items())
+        found["instructions"] = "\n".join([f"Build: {build}.", "", "| request | instructions |", "|---|---|", *rows])
+    return found
+
+
+def written(page: str) -> str:
+    """`page` with the text between each pair of markers replaced by that section."""
+    for name, text in sections().items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        before, found, rest = page.partition(begin)
+        _, closed, after = rest.partition(end)
+        if found and closed:
+            page = f"{before}{begin}\n{text}\n{end}{after}"
+    return page
+
+
+def _machine(facts: dict[str, str | int]) -> str:
+    versions = ", ".join(f"{name} {facts[name]}" for name in ("nginx", "haproxy", "envoy", "python", "uvloop"))
+    return f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, {facts['date']}; {versions}."
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only say whether the page is up to date")
+    asked = parser.parse_args()
+    before = PAGE.read_text()
+    after = written(before)
+    if asked.check:
+        return 0 if before == after else 1
+    PAGE.write_text(after)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
