@@ -2,8 +2,9 @@
 
 A try ends in one of three ways: an answer that is relayed, an answer or a fault that the retry policy gives
 another try (`machines/retry.py` decides; never after a byte went to the client), or the end of the exchange:
-`refuse` answers, `cut_off` breaks what was begun, `abandon` cancels because the client left. No step waits
-here: opening a connection is a task of the pool's, waiting for one is a place in the upstream's queue.
+`refuse` answers (by a fallback where the route has one), `cut_off` breaks what was begun, `abandon` cancels because
+the client left. No step waits here: opening a connection is a task of the pool's, waiting for one is a place in the
+upstream's queue.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import random
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from sidecar.base.errors import OwnRefusal, RequestFault
+from sidecar.base.errors import OwnRefusal, RequestFault, UpstreamFault
 from sidecar.base.names import Decision
 from sidecar.machines import retry
-from sidecar.proxy import deadline, guard
+from sidecar.proxy import deadline, fallback, guard
 from sidecar.proxy.answer import fault_answer
 from sidecar.proxy.forward import forward
 from sidecar.proxy.pool import give_back, open_for
@@ -33,7 +34,7 @@ OVERHEAD_SAMPLE = 15
 def attempt(exchange: Exchange) -> None:
     """Begin a try. Raises OwnRefusal when the breaker says no, or there is no endpoint or no room."""
     upstream = exchange.upstream
-    first = exchange.attempt == 0
+    first = exchange.attempt == 0 and exchange.tier == 0
     guard.ask(exchange, exchange.started if first else monotonic())
     hash_key = b"" if upstream.hash_key is None else upstream.hash_key(exchange)
     endpoint = upstream.picker.pick(exchange.tried or (), hash_key)
@@ -86,21 +87,26 @@ def fail(exchange: Exchange, fault: RequestFault, *, reused: bool = False) -> No
         _try_again(exchange, again.delay)
 
 
-def retry_answer(exchange: Exchange, head: ResponseHead, data: bytes) -> bool:
-    """Give this answer up for another try, if the policy says so; whether it did."""
+def give_up_answer(exchange: Exchange, head: ResponseHead, data: bytes) -> bool:
+    """Whether this answer is not for the client, but was followed by another try or by a fallback."""
+    if exchange.begun:
+        return False
+    again = None
     policy = exchange.route.retry
-    if policy is None or head.status not in policy.statuses or exchange.begun:
+    if policy is not None and head.status in policy.statuses:
+        retry_after = _seconds(head.field(b"retry-after"))
+        again = _decide(exchange, retry.Failure(status=head.status, answered=True, retry_after=retry_after))
+    if again is None and not (head.status in fallback.STATUSES and fallback.has_tier(exchange)):
         return False
-    again = _decide(
-        exchange, retry.Failure(status=head.status, answered=True, retry_after=_seconds(head.field(b"retry-after")))
-    )
-    if again is None:
-        return False
+    guard.record(exchange, head.status, monotonic())
     connection = exchange.connection
-    assert connection is not None
+    assert connection is not None, "the answer came on it"
     whole = head.keep_alive and head.length == len(data) - head.size and exchange.uploaded
     give_back(exchange, connection, reusable=whole)
-    _try_again(exchange, again.delay)
+    if again is not None:
+        _try_again(exchange, again.delay)
+    else:
+        refuse(exchange, UpstreamFault("the upstream answered that it cannot serve", head.status))
     return True
 
 
@@ -162,14 +168,23 @@ def refuse(exchange: Exchange, fault: RequestFault) -> None:
     """Answer for the upstream, or for ourselves, and end the exchange."""
     _drop_connection(exchange)
     guard.blame(exchange, fault.decision)
-    exchange.status = fault.status
+    if exchange.route.fallback and (fault.decision in fallback.DECISIONS or fault.status in fallback.STATUSES):
+        while (tier := fallback.next_tier(exchange)) is not None:
+            if isinstance(tier, fallback.Elsewhere):
+                try:
+                    fallback.move(exchange, tier)
+                    attempt(exchange)
+                except RequestFault as refusal:
+                    guard.blame(exchange, refusal.decision)
+                    fault = refusal
+                    continue
+            else:
+                fallback.serve(exchange, tier)
+            return
     exchange.decision = fault.decision
-    exchange.begun = True
-    exchange.keep_alive = exchange.keep_alive and exchange.uploaded and not exchange.plan.state.draining
-    written = fault_answer(fault, keep_alive=exchange.keep_alive, method=exchange.head.method)
-    exchange.bytes_out += len(written)
-    exchange.client.transport.write(written)
-    settle(exchange, fault.decision)
+    keep_alive = exchange.keep_alive and exchange.uploaded and not exchange.plan.state.draining
+    written = fault_answer(fault, keep_alive=keep_alive, method=exchange.head.method)
+    fallback.answer(exchange, fault.status, written, keep_alive=keep_alive)
 
 
 def cut_off(exchange: Exchange, decision: Decision) -> None:

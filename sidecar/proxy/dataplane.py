@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.base.errors import UpstreamFault
 from sidecar.base.names import Decision
+from sidecar.machines.answer_cache import AnswerCache
 from sidecar.proxy.accept import Acceptor
 from sidecar.proxy.breakers import Guarded
 from sidecar.proxy.client import ClientConnection
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
     from sidecar.config.document import Config
+    from sidecar.config.listeners import CacheFallback, Route
     from sidecar.proxy.plan import RoutePlan
     from sidecar.runtime.access_log import AccessLog
     from sidecar.runtime.metrics import Registry
@@ -47,6 +49,7 @@ class DataPlane:
         self.upstreams: dict[str, Upstream] = {}
         self.own_breakers: dict[str, Guarded] = {}
         self.acceptors: dict[str, Acceptor] = {}
+        self._kept: dict[tuple[str, str], tuple[CacheFallback, AnswerCache]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stale_timer: asyncio.TimerHandle | None = None
 
@@ -105,6 +108,18 @@ class DataPlane:
             guarded = self.own_breakers.pop(name)
             self.sweeper.watched.discard(guarded)
             guarded.retire()
+
+    def kept_answers(self, listener: str, route: Route) -> AnswerCache | None:
+        """The route's last good answers; they outlive a reload unless their own rules changed."""
+        rules = next((tier.cache for tier in route.fallback if tier.cache is not None), None)
+        if rules is None:
+            self._kept.pop((listener, route.name), None)
+            return None
+        known = self._kept.get((listener, route.name))
+        if known is None or known[0] != rules:
+            cache = AnswerCache(rules.max_bytes, rules.max_age, across_authorization=rules.across_authorization)
+            known = self._kept[listener, route.name] = (rules, cache)
+        return known[1]
 
     def breakers(self) -> dict[str, Guarded]:
         """Every breaker by its name: the upstreams' and those of routes that have their own."""

@@ -57,6 +57,7 @@ class Exchange:
         "head",
         "informational",
         "keep_alive",
+        "kept",
         "permit",
         "plan",
         "reader",
@@ -68,6 +69,7 @@ class Exchange:
         "settled",
         "started",
         "status",
+        "tier",
         "tried",
         "tried_at",
         "upgrade",
@@ -89,7 +91,9 @@ class Exchange:
         self.connecting: asyncio.Task[None] | None = None
         self.retry_timer: asyncio.TimerHandle | None = None
         self.tried: list[Endpoint] | None = None
-        self.attempt = 0  # tries begun
+        self.attempt = 0  # tries begun, at the present upstream
+        self.tier = 0  # fallbacks tried
+        self.kept: list[bytes] | None = None  # the answer's body so far, when it may be kept as the last good one
         self.free_retry = True  # the keep-alive race may be repaired once, outside the retry policy
         self.wire: bytes | None = None  # the request head as it goes upstream
         self.upgrade: bytes | None = None

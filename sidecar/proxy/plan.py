@@ -15,6 +15,7 @@ from sidecar.machines.retry import RetryPolicy
 from sidecar.machines.routing import RouteRule, RouteTable
 from sidecar.proxy.codec import FAST, REFERENCE
 from sidecar.proxy.codec.head import Limits
+from sidecar.proxy.fallback import LastGood, Tier, compile_tiers
 from sidecar.proxy.forward import Forwarding
 from sidecar.runtime import series
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from sidecar.config.document import Config
     from sidecar.config.listeners import Listener, Match, Route
+    from sidecar.machines.answer_cache import AnswerCache
     from sidecar.proxy.breakers import Guarded
     from sidecar.proxy.dataplane import DataPlane
     from sidecar.proxy.upstream import Upstream
@@ -35,13 +37,16 @@ class RoutePlan:
     """One route, compiled; and the cells in which its requests are counted."""
 
     __slots__ = (
+        "cache",
         "cells",
         "duration",
+        "fallback",
         "guarded",
         "host_rewrite",
         "inflight",
         "name",
         "per_try_timeout",
+        "reacts",
         "retry",
         "timeout",
         "tunnel_timeout",
@@ -64,6 +69,8 @@ class RoutePlan:
         self.retry: RetryPolicy | None = None
         self.host_rewrite: bytes | None = None
         self.upgrades: frozenset[bytes] = frozenset()
+        self.fallback: tuple[Tier, ...] = ()
+        self.cache: AnswerCache | None = None
         self.tunnel_timeout = inf if upstream is None else upstream.config.tunnel_timeout
         if config is not None:
             self.upgrades = frozenset(one.lower().encode() for one in config.upgrades)
@@ -77,6 +84,14 @@ class RoutePlan:
                     backoff=config.retry.backoff,
                     backoff_max=config.retry.backoff_max,
                 )
+        self.reacts = self.retry is not None or bool(self.fallback)  # looks at an answer before it is relayed
+
+
+    def set_fallback(self, tiers: tuple[Tier, ...]) -> None:
+        """What answers when the upstream does not, in order."""
+        self.fallback = tiers
+        self.cache = next((tier.cache for tier in tiers if isinstance(tier, LastGood)), None)
+        self.reacts = True
 
 
 class ListenerPlan:
@@ -92,6 +107,8 @@ class ListenerPlan:
         for route, written in zip(self.routes, config.routes, strict=True):
             if written.breaker == "own":
                 route.guarded = state.own_breaker(route)
+            if written.fallback:
+                route.set_fallback(compile_tiers(written, upstreams, registry, state.kept_answers(self.name, written)))
         self.table = RouteTable([_rule(one.match) for one in config.routes])
         self.unrouted = RoutePlan(self.name, None, None, registry)
         self.codec = FAST if (config.codec or whole.codec) == "fast" else REFERENCE

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 from sidecar.base.errors import UpstreamFault
 from sidecar.base.names import Decision, Outcome
 from sidecar.proxy import deadline, guard
-from sidecar.proxy.attempt import cut_off, fail, retry_answer
+from sidecar.proxy.attempt import cut_off, fail, give_up_answer
 from sidecar.proxy.codec.body import BadBody
 from sidecar.proxy.codec.head import CHUNKED, UNTIL_CLOSE
+from sidecar.proxy.fallback import begin_to_keep, go_on_keeping, keep_answer
 from sidecar.proxy.forward import VIA
 from sidecar.proxy.pool import give_back
 from sidecar.proxy.settle import settle
@@ -55,7 +56,8 @@ def relay_head(exchange: Exchange, connection: UpstreamConnection, data: bytes) 
     if head.status < 200:
         _relay_informational(exchange, connection, head, data[head.size :])
         return
-    if exchange.route.retry is not None and retry_answer(exchange, head, data):
+    route = exchange.route
+    if route.reacts and give_up_answer(exchange, head, data):
         return
     exchange.answer = head
     exchange.status = head.status
@@ -66,6 +68,10 @@ def relay_head(exchange: Exchange, connection: UpstreamConnection, data: bytes) 
         # the whole answer lies here: one write, and the connection is free again
         keep = exchange.keep_alive = exchange.keep_alive and exchange.uploaded and not plan.state.draining
         tail = _TAIL if keep else _TAIL_CLOSE
+        if exchange.decision is not None:
+            tail = b"X-Sidecar-Decision: %b\r\n%b" % (exchange.decision.value.encode(), tail)
+        elif route.cache is not None:
+            keep_answer(exchange, head, data[size:])
         written = b"%b%b%b" % (head.wire, tail, data[size:]) if length else head.wire + tail
         exchange.bytes_out += len(written)
         exchange.client.transport.write(written)
@@ -88,6 +94,10 @@ def _relay_long(exchange: Exchange, head: ResponseHead, body: bytes) -> None:
         wire += _REFRAMED
     exchange.keep_alive = keep
     exchange.answer_reader = exchange.plan.codec.body(head.length, old and head.length == CHUNKED)
+    if exchange.decision is not None:
+        wire += b"X-Sidecar-Decision: %b\r\n" % exchange.decision.value.encode()
+    elif exchange.route.cache is not None and not old and begin_to_keep(exchange, head):
+        exchange.kept = []
     before = wire + ((_TAIL_KEEP if old else _TAIL) if keep else _TAIL_CLOSE)
     exchange.bytes_out += len(before)
     now = monotonic()
@@ -115,6 +125,8 @@ def _relay_piece(exchange: Exchange, data: bytes, before: bytes) -> None:
     if piece and answer.length == UNTIL_CLOSE and exchange.head.minor == 1:
         piece = b"%x\r\n%b\r\n" % (len(piece), piece)
     exchange.bytes_out += len(piece)
+    if exchange.kept is not None:
+        go_on_keeping(exchange, piece, reader.received, done=reader.done)
     if before:
         transport.write(before + piece)
     elif piece:

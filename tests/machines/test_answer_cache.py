@@ -93,7 +93,9 @@ def test_a_varying_answer_is_given_only_to_the_same_kind_of_request():
 def test_age_that_came_along_counts():
     kept = cache()
     offer(kept, {b"age": b"599"}, now=0.0)
-    assert kept.find(b"host", b"/a", NONE.get, 1.0) is not None
+    found = kept.find(b"host", b"/a", NONE.get, 1.0)
+    assert found is not None
+    assert found.wire == b"HTTP/1.1 200 OK\r\n"
     assert kept.find(b"host", b"/a", NONE.get, 1.5) is None
 
 
