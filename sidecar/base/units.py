@@ -98,7 +98,8 @@ def parse_ratio(value: float) -> float:
 
 def _times(number: str, worth: int, finest: str) -> int:
     whole, _, decimals = number.partition(".")
-    product, rest = divmod(int(whole + decimals) * worth, 10 ** len(decimals))
+    shift: int = 10 ** len(decimals)
+    product, rest = divmod(int(whole + decimals) * worth, shift)
     if rest:
         raise ValueError(f"{number} is too fine here: nothing smaller than {finest} counts")
     return product

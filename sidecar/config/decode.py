@@ -14,7 +14,7 @@ from sidecar.config.document import Config
 from sidecar.config.faults import Fault, Mark, Path, show_path
 from sidecar.config.kinds import Kind, Section
 from sidecar.config.nodes import Mapping, Node, Scalar, Sequence, resolve
-from sidecar.config.reading import Plain, describe
+from sidecar.config.reading import Plain, article, describe
 from sidecar.config.shape import Field, ListOf, MapOf, Shape, fields
 
 _ENV = re.compile(r"(\$?)\$\{env:([^}]*)(\}?)")
@@ -151,7 +151,7 @@ class Decoder:
 
     def _scalar(self, node: Node, kind: Kind, path: Path) -> Any:
         if not isinstance(node, Scalar):
-            self.fault(path, node.mark, f"a {kind.word} is expected, not {self._describe(node)}")
+            self.fault(path, node.mark, f"{article(kind.word)} is expected, not {self._describe(node)}")
             raise _Wrong
         text = self._expand(node, path)
         return self._parse(resolve(text) if node.plain else text, kind, path, node.mark)

@@ -49,15 +49,18 @@ def to_yaml(config: Config) -> str:
     from sidecar.config.nodes import resolve
 
     class Dumper(yaml.SafeDumper):
-        """Quotes whatever YAML 1.2 would take for something else than text."""
+        """Quotes what YAML 1.2 would take for something else than text, and escapes what it would fold or trim."""
 
         def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature
             return True
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-        quoted = not isinstance(resolve(value), str)
-        escaped = value.replace("${env:", "$${env:")
-        return dumper.represent_scalar("tag:yaml.org,2002:str", escaped, style="'" if quoted else None)
+        style = None
+        if not value.isprintable():
+            style = '"'
+        elif not isinstance(resolve(value), str):
+            style = "'"
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value.replace("${env:", "$${env:"), style=style)
 
     Dumper.add_representer(str, text)
     written: str = yaml.dump(to_plain(config), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)

@@ -21,6 +21,7 @@ from sidecar.config.address import parse_address
 from sidecar.config.reading import (
     RETRY_WORDS,
     Plain,
+    article,
     describe,
     read_bool,
     read_duration,
@@ -116,9 +117,9 @@ def pattern(word: str, expression: str, advice: str) -> Kind:
     compiled = re.compile(expression)
 
     def parse(value: Plain) -> str:
-        text = read_text(value, f"a {word}")
+        text = read_text(value, article(word))
         if not compiled.fullmatch(text):
-            raise ValueError(f"{describe(text)} is not a {word}: {advice}")
+            raise ValueError(f"{describe(text)} is not {article(word)}: {advice}")
         return text
 
     return Kind(word, parse, {"type": "string", "pattern": f"^(?:{expression})$"})
@@ -212,7 +213,7 @@ Authority = Annotated[
         "host", r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", "a name or address, with a port if need be"
     ),
 ]
-UrlPath = Annotated[str, pattern("path", r"/[!-~]*", "it begins with / and has no spaces")]
+UrlPath = Annotated[str, pattern("URL path", r"/[!-~]*", "it begins with / and has no spaces")]
 FieldValue = Annotated[
     str, pattern("header value", r"[!-~\x80-\U0010ffff](?:[\t -~\x80-\U0010ffff]*[!-~\x80-\U0010ffff])?|", "one line")
 ]

@@ -25,6 +25,13 @@ def describe(value: Plain) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
+def article(word: str) -> str:
+    """Put the right article before what people call a value."""
+    if word == "text":
+        return word
+    return f"an {word}" if word[0] in "aeio" else f"a {word}"
+
+
 def read_text(value: Plain, what: str = "text") -> str:
     """Return text as it is; `what` names what is expected."""
     if not isinstance(value, str):
