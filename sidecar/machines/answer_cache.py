@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 KEPT_STATUSES = frozenset({200, 203, 301, 308, 404, 410})
+REFRESH_SECONDS = 1.0
+"""An answer is not kept anew more often than this: under load, one copy a second is as good as a thousand."""
 _ENTRY_OVERHEAD = 512
 """Bytes that an entry costs beside its own; an estimate."""
 
@@ -36,6 +38,8 @@ class Kept:
     status: int
     stored: float
     """Monotonic seconds, moved back by the Age that it came with."""
+    kept_at: float
+    """Monotonic seconds."""
     varies: tuple[tuple[bytes, bytes | None], ...]
     """The request fields that it depends on, and their values then."""
 
@@ -63,6 +67,13 @@ class AnswerCache:
         """No body larger than this is kept: one answer shall not push out all others."""
         return self._max_bytes // 8
 
+    def wants(self, method: bytes, status: int, host: bytes, target: bytes, now: float) -> bool:
+        """Whether it is worth asking `may_keep`: the kind of answer is right, and none was kept a moment ago."""
+        if method != b"GET" or status not in KEPT_STATUSES:
+            return False
+        kept = self._entries.get((host, target))
+        return kept is None or now - kept.kept_at >= REFRESH_SECONDS
+
     def may_keep(self, method: bytes, status: int, request: FieldOf, answer: FieldOf) -> bool:
         """Whether this answer may be kept for others who ask the same."""
         if method != b"GET" or status not in KEPT_STATUSES or answer(b"set-cookie") is not None:
@@ -89,7 +100,7 @@ class AnswerCache:
         came_with = answer(b"age") or b""
         age = int(came_with) if came_with.isdigit() and len(came_with) < 10 else 0
         varies = tuple((name, request(name)) for name in sorted(_names(answer(b"vary"))))
-        kept = Kept(_AGE.sub(b"", wire), body, status, now - age, varies)
+        kept = Kept(_AGE.sub(b"", wire), body, status, now - age, now, varies)
         self._drop((host, target))
         if len(body) > self.largest or kept.size > self._max_bytes:
             return

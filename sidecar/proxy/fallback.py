@@ -15,7 +15,7 @@ from sidecar.base.errors import OwnRefusal
 from sidecar.base.names import Decision
 from sidecar.machines.retry import IDEMPOTENT
 from sidecar.proxy.answer import REASONS
-from sidecar.proxy.codec.head import CHUNKED, UNTIL_CLOSE
+from sidecar.proxy.codec.head import UNTIL_CLOSE
 from sidecar.proxy.settle import settle
 from sidecar.runtime import series
 
@@ -197,30 +197,41 @@ def answer(exchange: Exchange, status: int, written: bytes, *, keep_alive: bool)
 
 def keep_answer(exchange: Exchange, head: ResponseHead, body: bytes) -> None:
     """An answer came whole: keep it, if it may be kept."""
-    cache = exchange.route.cache
-    request = exchange.head
-    if cache is not None and cache.may_keep(request.method, head.status, request.field, head.field):
-        cache.keep(request.host, request.target, request.field, head.field, head.wire, body, head.status, monotonic())
+    if _may_keep(exchange, head):
+        _keep(exchange, head, body)
 
 
 def begin_to_keep(exchange: Exchange, head: ResponseHead) -> bool:
     """Whether the body that follows is worth collecting."""
     cache = exchange.route.cache
-    request = exchange.head
     if cache is None or head.length == UNTIL_CLOSE or head.length > cache.largest:
         return False
-    assert head.length >= 0 or head.length == CHUNKED
-    return cache.may_keep(request.method, head.status, request.field, head.field)
+    return _may_keep(exchange, head)
 
 
 def go_on_keeping(exchange: Exchange, piece: bytes, received: int, *, done: bool) -> None:
     """A further piece of a body that is collected; the whole answer is kept when it is there."""
-    kept, cache = exchange.kept, exchange.route.cache
-    if kept is None or cache is None or exchange.answer is None:
+    kept, cache, head = exchange.kept, exchange.route.cache, exchange.answer
+    if kept is None or cache is None or head is None:
         return
     if received > cache.largest:
         exchange.kept = None
         return
     kept.append(piece)
     if done:
-        keep_answer(exchange, exchange.answer, b"".join(kept))
+        _keep(exchange, head, b"".join(kept))
+
+
+def _may_keep(exchange: Exchange, head: ResponseHead) -> bool:
+    cache = exchange.route.cache
+    request = exchange.head
+    if cache is None or not cache.wants(request.method, head.status, request.host, request.target, monotonic()):
+        return False
+    return cache.may_keep(request.method, head.status, request.field, head.field)
+
+
+def _keep(exchange: Exchange, head: ResponseHead, body: bytes) -> None:
+    request = exchange.head
+    cache = exchange.route.cache
+    if cache is not None:
+        cache.keep(request.host, request.target, request.field, head.field, head.wire, body, head.status, monotonic())

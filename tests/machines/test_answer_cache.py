@@ -45,6 +45,17 @@ def test_the_last_good_answer_comes_back_until_it_is_too_old():
     assert kept.size == 0
 
 
+def test_a_popular_answer_is_kept_once_a_second():
+    kept = cache()
+    assert kept.wants(b"GET", 200, b"host", b"/a", 0.0)
+    offer(kept, now=0.0)
+    assert not kept.wants(b"GET", 200, b"host", b"/a", 0.9)
+    assert kept.wants(b"GET", 200, b"host", b"/b", 0.9)
+    assert kept.wants(b"GET", 200, b"host", b"/a", 1.0)
+    assert not kept.wants(b"POST", 200, b"host", b"/a", 1.0)
+    assert not kept.wants(b"GET", 500, b"host", b"/a", 1.0)
+
+
 def test_another_target_or_host_is_another_answer():
     kept = cache()
     offer(kept)
