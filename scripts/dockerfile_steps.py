@@ -96,7 +96,9 @@ def start(prefix: Path, steps: list[tuple[str, str]]) -> str:
     finally:
         proxy.kill()
     if status.returncode or proxy.returncode:
-        raise SystemExit(f"status ended with {status.returncode}, the proxy with {proxy.returncode}:\n{log}")
+        raise SystemExit(
+            f"status ended with {status.returncode}, the proxy with {proxy.returncode}:\n{status.stderr}{log}"
+        )
     return status.stdout.strip()
 
 

@@ -3,6 +3,8 @@
 import argparse
 import asyncio
 import fcntl
+import json
+import os
 import signal
 import socket
 import sys
@@ -38,6 +40,7 @@ listeners:
 upstreams:
   - name: app
     endpoints: [{{address: "127.0.0.1:{service_port}"}}]
+    breaker: {{open_for: 4s}}       # the default is 60s; nobody watches a demo for so long
 """
 
 GREETING = """\
@@ -99,6 +102,21 @@ async def watch(child: Child) -> None:
         raise DemoError(f"{child.name} ended with {code}; its last words in {child.log}:\n{child.last_words()}")
 
 
+async def retell(log: Path) -> None:
+    """Tells what the proxy logs from now on: each line is a JSON object with time, level, event and more."""
+    with log.open(encoding="utf-8") as lines:
+        lines.seek(0, os.SEEK_END)
+        while True:
+            line = lines.readline()
+            if not line.endswith("\n"):
+                await asyncio.sleep(0.1)
+                continue
+            event = json.loads(line)
+            name = event.pop("event")
+            del event["time"], event["level"]
+            tell(f"proxy     {name}   " + "   ".join(f"{key}: {value}" for key, value in event.items() if value))
+
+
 async def summarise(tally: Tally, every: float) -> None:
     while True:
         await asyncio.sleep(every)
@@ -107,6 +125,8 @@ async def summarise(tally: Tally, every: float) -> None:
 
 def cast(places: dict[str, object], state: Path) -> tuple[Child, Child]:
     """The service and the proxy, not started yet; the proxy's configuration is written."""
+    for log in state.glob("*.log"):
+        log.unlink()  # of the demo before
     config = state / "sidecar.yaml"
     config.write_text(CONFIG.format(**places), encoding="utf-8")
     python = [sys.executable, "-m"]
@@ -127,6 +147,7 @@ async def play(service: Child, proxy: Child, places: dict[str, object], args: ar
     tally = Tally(tell)
     async with asyncio.TaskGroup() as group:
         group.create_task(watch(proxy))
+        group.create_task(retell(proxy.log))
         group.create_task(summarise(tally, args.summary_every))
         group.create_task(Faults(service, service_port, args.port, tally, tell).run(args.fault_every))
         for _ in range(CUSTOMERS):

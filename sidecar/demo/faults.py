@@ -35,10 +35,12 @@ class Faults:
                 await asyncio.sleep(every)
                 self.tally.in_fault.clear()
                 await fault()
+                await self.tally.served.wait()
+                self.tell(f"served    all is well; {sum(self.tally.in_fault.values())} answers were bad")
 
     async def errors(self) -> None:
-        self.tell("fault     the service answers 503 for 4 s")
-        await self._misbehave({"kind": "errors"}, 4.0)
+        self.tell("fault     the service answers 503 for 3 s")
+        await self._misbehave({"kind": "errors"}, 3.0)
 
     async def slow(self) -> None:
         self.tell("fault     the service takes 3 s for each answer, for 6 s; the route allows 2 s")
@@ -50,7 +52,7 @@ class Faults:
         await asyncio.sleep(3.0)
         await self.service.start()
         await self._listening()
-        self._over()
+        self.tell("cured     the service listens again")
 
     async def smuggled(self) -> None:
         self.tell("attack    a request with two framings, another request hidden behind it")
@@ -73,7 +75,7 @@ class Faults:
             await client.post(url, json=fault)
             await asyncio.sleep(seconds)
             await client.post(url, json={"kind": "none"})
-        self._over()
+        self.tell("cured     the service works again")
 
     async def _listening(self) -> None:
         for _ in range(100):
@@ -84,6 +86,3 @@ class Faults:
             else:
                 writer.close()
                 return
-
-    def _over(self) -> None:
-        self.tell(f"over      {sum(self.tally.in_fault.values())} answers were bad")

@@ -51,6 +51,7 @@ class Counter(BaseHTTPRequestHandler):
     """Where customers are served: one instance per connection, one call per request."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = 64 * 1024  # an answer leaves in one piece
     server: Shop
 
     def do_GET(self) -> None:

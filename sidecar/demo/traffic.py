@@ -25,6 +25,8 @@ class Tally:
         self.answers: Counter[str] = Counter()
         self.seconds: list[float] = []
         self.in_fault: Counter[str] = Counter()
+        self.served = asyncio.Event()
+        """The last answer was a good one."""
 
     def answer(self, status: int, decision: str | None, seconds: float) -> None:
         """One answer came after `seconds`; `decision` is the proxy's own word, if it had one."""
@@ -34,18 +36,24 @@ class Tally:
         self._notice(kind, bad=status >= 500)
 
     def broken(self, error: Exception) -> None:
-        """The connection to the proxy itself failed."""
-        kind = type(error).__name__
+        """There was no whole answer."""
+        kind = f"no whole answer ({type(error).__name__})"
         self.answers[kind] += 1
         self._notice(kind, bad=True)
 
     def _notice(self, kind: str, *, bad: bool) -> None:
-        if bad and not self.in_fault[kind]:
+        if not bad:
+            self.served.set()
+            return
+        self.served.clear()
+        if not self.in_fault[kind]:
             status, _, decision = kind.partition(" ")
-            by = f" from the proxy: {decision}" if decision else " passed through from the service"
-            self.tell(f"          customers now get {status}{by}")
-        if bad:
-            self.in_fault[kind] += 1
+            if status.isdigit():
+                kind_told = f"{status} from the proxy: {decision}" if decision else f"{status} from the service itself"
+            else:
+                kind_told = kind
+            self.tell(f"          customers now get {kind_told}")
+        self.in_fault[kind] += 1
 
     def summary(self) -> str:
         """One line about the time since the last call; starts anew."""
@@ -62,7 +70,7 @@ class Tally:
 
 async def customer(url: str, tally: Tally, pause: float) -> None:
     """Orders and looks at orders for ever; about `pause` seconds pass between two requests."""
-    last = 1
+    last = 0
     async with httpx.AsyncClient(base_url=url, timeout=10.0, trust_env=False) as client:
         while True:
             await asyncio.sleep(random.uniform(0.5, 1.5) * pause)
@@ -74,7 +82,7 @@ async def customer(url: str, tally: Tally, pause: float) -> None:
                     if response.status_code == 201:
                         last = response.json()["id"]
                 else:
-                    response = await client.get(random.choice(("/orders", f"/orders/{last}")))
+                    response = await client.get(f"/orders/{last}" if last and random.random() < 0.5 else "/orders")
             except (httpx.HTTPError, ValueError) as error:
                 tally.broken(error)
             else:
