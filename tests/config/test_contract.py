@@ -20,10 +20,10 @@ WHOLE = CONTRACT.replace(
 def test_verbatim_it_lacks_only_the_upstream_that_it_does_not_show():
     with pytest.raises(InvalidConfig) as caught:
         parse(CONTRACT, "f")
-    assert [str(fault) for fault in caught.value.faults] == [
-        "f:27:24: listeners[1].routes[0].fallback[0].upstream: there is no upstream 'payments-dr'; "
-        + "there is app, payments"
-    ]
+    (fault,) = caught.value.faults
+    assert str(fault).startswith(
+        "f:27:24: listeners[1].routes[0].fallback[0].upstream: there is no upstream 'payments-dr'"
+    )
 
 
 def test_every_section_is_read():
