@@ -137,7 +137,7 @@ class HealthCheck:
             return self._good > 0
         if self.state is Health.DEGRADED:
             return self._bad > 0 or self._quick > 0
-        return self._bad > 0 or self.state is Health.UNKNOWN
+        return self._bad > 0
 
 
 def aggregate(states: Iterable[Health]) -> Health:

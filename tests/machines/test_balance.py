@@ -85,6 +85,13 @@ class TestWhoIsEligible:
         assert picker.panicking
         assert {picker.pick((), b"%d" % number) for number in range(200)} == set(second)
 
+    def test_in_panic_equal_shares_leave_it_to_the_first_level(self, strategy: type) -> None:
+        first, second = endpoints(1, 1), endpoints(1, 1, priority=1)
+        picker = build(strategy, second + first)
+        for endpoint in [*first, *second]:
+            endpoint.available = False
+        assert {picker.pick((), b"%d" % number) for number in range(200)} == set(first)
+
     def test_a_retry_goes_to_another_endpoint_while_there_is_one(self, strategy: type) -> None:
         first, second = endpoints(1, 2), endpoints(1, priority=1)
         picker = build(strategy, first + second)
@@ -148,6 +155,9 @@ class TestLeastRequest:
         assert picker.pick() is heavy
         heavy.active = 5
         assert picker.pick() is light
+        assert build(LeastRequest, [light, heavy]).pick() is light
+        heavy.active = 3
+        assert build(LeastRequest, [light, heavy]).pick() is heavy
 
     @pytest.mark.parametrize("weights", [(1, 1), (3, 1), (1, 1, 1, 1), (4, 2, 1, 1)])
     def test_idle_endpoints_share_by_weight(self, weights: tuple[int, ...]) -> None:
@@ -163,13 +173,13 @@ class TestLeastRequest:
 
 
 class TestRoundRobin:
-    def test_equal_weights_take_turns(self) -> None:
-        members = endpoints(1, 1, 1)
+    @pytest.mark.parametrize("count", [2, 3, 4])
+    def test_equal_weights_take_turns(self, count: int) -> None:
+        members = endpoints(*[1] * count)
         picker = build(RoundRobin, members)
-        assert set(picks(picker, 300).values()) == {100}
-        first = [picker.pick() for _ in range(3)]
+        first = [picker.pick() for _ in range(count)]
         assert set(first) == set(members)
-        assert [picker.pick() for _ in range(3)] == first
+        assert [picker.pick() for _ in range(count)] == first
 
     def test_unequal_weights_interleave(self) -> None:
         heavy, light = members = endpoints(3, 1)

@@ -58,6 +58,7 @@ class TestStates:
         assert feed(check, "+s") == ["healthy", "degraded"]
         assert check.available
         assert feed(check, "+s++") == ["degraded", "degraded", "degraded", "healthy"]
+        assert feed(check, "s+-++") == ["degraded", "degraded", "degraded", "degraded", "healthy"]
 
     def test_slow_answers_end_unhealthiness_too(self) -> None:
         assert feed(build(), "---ss") == ["unknown", "unknown", "unhealthy", "unhealthy", "degraded"]
@@ -116,6 +117,10 @@ class TestWhen:
         check = build()
         assert [self.wait(check, letter) for letter in "+---"] == [30.0, 3.0, 3.0, 30.0]
         assert [self.wait(check, letter) for letter in "+-++"] == [3.0, 30.0, 3.0, 30.0]
+        degraded = build(degraded_above=0.0)
+        assert [self.wait(degraded, letter) for letter in "+-+"] == [30.0, 3.0, 30.0]
+        degraded.reconfigure(POLICY, T0)
+        assert [self.wait(degraded, letter) for letter in "++"] == [3.0, 30.0]
 
     def test_a_default_check_sees_a_death_well_within_a_minute(self) -> None:
         check = build(u=0.99)

@@ -44,8 +44,10 @@ class TestInARow:
         change = calls(outliers, first, "-----", gateway=True)
         assert change is not None
         assert change.reason == "consecutive_gateway_failures"
+        calls(outliers, second, "--+", gateway=True)
         calls(outliers, second, "-", gateway=False)
-        change = calls(outliers, second, "----", gateway=True)
+        calls(outliers, second, "-", gateway=False)
+        change = calls(outliers, second, "---", gateway=True)
         assert change is not None
         assert change.reason == "consecutive_failures"
 
@@ -151,6 +153,13 @@ class TestHowMany:
         (change,) = outliers.forget(second.address, T0 + 1.0)
         assert (change.standing, change.out, change.reason) == (first, False, "too_few_left")
         assert outliers.forget("never seen", T0 + 1.0) == []
+
+    def test_the_longest_out_come_back_first(self) -> None:
+        outliers, standings = build(30)
+        for order, standing in enumerate(standings[:3]):
+            calls(outliers, standing, "-----", T0 + order)
+        back = [change for gone in standings[20:] for change in outliers.forget(gone.address, T0 + 5.0)]
+        assert [change.standing for change in back] == [standings[0]]
 
     def test_watching_again_keeps_the_standing(self) -> None:
         outliers, (first, _) = build(2)
