@@ -20,7 +20,7 @@ from benchmarks.rig.origin import origins
 from benchmarks.rig.peers import Running, peer_named, started
 from benchmarks.rig.sample import Sample
 
-PEERS = "nginx,haproxy,envoy,sidecar,relay"
+PEERS = "nginx,haproxy,haproxy-full,envoy,sidecar,relay"
 
 
 def _measure(works: list[Work], peers: list[str], rounds: int, seconds: float) -> Report:

@@ -2,7 +2,7 @@
 
 The job: twenty routes told apart by prefix, one worker on one core, keep-alive to the origins, time-outs on, no access
 log, one retry of what failed, `X-Forwarded-For`, `X-Forwarded-Proto` and a request id added, WebSocket passed, one bare
-TCP listener. Each peer's file says it in that peer's own words.
+TCP listener. Each peer's file says it in that peer's own words, and what of it a peer is spared.
 """
 
 from collections.abc import Iterator
@@ -53,6 +53,7 @@ def peer_named(name: str) -> Peer:
     known: dict[str, Peer] = {
         "nginx": Nginx(),
         "haproxy": HAProxy(),
+        "haproxy-full": HAProxy(full=True),
         "envoy": Envoy(),
         "relay": Relay(),
         "sidecar": Sidecar("sidecar"),
