@@ -108,6 +108,10 @@ class Outliers:
                 standing.counts_from = math.inf
         return standing
 
+    def excludes(self, standing: Standing) -> bool:
+        """Whether the endpoint is to be passed over now; never in mode observe."""
+        return standing.until is not None and self._policy.mode == "enforce"
+
     def forget(self, address: str, now: float) -> list[Ejection]:
         """The endpoint is gone. Others may have to come back for it."""
         standing = self._standings.pop(address, None)

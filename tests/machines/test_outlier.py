@@ -37,6 +37,7 @@ class TestInARow:
         change = calls(outliers, first, "-")
         assert change is not None
         assert (change.out, change.reason, change.enforced) == (True, "consecutive_failures", True)
+        assert outliers.excludes(first)
         assert (first.until, first.detail) == (T0 + 30.0, "5 failures in a row")
 
     def test_a_row_of_gateway_failures_is_named(self) -> None:
@@ -173,6 +174,8 @@ class TestModes:
         change = calls(outliers, first, "-----")
         assert change is not None
         assert not change.enforced
+        assert first.until == T0 + 30.0
+        assert not outliers.excludes(first)
 
     def test_disabled_counts_nothing(self) -> None:
         outliers, (first, *_) = build(10, mode="disabled")
