@@ -1,0 +1,222 @@
+"""`sidecar status`, `drain`, `reload`, `stop`: talk to the running proxy over its admin socket.
+
+The socket is the one that `--socket` names, else the configuration's `admin.socket`. A file that has become invalid
+must not lock the operator out of the proxy that still runs with the last good one: then the value is picked out of the
+text as well as it goes, and the default place is the last resort.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from sidecar.base.errors import ConfigError, SidecarError
+from sidecar.cli import exits
+from sidecar.cli.paint import paint
+
+DEFAULT_SOCKET = "/run/sidecar/admin.sock"
+TIMEOUT = 40.0
+"""Seconds to wait for an answer: longer than the proxy takes to give up by itself."""
+WATCH_INTERVAL = 1.0
+_ADMIN = re.compile(r"^admin:(.*(?:\n(?:[ \t#].*)?)*)", re.MULTILINE)
+_SOCKET = re.compile(r"""(?:^|[\s{,])socket:\s*(?:"([^"\n]+)"|'([^'\n]+)'|((?:\$\{[^}\n]*\}|[^\s,}#'"])+))""")
+_ENV = re.compile(r"\$\{env:(\w+)(?::-([^}]*))?\}")
+
+
+class Unreachable(SidecarError):
+    """Nobody answers on the admin socket; the message says what to try."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("--socket", metavar="PATH", help="the proxy's admin socket (default: the configuration's)")
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+    if parser.get_default("verb") == "status":
+        parser.add_argument("--watch", action="store_true", help="show it again every second, until Ctrl-C")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the verb; 0 done (status: ready), 1 failed, 3 status: not ready or not running, 78 reload: file refused."""
+    path = args.socket or find_socket(args.config, given=args.config_given)
+    try:
+        if args.verb == "status":
+            return _watch(path, as_json=args.json) if args.watch else _status(path, as_json=args.json)
+        return _command(path, args.verb, as_json=args.json)
+    except Unreachable as error:
+        print(error, file=sys.stderr)
+        return exits.UNHEALTHY if args.verb == "status" else exits.FAILED
+
+
+def find_socket(file: str, *, given: bool) -> str:
+    """The admin socket that this configuration file names, be the file valid or not."""
+    from sidecar.config.load import load
+
+    try:
+        return load(file).admin.socket
+    except ConfigError:
+        pass
+    try:
+        with open(file, encoding="utf-8", errors="replace") as opened:
+            text = opened.read(1 << 20)
+    except OSError as error:
+        if given:
+            raise ConfigError(f"{file}: {error.strerror}; name the socket with --socket") from None
+        return DEFAULT_SOCKET
+    section = _ADMIN.search(text)
+    found = _SOCKET.search(section[1]) if section else None
+    if not found:
+        return DEFAULT_SOCKET
+    value = next(value for value in found.groups() if value)
+    return _ENV.sub(lambda name: os.environ.get(name[1]) or name[2] or "", value)
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _ask(path: str, method: str, target: str) -> tuple[int, Any]:
+    """Ask over the socket; return status and decoded JSON (or the text). Raises Unreachable."""
+    connection = _Connection(path)
+    try:
+        connection.request(method, target)
+        response = connection.getresponse()
+        body = response.read()
+    except FileNotFoundError:
+        raise Unreachable(f"no proxy runs here: {path} does not exist; name its socket with --socket") from None
+    except ConnectionRefusedError:
+        raise Unreachable(f"no proxy listens on {path}; it has ended without a trace, look at its log") from None
+    except PermissionError:
+        raise Unreachable(f"{path} may not be opened by this user; run this as the user that runs the proxy") from None
+    except TimeoutError:
+        raise Unreachable(f"the proxy on {path} does not answer within {TIMEOUT:.0f} seconds") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise Unreachable(f"talking to {path} failed: {str(error) or type(error).__name__}") from None
+    finally:
+        connection.close()
+    try:
+        return response.status, json.loads(body)
+    except ValueError:
+        return response.status, body.decode("utf-8", "replace").strip()
+
+
+def _command(path: str, verb: str, *, as_json: bool) -> int:
+    status, answer = _ask(path, "POST", f"/{verb}")
+    known = isinstance(answer, dict) and "ok" in answer
+    done = known and bool(answer["ok"])
+    if as_json:
+        print(json.dumps(answer if known else {"ok": False, "message": str(answer)}, indent=2, ensure_ascii=False))
+    else:
+        print(answer["message"] if known else answer, file=sys.stdout if done else sys.stderr)
+        for change in answer.get("changes", ()) if known else ():
+            print(f"  {change}")
+    if done:
+        return exits.OK
+    return exits.CONFIG if verb == "reload" and status == 422 else exits.FAILED
+
+
+def _read_status(path: str) -> dict[str, Any]:
+    status, answer = _ask(path, "GET", "/api/v1/status")
+    if status != 200 or not isinstance(answer, dict):
+        raise Unreachable(f"the proxy on {path} answered {status}: {answer}")
+    return answer
+
+
+def _status(path: str, *, as_json: bool) -> int:
+    answer = _read_status(path)
+    print(json.dumps(answer, indent=2, ensure_ascii=False) if as_json else "\n".join(describe(answer)))
+    return exits.OK if answer["state"] == "ready" else exits.UNHEALTHY
+
+
+def _watch(path: str, *, as_json: bool) -> int:
+    clear = "\x1b[H\x1b[J" if sys.stdout.isatty() else ""
+    try:
+        while True:
+            try:
+                answer = _read_status(path)
+                text = json.dumps(answer, ensure_ascii=False) if as_json else "\n".join([*describe(answer), ""])
+            except Unreachable as error:  # it may be starting anew; that is what is being watched
+                text = json.dumps({"state": "unreachable", "message": str(error)}) if as_json else str(error)
+            print(f"{clear}{text}", flush=True)
+            time.sleep(WATCH_INTERVAL)
+    except KeyboardInterrupt:
+        return exits.OK
+
+
+def describe(status: dict[str, Any]) -> Iterator[str]:
+    """The status for people, line by line."""
+    from sidecar.control.page import figure
+
+    config, traffic = status["config"], status["traffic"]
+    colour = "green" if status["state"] == "ready" else "yellow"
+    yield (
+        f"{paint(str(status['service']), 'bold')} ({status['instance']})  {paint(status['state'], colour)}  "
+        f"up {figure(status['uptime_seconds'], 'seconds')}  {_count(status['workers'], 'worker')}  "
+        f"sidecar {status['version']}  pid {status['pid']}"
+    )
+    yield f"config    {config['path']}  {str(config['hash'])[:12]}  loaded {config['loaded_at']}"
+    if not config["last_reload_ok"]:
+        yield paint(f"          the file is invalid now: {config['last_reload_error']}", "red")
+    for change in config["restart_needed"]:
+        yield paint(f"          needs a restart: {change}", "yellow")
+    yield (
+        f"traffic   {figure(traffic['rps'], 'rate')} requests/s  {figure(traffic['inflight'])} in flight  "
+        f"p50 {figure(traffic['p50_ms'], 'ms')}  p99 {figure(traffic['p99_ms'], 'ms')}  "
+        f"{figure(traffic['requests_total'])} requests, {figure(traffic['errors_total'])} errors"
+    )
+    for listener in status["listeners"]:
+        yield ""
+        yield (
+            f"listener  {paint(listener['name'], 'bold')}  {listener['bind']} ({listener['protocol']})  "
+            f"{_count(listener['connections'], 'connection')}"
+        )
+        yield from _columns(
+            [
+                (route["name"], route["match"], f"-> {route['upstream']}", _requests(route))
+                for route in listener["routes"]
+            ]
+        )
+    for upstream in status["upstreams"]:
+        yield ""
+        yield (
+            f"upstream  {paint(upstream['name'], 'bold')}  {figure(upstream['inflight'])} in flight  "
+            f"{figure(upstream['pending'])} waiting  {_requests(upstream)}"
+        )
+        yield from _columns(
+            [
+                (one["address"], _health(one["healthy"]), f"{one['active']} active, {one['idle']} idle")
+                for one in upstream["endpoints"]
+            ]
+        )
+
+
+def _requests(item: dict[str, Any]) -> str:
+    from sidecar.control.page import figure
+
+    return f"{figure(item['requests_total'])} requests"
+
+
+def _health(healthy: bool | None) -> str:
+    return "unknown" if healthy is None else "healthy" if healthy else "UNHEALTHY"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield ("          " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip()
