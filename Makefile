@@ -33,6 +33,7 @@ check: $(DEV_READY) ## lint, format, strict types, the floors, generated files f
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/generate.py --check
+	$(BIN)/python -m benchmarks.report --check
 
 format: $(DEV_READY) ## formats the code and sorts its imports
 	$(BIN)/ruff check --select I --fix --quiet .
@@ -44,9 +45,12 @@ generate: $(DEV_READY) ## writes the generated files anew
 fuzz: $(DEV_READY) ## runs the fuzzers; SECONDS=600 for longer
 	$(BIN)/python -m pytest tests/fuzz -o addopts= --timeout 0 $(ARGS)
 
-bench: $(DEV_READY) ## measures against the peers on this machine; results as JSON in benchmarks/results
+bench: $(DEV_READY) ## measures against the peers on this machine; about 40 minutes
 	benchmarks/install.sh
 	$(BIN)/python -m benchmarks.load $(ARGS)
+	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.footprint
+	$(BIN)/python -m benchmarks.report
 
 image-check: $(DEV_READY) ## lints the Dockerfile and runs its install steps without a container
 	$(BIN)/hadolint Dockerfile

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.report`: writes the figures in benchmarks/results into docs/performance.md.
+"""`python -m benchmarks.report`: writes the figures in benchmarks/results into docs/performance.md and README.md.
 
-The prose of that page is written by hand; what stands between its markers is written here and nowhere else.
+The prose of those pages is written by hand; what stands between their markers is written here and nowhere else.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from benchmarks.load import table
 from benchmarks.load.report import Report as LoadReport
 from benchmarks.rig.machine import ROOT
 
-PAGE = ROOT / "docs/performance.md"
+PAGES = (ROOT / "docs/performance.md", ROOT / "README.md")
 _RESULTS = ROOT / "benchmarks/results"
 
 
@@ -57,14 +57,20 @@ def _machine(facts: dict[str, str | int]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether the page is up to date")
+    parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
     asked = parser.parse_args()
-    before = PAGE.read_text()
-    after = written(before)
-    if asked.check:
-        return 0 if before == after else 1
-    PAGE.write_text(after)
-    return 0
+    stale = 0
+    for page in PAGES:
+        before = page.read_text()
+        after = written(before)
+        if before == after:
+            continue
+        if asked.check:
+            print(f"{page.name} is stale: run `python -m benchmarks.report`", file=sys.stderr)
+            stale += 1
+        else:
+            page.write_text(after)
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":
