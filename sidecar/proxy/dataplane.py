@@ -76,6 +76,7 @@ class DataPlane:
         self._fit_sweeper()
         for upstream in gone:
             self.sweeper.watched.discard(upstream.guarded)
+            self.sweeper.watched.discard(upstream.outliers)
             upstream.retire()
         self._retire_unused_breakers()
 
@@ -86,6 +87,7 @@ class DataPlane:
             if upstream is None:
                 upstream = Upstream(one, self.registry)
                 self.sweeper.watched.add(upstream.guarded)
+                self.sweeper.watched.add(upstream.outliers)
             elif upstream.config != one:
                 upstream.reconfigure(one)
             self.upstreams[one.name] = upstream

@@ -1,4 +1,4 @@
-"""Guard: asks the breaker before each try and tells it what came of it. The one place that touches breakers.
+"""Guard: asks the breaker before each try, and tells it and the outlier watch what came of it.
 
 Who is to blame decides what is recorded: what the upstream did (a failure status, a refused or broken connection, a
 time-out, an answer that is no HTTP) counts; what the client or we ourselves did counts as neither, and the permit
@@ -23,6 +23,8 @@ TIMED = 15
 """Decisions are timed when a request's number has none of these bits."""
 
 UPSTREAMS_FAULT = frozenset({Decision.CONNECT_FAILURE, Decision.RESET, Decision.TIMEOUT, Decision.BAD_RESPONSE})
+
+GATEWAY_STATUSES = frozenset({502, 503, 504})
 
 _WORDS = {
     Decision.BREAKER_OPEN: "the upstream's breaker is open: it failed too often; try again later",
@@ -81,6 +83,10 @@ def record(exchange: Exchange, status: int, now: float) -> None:
     change = guarded.breaker.record(permit, now, ok=ok, slow=took >= guarded.slow_after)
     if change is not None:
         guarded.changed(change)
+    endpoint = exchange.endpoint
+    if endpoint is not None and endpoint.standing is not None:
+        gateway = not ok and status in GATEWAY_STATUSES
+        exchange.upstream.outliers.record(endpoint.standing, now, began=exchange.tried_at, ok=ok, gateway=gateway)
 
 
 def blame(exchange: Exchange, decision: Decision) -> None:
@@ -98,6 +104,10 @@ def blame(exchange: Exchange, decision: Decision) -> None:
     change = guarded.breaker.record(permit, now, ok=False, slow=slow)
     if change is not None:
         guarded.changed(change)
+    endpoint = exchange.endpoint
+    if endpoint is not None and endpoint.standing is not None:
+        gateway = decision is Decision.CONNECT_FAILURE
+        exchange.upstream.outliers.record(endpoint.standing, now, began=exchange.tried_at, ok=False, gateway=gateway)
 
 
 def forget(exchange: Exchange) -> None:

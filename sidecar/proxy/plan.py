@@ -86,7 +86,6 @@ class RoutePlan:
                 )
         self.reacts = self.retry is not None or bool(self.fallback)  # looks at an answer before it is relayed
 
-
     def set_fallback(self, tiers: tuple[Tier, ...]) -> None:
         """What answers when the upstream does not, in order."""
         self.fallback = tiers

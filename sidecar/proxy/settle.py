@@ -25,6 +25,9 @@ def settle(exchange: Exchange, outcome: str) -> None:
     if exchange.retry_timer is not None:
         exchange.retry_timer.cancel()
         exchange.retry_timer = None
+    now = monotonic()
+    if exchange.permit is not None:
+        guard.record(exchange, exchange.status, now)
     endpoint = exchange.endpoint
     if endpoint is not None:
         endpoint.active -= 1
@@ -32,8 +35,5 @@ def settle(exchange: Exchange, outcome: str) -> None:
     if exchange.admitted:
         exchange.upstream.inflight -= 1
         exchange.route.inflight.value -= 1
-    now = monotonic()
-    if exchange.permit is not None:
-        guard.record(exchange, exchange.status, now)
     record(exchange, endpoint, outcome, now)
     exchange.client.finished(exchange, now)

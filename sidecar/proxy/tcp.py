@@ -156,9 +156,7 @@ class TcpClient(asyncio.Protocol):
     def _record(self, outcome: str, endpoint: Endpoint | None, bytes_in: int, bytes_out: int) -> None:
         plan = self.plan
         route = plan.routes[0]
-        plan.registry.cell(
-            series.REQUESTS, plan.name, route.name, route.upstream_name, METHOD, "0", outcome
-        ).value += 1
+        plan.registry.cell(series.REQUESTS, plan.name, route.name, route.upstream_name, METHOD, "0", outcome).value += 1
         duration = monotonic() - self.started
         route.duration.observe(duration)
         log = plan.state.access_log

@@ -10,6 +10,7 @@ that stay keep their connections, those that go close theirs when they fall idle
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import deque
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from sidecar.machines import balance
 from sidecar.machines.retry_budget import RetryBudget
 from sidecar.proxy.breakers import Guarded
 from sidecar.proxy.codec.head import Limits
+from sidecar.proxy.outliers import OutlierWatch
 from sidecar.runtime import series
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from sidecar.base.errors import RequestFault
     from sidecar.config.upstreams import Upstream as UpstreamConfig
+    from sidecar.machines.outlier import Standing
     from sidecar.proxy.connection import UpstreamConnection
     from sidecar.proxy.exchange import Exchange
     from sidecar.runtime.metrics import Registry
@@ -44,7 +47,7 @@ _MAX_ANSWER_FIELDS = 256
 class Endpoint(balance.Endpoint):
     """One address of an upstream, with its idle connections."""
 
-    __slots__ = ("connections", "idle", "retired", "target", "upstream")
+    __slots__ = ("connections", "ejected", "healthy", "idle", "retired", "standing", "target", "upstream")
 
     def __init__(self, upstream: Upstream, address: str, weight: int, priority: int) -> None:
         super().__init__(address, weight, priority)
@@ -52,6 +55,9 @@ class Endpoint(balance.Endpoint):
         self.target = parse_address(address)
         self.idle: list[UpstreamConnection] = []
         self.connections = 0  # open
+        self.standing: Standing | None = None  # for the outlier watch; None: not watched
+        self.ejected = False  # by the outlier watch
+        self.healthy = True  # by active checks
         self.retired = False  # a reload or discovery took it away; what runs may finish
 
     def take(self) -> UpstreamConnection | None:
@@ -62,6 +68,10 @@ class Endpoint(balance.Endpoint):
             if not connection.transport.is_closing():
                 return connection
         return None
+
+    def judge(self) -> None:
+        """Let the picker know whether requests may come here."""
+        self.available = self.healthy and not self.ejected
 
     def retire(self) -> None:
         """Close what is idle; what is busy is closed when it is given back."""
@@ -84,6 +94,7 @@ class Upstream:
         self.requests = 0  # admitted since the start
         name = self.name
         self.guarded = Guarded(name, config.breaker, registry)
+        self.outliers = OutlierWatch(name, config.outlier, registry)
         registry.gauge_function(series.UPSTREAM_CONNECTIONS, lambda: self.connections, name)
         registry.gauge_function(series.PENDING_REQUESTS, lambda: len(self.waiting), name)
         self.connects_ok = registry.cell(series.UPSTREAM_CONNECTS, name, "ok")
@@ -93,6 +104,7 @@ class Upstream:
         """Take the settings of `config`; endpoints with the same address, weight and priority stay as they are."""
         self.config = config
         self.guarded.reconfigure(config.breaker)
+        self.outliers.reconfigure(config.outlier)
         self.max_requests = config.limits.max_requests
         self.max_connections = config.limits.max_connections
         self.max_pending = config.limits.max_pending
@@ -107,13 +119,19 @@ class Upstream:
     def set_endpoints(self, wanted: list[tuple[str, int, int]]) -> None:
         """Make the endpoints be `wanted` (address, weight, priority); the order is the caller's."""
         known = {(str(one.address), one.weight, one.priority): one for one in self.endpoints}
+        self.endpoints = [known.get(key) or Endpoint(self, *key) for key in wanted]
         for key, endpoint in known.items():
             if key not in wanted:
                 endpoint.retire()
-        self.endpoints = [known.get(key) or Endpoint(self, *key) for key in wanted]
+                self.registry.remove(upstream=self.name, endpoint=endpoint.address)
+        for endpoint in self.endpoints:
+            self.registry.gauge_function(
+                series.UPSTREAM_HEALTHY, functools.partial(_is_available, endpoint), self.name, endpoint.address
+            )
         self.picker: balance.Picker = _PICKERS[self.config.balance](
             self.endpoints, self.config.panic_threshold, random.random
         )
+        self.outliers.set_endpoints(self.endpoints)
 
     def retire(self) -> None:
         """No route leads here any more."""
@@ -152,6 +170,10 @@ class Upstream:
             if not exchange.settled:
                 return exchange
         return None
+
+
+def _is_available(endpoint: Endpoint) -> float:
+    return 1.0 if endpoint.available else 0.0
 
 
 def _hash_key(config: UpstreamConfig) -> Callable[[Exchange], bytes]:

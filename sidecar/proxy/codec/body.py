@@ -29,9 +29,10 @@ MAX_CHUNK = 2**60
 
 _FIRST_SIZE = re.compile(rb"([1-9a-f][0-9a-f]{0,14}+)\r\n")
 _NEXT_SIZE = re.compile(rb"\r\n([1-9a-f][0-9a-f]{0,14}+)\r\n")
-_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
+_UNESCAPED = rb"[\t !#-\[\]-~\x80-\xff]*+"
+_QUOTED = rb'"' + _UNESCAPED + rb"(?:\\[\t -~\x80-\xff]" + _UNESCAPED + rb')*"'
 _ANY_SIZE = re.compile(
-    rb"([0-9A-Fa-f]{1,16}+)((?:;" + TOKEN + rb"++(?:=(?:" + TOKEN + rb"++|" + _QUOTED + rb"))?+)*+)\r\n"
+    rb"([0-9A-Fa-f]{1,16}+)((?:;" + TOKEN + rb"++(?:=(?:" + TOKEN + rb"++|" + _QUOTED + rb")|))*)\r\n"
 )
 
 

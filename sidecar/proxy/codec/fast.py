@@ -11,7 +11,9 @@ How the expressions stay fast and safe:
 * A branch with special names refuses each of them, in any case, in its general half (a negative look-ahead); the
   special half follows. So a line has one way to match, and a group that was set is part of the match.
 * `(?(n)(?!)|…)` lets a special field match only while group n is unset: a second one makes the whole head miss.
-* Every repetition is possessive: nothing is tried twice, the work is linear in the head.
+* A repetition of bytes is possessive, a repetition of lines goes on until the empty one: no byte is tried twice in the
+  same way, the work is linear in the head. Groups are never repeated possessively: Python before 3.11.5 forgets to step
+  back when such a repetition fails half-way, and would take a malformed line for a good one.
 """
 
 import re
@@ -23,7 +25,9 @@ from sidecar.proxy.codec.screen import DOT_SEGMENT, PATH, QUERY
 
 _VALUE = rb"[!-~\x80-\xff][\t -~\x80-\xff]*+(?<![ \t])"
 _REST = TOKEN + rb"*+: " + _VALUE + rb"\r\n"
-_HOST = rb"[A-Za-z0-9.\-_]++(?::[0-9]{1,5}+)?+"
+_HOST = rb"[A-Za-z0-9.\-_]++(?::[0-9]{1,5}+|)"
+_FIELDS = 128
+"""More fields than this are left to the reference; it keeps the work and memory for a hostile head small."""
 _LENGTH = rb"0|[1-9][0-9]{0,17}+"
 _PERSISTENCE = rb"[Kk]eep-[Aa]live|[Cc]lose"
 
@@ -41,8 +45,8 @@ def _first(letters: bytes, *special: bytes) -> bytes:
 # Groups: method, target, path, Host in front, Connection, Content-Length, Transfer-Encoding, X-Forwarded-For, -Proto,
 # -Host, X-Request-Id, Host elsewhere; in the order in which they stand here.
 _REQUEST = re.compile(
-    rb"(?!CONNECT |TRACE )([A-Z]{1,20}+) ((/" + PATH + rb"*+)(?:\?" + QUERY + rb"*+)?+) HTTP/1\.1\r\n"
-    rb"(?:Host: (" + _HOST + rb")\r\n)?+"
+    rb"(?!CONNECT |TRACE )([A-Z]{1,20}+) ((/" + PATH + rb"*+)(?:\?" + QUERY + rb"*+|)) HTTP/1\.1\r\n"
+    rb"(?:Host: (" + _HOST + rb")\r\n|(?!Host: ))"
     rb"(?:"
     + rb"|".join(
         (
@@ -65,12 +69,12 @@ _REQUEST = re.compile(
             _first(b"P", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection"),
         )
     )
-    + rb")*+\r\n"
+    + rb"){0,%d}?\r\n" % _FIELDS
 )
 
 # Groups: status, Content-Length, Connection, Keep-Alive, Transfer-Encoding; in the order in which they stand here.
 _RESPONSE = re.compile(
-    rb"HTTP/1\.1 ([2-5][0-9]{2}) (?:" + _VALUE + rb")?+\r\n"
+    rb"HTTP/1\.1 ([2-5][0-9]{2}) (?:" + _VALUE + rb"|)\r\n"
     rb"(?:"
     + rb"|".join(
         (
@@ -87,7 +91,7 @@ _RESPONSE = re.compile(
             _first(b"P", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection"),
         )
     )
-    + rb")*+\r\n"
+    + rb"){0,%d}?\r\n" % _FIELDS
 )
 
 _CODING = b"Transfer-Encoding: "

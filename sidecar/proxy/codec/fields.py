@@ -13,8 +13,10 @@ TEXT = rb"[\t -~\x80-\xff]"
 
 FIELD_LINE = re.compile(rb"(" + TOKEN + rb"++):[ \t]*+(" + TEXT + rb"*+)")
 """A field line without its CRLF, matched whole. The value may end in blanks still."""
-CONNECTION_OPTIONS = re.compile(rb"[ \t]*+(?:" + TOKEN + rb"++[ \t]*+)?+(?:,[ \t]*+(?:" + TOKEN + rb"++[ \t]*+)?+)*+")
-_PROTOCOL = re.compile(TOKEN + rb"++(?:/" + TOKEN + rb"++)?+")
+_OPTION = rb"[ \t]*+" + TOKEN + rb"*+[ \t]*+"
+CONNECTION_OPTIONS = re.compile(_OPTION + rb"(?:," + _OPTION + rb")*")
+"""A list of tokens, empty elements included (RFC 9110, 5.6.1.2)."""
+_PROTOCOL = re.compile(TOKEN + rb"++(?:/" + TOKEN + rb"++|)")
 
 HOP_BY_HOP = frozenset(
     (

@@ -26,18 +26,21 @@ PATH = rb"[!$-;=@-\[\]-~]"
 """One byte of a path: visible ASCII but `"`, `#`, `<`, `>`, `?` and `\\`."""
 QUERY = rb"[!$-;=?-~]"
 """One byte of a query: a path's, and `?` and `\\`."""
-REG_NAME = rb"(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})"
-"""One character of a host's name (RFC 3986, 3.2.2) but the comma, which joins two Hosts in some parsers."""
-HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]++)\]|" + REG_NAME + rb"++)(?::[0-9]{0,5}+)?+")
+
+_NAMED = rb"[()A-Za-z0-9\-._~!$&'*+;=]*+"
+"""A run of bytes of a host's name (RFC 3986, 3.2.2) but the comma, which joins two Hosts in some parsers."""
+_HOST = re.compile(
+    rb"(?:\[([0-9A-Fa-f:.]++)\]|(?!:|\Z)" + _NAMED + rb"(?:%[0-9A-Fa-f]{2}" + _NAMED + rb")*)(?::[0-9]{0,5}+|)"
+)
 DOT_SEGMENT = re.compile(rb"(?:/|%2f|%5c)(?:\.|%2e){1,2}(?:$|[/;?]|%2f|%5c)", re.IGNORECASE)
 """A segment that climbs or stays once somebody decodes the path: the way around a route by prefix."""
 
 _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"++) ([!-~]++) HTTP/([0-9]\.[0-9])")
 _METHOD_START = re.compile(TOKEN)
 _REQUEST_LINE_BESIDE_TARGET = MAX_METHOD + len(b"  HTTP/1.1\r\n")
-_ORIGIN_FORM = re.compile(PATH + rb"++(?:\?" + QUERY + rb"*+)?+")
+_ORIGIN_FORM = re.compile(PATH + rb"++(?:\?" + QUERY + rb"*+|)")
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?]*+)(.*+)", re.IGNORECASE)
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t -~\x80-\xff]*+)?+")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t -~\x80-\xff]*+|)")
 _DIGITS = re.compile(rb"[0-9]++")
 
 Fault = Callable[[str, int], RequestFault]
@@ -124,7 +127,7 @@ def response_head(data: bytes, limits: Limits) -> int | None:
 
 def is_host(value: bytes) -> bool:
     """Whether `value` is uri-host [":" port], not empty."""
-    match = HOST.fullmatch(value)
+    match = _HOST.fullmatch(value)
     if match is None:
         return False
     if match[1] is not None:

@@ -1,0 +1,84 @@
+"""Outliers at their post: the machine that judges an upstream's endpoints, and what happens when it ejects one.
+
+An endpoint takes requests when it is neither ejected here nor failed by its active checks. Upstreams with one
+endpoint are not watched at all: the only one is never ejected, so the hot path need not pay for it.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from sidecar.machines.outlier import Ejection, Outliers, Standing
+from sidecar.runtime import series
+from sidecar.runtime.logs import Log
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sidecar.config.breaker import Outlier as OutlierPolicy
+    from sidecar.proxy.upstream import Endpoint
+    from sidecar.runtime.metrics import Registry
+
+_log = Log(__name__)
+
+
+class OutlierWatch:
+    """The endpoints of one upstream under watch; swept like everything that has a deadline."""
+
+    def __init__(self, upstream: str, policy: OutlierPolicy, registry: Registry) -> None:
+        self._upstream = upstream
+        self._registry = registry
+        self._policy = policy
+        self._machine = Outliers(policy, monotonic())
+        self._endpoints: dict[str, Endpoint] = {}
+
+    @property
+    def deadline(self) -> float:
+        """When `expire` has something to do."""
+        return self._machine.deadline
+
+    def expire(self, now: float) -> None:
+        """Judge, and readmit whose time is over."""
+        self._tell(self._machine.sweep(now))
+
+    def reconfigure(self, policy: OutlierPolicy) -> None:
+        """Go on under another policy."""
+        if policy != self._policy:
+            self._policy = policy
+            self._tell(self._machine.reconfigure(policy, monotonic()))
+
+    def set_endpoints(self, endpoints: Sequence[Endpoint]) -> None:
+        """These are the upstream's endpoints now."""
+        now = monotonic()
+        present = {one.address: one for one in endpoints}
+        for address in self._endpoints.keys() - present.keys():
+            self._tell(self._machine.forget(address, now))
+        self._endpoints = present
+        for one in endpoints:
+            standing = self._machine.watch(one.address)
+            one.standing = standing if len(present) > 1 else None
+            one.ejected = standing.until is not None and self._policy.mode == "enforce"
+            one.judge()
+
+    def record(self, standing: Standing, now: float, *, began: float, ok: bool, gateway: bool) -> None:
+        """What came of a call to the endpoint of `standing`."""
+        change = self._machine.record(standing, now, began=began, ok=ok, gateway=gateway)
+        if change is not None:
+            self._tell([change])
+
+    def _tell(self, changes: Sequence[Ejection]) -> None:
+        for change in changes:
+            standing = change.standing
+            endpoint = self._endpoints.get(standing.address)
+            if endpoint is not None and change.enforced:
+                endpoint.ejected = change.out
+                endpoint.judge()
+            reason = change.reason.value
+            if change.out:
+                self._registry.cell(series.OUTLIER_EJECTIONS, self._upstream, reason).value += 1
+                _log.warning("endpoint_ejected", upstream=self._upstream, endpoint=standing.address, reason=reason,
+                             detail=standing.detail, enforced=change.enforced, ejections=standing.ejections,
+                             seconds=round((standing.until or change.at) - change.at, 1))  # fmt: skip
+            else:
+                _log.info("endpoint_readmitted", upstream=self._upstream, endpoint=standing.address, reason=reason)
