@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import httpx
 
 from sidecar.demo.child import Child
-from sidecar.demo.traffic import Tally, Tell
+from sidecar.demo.traffic import Tally, Tell, listed
 
 TWO_FRAMINGS = (
     b"POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -36,7 +36,8 @@ class Faults:
                 self.tally.in_fault.clear()
                 await fault()
                 await self.tally.served.wait()
-                self.tell(f"served    all is well; {sum(self.tally.in_fault.values())} answers were bad")
+                if self.tally.in_fault:
+                    self.tell(f"served    by the service again; meanwhile: {listed(self.tally.in_fault)}")
 
     async def errors(self) -> None:
         self.tell("fault     the service answers 503 for 3 s")

@@ -26,33 +26,33 @@ class Tally:
         self.seconds: list[float] = []
         self.in_fault: Counter[str] = Counter()
         self.served = asyncio.Event()
-        """The last answer was a good one."""
+        """The last answer was the service's own and a good one."""
 
     def answer(self, status: int, decision: str | None, seconds: float) -> None:
         """One answer came after `seconds`; `decision` is the proxy's own word, if it had one."""
         kind = f"{status} {decision}" if decision else str(status)
         self.answers[kind] += 1
         self.seconds.append(seconds)
-        self._notice(kind, bad=status >= 500)
+        self._notice(kind, well=status < 500 and decision is None)
 
     def broken(self, error: Exception) -> None:
         """There was no whole answer."""
         kind = f"no whole answer ({type(error).__name__})"
         self.answers[kind] += 1
-        self._notice(kind, bad=True)
+        self._notice(kind, well=False)
 
-    def _notice(self, kind: str, *, bad: bool) -> None:
-        if not bad:
+    def _notice(self, kind: str, *, well: bool) -> None:
+        if well:
             self.served.set()
             return
         self.served.clear()
         if not self.in_fault[kind]:
             status, _, decision = kind.partition(" ")
             if status.isdigit():
-                kind_told = f"{status} from the proxy: {decision}" if decision else f"{status} from the service itself"
+                told = f"{status} from the proxy: {decision}" if decision else f"{status} from the service itself"
             else:
-                kind_told = kind
-            self.tell(f"          customers now get {kind_told}")
+                told = kind
+            self.tell(f"          customers now get {told}")
         self.in_fault[kind] += 1
 
     def summary(self) -> str:
@@ -61,11 +61,16 @@ class Tally:
         total, elapsed = sum(self.answers.values()), now - self.since
         ordered = sorted(self.seconds) or [0.0]
         median, worst = ordered[len(ordered) // 2] * 1e3, ordered[-1] * 1e3
-        kinds = "   ".join(f"{kind} × {count}" for kind, count in sorted(self.answers.items()))
+        kinds = listed(self.answers)
         self.answers.clear()
         self.seconds.clear()
         self.since = now
         return f"{total / elapsed:4.1f} requests/s   median {median:.1f} ms   slowest {worst:.0f} ms   {kinds}"
+
+
+def listed(kinds: Counter[str]) -> str:
+    """What was counted, in one line."""
+    return "   ".join(f"{kind} × {count}" for kind, count in sorted(kinds.items()))
 
 
 async def customer(url: str, tally: Tally, pause: float) -> None:
