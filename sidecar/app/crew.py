@@ -5,7 +5,7 @@ Both look alike to the program. `ProcessCrew` is in `processes.py`: a program th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.app.worker import Worker
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
 
-    from sidecar.app.worker import Endpoints
+    from sidecar.app.worker import EndpointList, Endpoints
     from sidecar.config.document import Config
     from sidecar.runtime.metrics import Snapshot
 
@@ -39,6 +39,20 @@ class Crew(Protocol):
 
     async def endpoints(self) -> Endpoints:
         """What each endpoint has to do at the moment, summed."""
+        ...
+
+    async def set_health(self, upstream: str, address: str, healthy: bool) -> None:
+        """An active check's verdict on an endpoint."""
+
+    async def set_endpoints(self, upstream: str, endpoints: EndpointList) -> None:
+        """Discovery's word on an upstream's endpoints."""
+
+    async def breakers(self) -> list[dict[str, Any]]:
+        """Every breaker; of several workers' views the strictest."""
+        ...
+
+    async def order(self, name: str, action: str, seconds: float | None, by: str, why: str) -> bool:
+        """Open, close or reset a breaker by hand; False: there is none of that name."""
         ...
 
     async def drain(self) -> None:
@@ -82,6 +96,18 @@ class LocalCrew:
 
     async def endpoints(self) -> Endpoints:
         return self._worker.endpoints()
+
+    async def set_health(self, upstream: str, address: str, healthy: bool) -> None:
+        self._worker.set_health(upstream, address, healthy)
+
+    async def set_endpoints(self, upstream: str, endpoints: EndpointList) -> None:
+        self._worker.set_endpoints(upstream, endpoints)
+
+    async def breakers(self) -> list[dict[str, Any]]:
+        return self._worker.breakers()
+
+    async def order(self, name: str, action: str, seconds: float | None, by: str, why: str) -> bool:
+        return self._worker.order(name, action, seconds, by, why)
 
     async def drain(self) -> None:
         self._worker.drain()

@@ -47,6 +47,14 @@ async def serve(channel: int) -> None:
                 return worker.endpoints()
             case "running":
                 return worker.running()
+            case "set_health":
+                worker.set_health(*argument)
+            case "set_endpoints":
+                worker.set_endpoints(*argument)
+            case "breakers":
+                return worker.breakers()
+            case "order":
+                return worker.order(*argument)
             case "drain":
                 worker.drain()
             case "stop_accepting":

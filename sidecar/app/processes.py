@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from sidecar.app.worker import EndpointList, Endpoints
 from sidecar.base.backoff import exponential
 from sidecar.base.errors import ConfigError
 from sidecar.runtime import series
@@ -26,7 +27,6 @@ from sidecar.runtime.metrics import Registry, Snapshot, lasting, merge
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sidecar.app.worker import Endpoints
     from sidecar.config.document import Config
     from sidecar.runtime.tasks import Supervisor
 
@@ -34,6 +34,7 @@ START_SECONDS = 20.0
 CALL_SECONDS = 5.0
 SNAPSHOT_SECONDS = 1.0
 """How often each worker's numbers are fetched, so that a worker that is killed takes at most a second with it."""
+_STRICTNESS = {"closed": 0, "half_open": 1, "open": 2}
 FRAME_LIMIT = 64 * 1024 * 1024
 
 _log = Log(__name__)
@@ -117,6 +118,8 @@ class ProcessCrew:
         self._past = Snapshot({})  # counters of workers that are no more
         self._stopping = False
         self._draining = False
+        self._health: dict[tuple[str, str], bool] = {}  # what upkeep found out, for workers that come later
+        self._endpoints: dict[str, EndpointList] = {}
         self._text = b""
         self._sockets: Mapping[str, socket.socket] = {}
         self._forbidden: frozenset[tuple[str, int]] = frozenset()
@@ -155,6 +158,10 @@ class ProcessCrew:
         except ConnectionError as error:
             process.kill()
             raise ConfigError(f"a worker did not start: {error}") from None
+        for upstream, endpoints in self._endpoints.items():
+            await worker.channel.call("set_endpoints", [upstream, endpoints])
+        for (upstream, address), healthy in self._health.items():
+            await worker.channel.call("set_health", [upstream, address, healthy])
         if self._draining:
             await worker.channel.call("drain")
         self._crew[place] = worker
@@ -219,12 +226,38 @@ class ProcessCrew:
     async def endpoints(self) -> Endpoints:
         total: Endpoints = {}
         for one in await self._everyone("endpoints"):
-            for upstream, endpoints in one.items():
-                known = total.setdefault(upstream, {})
-                for address, (active, idle, available) in endpoints.items():
-                    had = known.get(address, (0, 0, True))
-                    known[address] = (had[0] + active, had[1] + idle, had[2] and available)
+            for upstream, found in msgspec.convert(one, Endpoints).items():
+                known = {view.address: view for view in total.setdefault(upstream, [])}
+                for view in found:
+                    same = known.get(view.address)
+                    if same is None:
+                        total[upstream].append(view)
+                    else:
+                        same.active += view.active
+                        same.idle += view.idle
+                        same.ejected = same.ejected or view.ejected
+                        same.ejected_for_seconds = same.ejected_for_seconds or view.ejected_for_seconds
         return total
+
+    async def set_health(self, upstream: str, address: str, healthy: bool) -> None:
+        self._health[upstream, address] = healthy
+        await self._everyone("set_health", [upstream, address, healthy])
+
+    async def set_endpoints(self, upstream: str, endpoints: EndpointList) -> None:
+        self._endpoints[upstream] = endpoints
+        await self._everyone("set_endpoints", [upstream, endpoints])
+
+    async def breakers(self) -> list[dict[str, Any]]:
+        views: dict[str, dict[str, Any]] = {}
+        for one in await self._everyone("breakers"):
+            for view in one:
+                known = views.get(view["name"])
+                if known is None or _STRICTNESS[view["state"]] > _STRICTNESS[known["state"]]:
+                    views[view["name"]] = view
+        return list(views.values())
+
+    async def order(self, name: str, action: str, seconds: float | None, by: str, why: str) -> bool:
+        return any(await self._everyone("order", [name, action, seconds, by, why]))
 
     async def drain(self) -> None:
         self._draining = True

@@ -205,7 +205,11 @@ class Program:
         return {Phase.SERVING: "ready", Phase.DRAINING: "draining"}.get(self._drain.phase, "stopping")
 
     async def breakers(self) -> list[dict[str, Any]]:
-        return []
+        return await self._crew.breakers()
+
+    async def order(self, name: str, action: str, seconds: float | None, by: str, why: str) -> bool:
+        """Open, close or reset a breaker by hand; False: there is none of that name."""
+        return await self._crew.order(name, action, seconds, by, why)
 
     async def health(self) -> list[dict[str, Any]]:
         return []

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sidecar.base.names import Outcome
 from sidecar.runtime import series
 
@@ -48,17 +50,7 @@ def view(config: Config, snapshot: Snapshot, endpoints: Endpoints) -> dict[str, 
                 "pending": int(snapshot.total(series.PENDING_REQUESTS, upstream=upstream.name)),
                 "connections": int(snapshot.total(series.UPSTREAM_CONNECTIONS, upstream=upstream.name)),
                 "requests_total": int(snapshot.total(series.REQUESTS, upstream=upstream.name)),
-                "endpoints": [
-                    {
-                        "address": one.address,
-                        "priority": one.priority,
-                        "weight": one.weight,
-                        "active": (found := endpoints.get(upstream.name, {}).get(one.address, (0, 0, True)))[0],
-                        "idle": found[1],
-                        "healthy": found[2],
-                    }
-                    for one in upstream.endpoints
-                ],
+                "endpoints": [msgspec.to_builtins(one) for one in endpoints.get(upstream.name, ())],
             }
             for upstream in config.upstreams
         ],

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from sidecar.proxy.dataplane import DataPlane
 from sidecar.runtime import lag, series
@@ -21,9 +24,30 @@ if TYPE_CHECKING:
 
     from sidecar.config.document import AccessLog as AccessLogConfig
     from sidecar.config.document import Config
+    from sidecar.proxy.upstream import Endpoint
 
-Endpoints = dict[str, dict[str, tuple[int, int, bool]]]
-"""upstream -> address -> (active requests, idle connections, available)"""
+EndpointList = list[tuple[str, int, int]]
+"""(address, weight, priority) of each endpoint of an upstream."""
+
+
+class EndpointView(msgspec.Struct):
+    """One endpoint at one moment, as this worker sees it."""
+
+    address: str
+    weight: int
+    priority: int
+    active: int
+    idle: int
+    healthy: bool
+    """Active checks pass, or there are none."""
+    ejected: str = ""
+    """Why the outlier watch has it out; empty: it is in."""
+    ejected_for_seconds: float | None = None
+    """How much longer."""
+
+
+Endpoints = dict[str, list[EndpointView]]
+"""upstream -> its endpoints"""
 
 _GC_THRESHOLDS = (50_000, 20, 50)
 
@@ -96,9 +120,29 @@ class Worker:
     def endpoints(self) -> Endpoints:
         """What each endpoint has to do at the moment."""
         return {
-            upstream.name: {one.address: (one.active, len(one.idle), one.available) for one in upstream.endpoints}
+            upstream.name: [_view_endpoint(one) for one in upstream.endpoints]
             for upstream in self.plane.upstreams.values()
         }
+
+    def set_health(self, upstream: str, address: str, healthy: bool) -> None:
+        """An active check found an endpoint healthy or not."""
+        self.plane.set_health(upstream, address, healthy=healthy)
+
+    def set_endpoints(self, upstream: str, endpoints: EndpointList) -> None:
+        """Discovery found an upstream's endpoints."""
+        self.plane.set_endpoints(upstream, endpoints)
+
+    def breakers(self) -> list[dict[str, Any]]:
+        """Every breaker, for people."""
+        return [one.view() for one in self.plane.breakers().values()]
+
+    def order(self, name: str, action: str, seconds: float | None, by: str, why: str) -> bool:
+        """Open, close or reset a breaker by hand; False: there is none of that name."""
+        guarded = self.plane.breakers().get(name)
+        if guarded is None:
+            return False
+        guarded.order(action, seconds=seconds, by=by, why=why)
+        return True
 
     def drain(self) -> None:
         """Let clients move on: answers carry Connection: close from now on."""
@@ -120,6 +164,15 @@ class Worker:
             if self._plane.access_log is not None:
                 await asyncio.to_thread(self._plane.access_log.stop)
         await self._tasks.stop()
+
+
+def _view_endpoint(one: Endpoint) -> EndpointView:
+    view = EndpointView(one.address, one.weight, one.priority, one.active, len(one.idle), one.healthy)
+    standing = one.standing
+    if one.ejected and standing is not None and standing.until is not None:
+        view.ejected = f"{standing.reason}: {standing.detail}"
+        view.ejected_for_seconds = round(max(0.0, standing.until - monotonic()), 1)
+    return view
 
 
 def resident_bytes() -> float:

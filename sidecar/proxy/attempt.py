@@ -71,16 +71,17 @@ def fail(exchange: Exchange, fault: RequestFault, *, reused: bool = False) -> No
         # an interim answer went out already: only a cut-off tells the client that nothing will follow
         cut_off(exchange, fault.decision)
         return
-    stale = exchange.free_retry and reused and fault.decision is Decision.RESET
-    if stale and exchange.replayable and exchange.head.method in retry.IDEMPOTENT:
-        # the keep-alive race: the upstream closed an idle connection as we wrote; that says nothing about it
+    failure = retry.Failure(fault.decision, sent=exchange.sent, reused=reused)
+    if exchange.free_retry and retry.lost_keep_alive_race(
+        failure, method=exchange.head.method, replayable=exchange.replayable
+    ):
         guard.forget(exchange)
         exchange.free_retry = False
         exchange.attempt -= 1
         _try_again(exchange, 0.0, elsewhere=False)
         return
     guard.blame(exchange, fault.decision)
-    again = _decide(exchange, retry.Failure(fault.decision, sent=exchange.sent)) if fault.retryable else None
+    again = _decide(exchange, failure) if fault.retryable else None
     if again is None:
         refuse(exchange, fault)
     else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sidecar.machines.breaker import Breaker, BreakerChange, Trial
 from sidecar.machines.breaker_states import BreakerState
@@ -19,7 +19,6 @@ from sidecar.runtime.logs import Log
 
 if TYPE_CHECKING:
     from sidecar.config.breaker import Breaker as BreakerPolicy
-    from sidecar.machines.breaker import Snapshot
     from sidecar.runtime.metrics import Registry
 
 SHOWN = (BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN)
@@ -91,9 +90,27 @@ class Guarded:
             if change is not None:
                 self.changed(change)
 
-    def snapshot(self) -> Snapshot:
-        """Everything that people want to see."""
-        return self.breaker.snapshot(monotonic())
+    def view(self) -> dict[str, Any]:
+        """Everything that people want to see, as plain data."""
+        seen = self.breaker.snapshot(monotonic())
+        return {
+            "name": self.name,
+            "mode": self.policy.mode,
+            "state": self.breaker.shown.value,
+            "machine": seen.state.value,
+            "reason": str(seen.reason),
+            "detail": seen.detail,
+            "for_seconds": round(seen.for_seconds, 1),
+            "remaining_seconds": None if seen.remaining is None else round(seen.remaining, 1),
+            "reopened": seen.reopened,
+            "consecutive_failures": seen.consecutive_failures,
+            "window": {"total": seen.total, "failures": seen.failures, "slow": seen.slow},
+            "trials": seen.trials,
+            "trial_successes": seen.successes,
+            "refused": seen.refused,
+            "ordered_by": seen.ordered_by,
+            "ordered_why": seen.ordered_why,
+        }
 
     # Orders ---------------------------------------------------------------------------------------------------------
 

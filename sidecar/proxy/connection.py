@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from sidecar.proxy.codec.head import head_end
 from sidecar.proxy.deadline import HOLD_UPSTREAM
 from sidecar.proxy.pool import serve_waiting
 from sidecar.proxy.relay import relay_body, relay_head, upstream_gone
@@ -49,7 +50,11 @@ class UpstreamConnection(asyncio.Protocol):
             self.discard()
         elif exchange.answer is None:
             if self.buffer:
+                start = len(self.buffer)
                 data = self.buffer + data
+                if head_end(data, start) < 0 and len(data) <= exchange.upstream.answer_limits.max_head:
+                    self.buffer = data  # no line ended: parsing again would find nothing new
+                    return
             relay_head(exchange, self, data)
         else:
             relay_body(exchange, data)

@@ -93,6 +93,18 @@ class DataPlane:
             self.upstreams[one.name] = upstream
         return list(known.values())
 
+    def set_health(self, upstream: str, address: str, *, healthy: bool) -> None:
+        """An active check's verdict on an endpoint; it also holds for an endpoint of that address that comes later."""
+        found = self.upstreams.get(upstream)
+        if found is not None:
+            found.set_health(address, healthy=healthy)
+
+    def set_endpoints(self, upstream: str, endpoints: list[tuple[str, int, int]]) -> None:
+        """Discovery's word on an upstream's endpoints (address, weight, priority)."""
+        found = self.upstreams.get(upstream)
+        if found is not None:
+            found.set_endpoints([(address, weight, priority) for address, weight, priority in endpoints])
+
     def own_breaker(self, route: RoutePlan) -> Guarded:
         """The breaker of a route that has its own; it outlives a reload as an upstream's does."""
         name = f"{route.upstream_name}/{route.name}"

@@ -66,9 +66,10 @@ def ask(exchange: Exchange, now: float) -> None:
 def answered(exchange: Exchange, status: int, now: float) -> None:
     """The answer's head is here at `now` and its body goes on: a trial that got this far is no longer bound in time."""
     permit = exchange.permit
+    guarded = exchange.guarded
     exchange.answered_at = now
-    if isinstance(permit, Trial) and status not in exchange.guarded.failure_statuses:
-        permit.answered = True
+    if isinstance(permit, Trial) and status not in guarded.failure_statuses:
+        permit.answered = now - exchange.tried_at < guarded.slow_after
 
 
 def record(exchange: Exchange, status: int, now: float) -> None:

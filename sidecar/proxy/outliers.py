@@ -58,7 +58,7 @@ class OutlierWatch:
         for one in endpoints:
             standing = self._machine.watch(one.address)
             one.standing = standing if len(present) > 1 else None
-            one.ejected = standing.until is not None and self._policy.mode == "enforce"
+            one.ejected = self._machine.excludes(standing)
             one.judge()
 
     def record(self, standing: Standing, now: float, *, began: float, ok: bool, gateway: bool) -> None:
@@ -71,8 +71,8 @@ class OutlierWatch:
         for change in changes:
             standing = change.standing
             endpoint = self._endpoints.get(standing.address)
-            if endpoint is not None and change.enforced:
-                endpoint.ejected = change.out
+            if endpoint is not None:
+                endpoint.ejected = self._machine.excludes(standing)
                 endpoint.judge()
             reason = change.reason.value
             if change.out:

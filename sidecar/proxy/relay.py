@@ -87,9 +87,9 @@ def _relay_long(exchange: Exchange, head: ResponseHead, body: bytes) -> None:
     wire = head.wire
     old = exchange.head.minor == 0
     keep = exchange.keep_alive and exchange.uploaded and not exchange.plan.state.draining
-    if old and head.length < 0:
+    if old:
         wire = wire.replace(_REFRAMED, b"", 1)
-        keep = False
+        keep = keep and head.length >= 0
     elif head.length == UNTIL_CLOSE:
         wire += _REFRAMED
     exchange.keep_alive = keep

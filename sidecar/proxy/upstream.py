@@ -93,6 +93,7 @@ class Upstream:
         self.waiting: deque[Exchange] = deque()  # admitted, without a connection because of max_connections
         self.requests = 0  # admitted since the start
         name = self.name
+        self._unhealthy: set[str] = set()  # addresses that active checks found dead
         self.guarded = Guarded(name, config.breaker, registry)
         self.outliers = OutlierWatch(name, config.outlier, registry)
         registry.gauge_function(series.UPSTREAM_CONNECTIONS, lambda: self.connections, name)
@@ -114,7 +115,11 @@ class Upstream:
         self.answer_limits = Limits(config.max_response_head, 0, _MAX_ANSWER_FIELDS)
         self.hash_key = _hash_key(config) if config.balance == "ring_hash" else None
         self.budget = RetryBudget(config.retry_budget.ratio, config.retry_budget.min_per_second)
-        self.set_endpoints([(one.address, one.weight, one.priority) for one in config.endpoints])
+        written = [(one.address, one.weight, one.priority) for one in config.endpoints]
+        if config.discovery is None or not self.endpoints:
+            self.set_endpoints(written)  # with discovery, what it found last stays until it says something else
+        else:
+            self.set_endpoints([(one.address, one.weight, one.priority) for one in self.endpoints])
 
     def set_endpoints(self, wanted: list[tuple[str, int, int]]) -> None:
         """Make the endpoints be `wanted` (address, weight, priority); the order is the caller's."""
@@ -124,7 +129,9 @@ class Upstream:
             if key not in wanted:
                 endpoint.retire()
                 self.registry.remove(upstream=self.name, endpoint=endpoint.address)
+        self._unhealthy &= {endpoint.address for endpoint in self.endpoints}
         for endpoint in self.endpoints:
+            endpoint.healthy = endpoint.address not in self._unhealthy
             self.registry.gauge_function(
                 series.UPSTREAM_HEALTHY, functools.partial(_is_available, endpoint), self.name, endpoint.address
             )
@@ -132,6 +139,17 @@ class Upstream:
             self.endpoints, self.config.panic_threshold, random.random
         )
         self.outliers.set_endpoints(self.endpoints)
+
+    def set_health(self, address: str, *, healthy: bool) -> None:
+        """What active checks say of `address`, now and for an endpoint of that address that comes later."""
+        if healthy:
+            self._unhealthy.discard(address)
+        else:
+            self._unhealthy.add(address)
+        for endpoint in self.endpoints:
+            if endpoint.address == address and endpoint.healthy is not healthy:
+                endpoint.healthy = healthy
+                endpoint.judge()
 
     def retire(self) -> None:
         """No route leads here any more."""
