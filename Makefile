@@ -14,6 +14,9 @@ RUN_READY := $(VENV)/.ready-run
 DEV_READY := $(VENV)/.ready-dev
 RUN_LOCKS := requirements.txt requirements-build.txt
 
+# Debian keeps servers where a user's own path does not look.
+export PATH := $(PATH):/usr/sbin:/sbin
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test check format generate fuzz bench chaos lock image-check install install-dev test-tools clean
@@ -63,7 +66,7 @@ install: $(RUN_READY) ## what running needs, into .venv
 install-dev: $(DEV_READY) ## what developing and testing need, into .venv
 
 test-tools:
-	@scripts/install-test-tools test
+	@scripts/install-test-tools
 
 clean: ## removes caches and the demo's state, keeps .venv
 	rm -rf .demo .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
