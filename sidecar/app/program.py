@@ -25,7 +25,8 @@ from sidecar.base.errors import ConfigError
 from sidecar.config.changes import changes
 from sidecar.config.effective import fingerprint, to_plain
 from sidecar.config.load import parse, read
-from sidecar.control.admin import Admin, ReloadResult
+from sidecar.control.admin import Admin, Refused, ReloadResult
+from sidecar.control.orders import Body
 from sidecar.control.sockets import bind_all, raise_descriptor_limit
 from sidecar.control.watch import watch
 from sidecar.machines.drain import Drain, Phase
@@ -207,9 +208,18 @@ class Program:
     async def breakers(self) -> list[dict[str, Any]]:
         return await self._crew.breakers()
 
-    async def order(self, name: str, action: str, seconds: float | None, by: str, why: str) -> bool:
-        """Open, close or reset a breaker by hand; False: there is none of that name."""
-        return await self._crew.order(name, action, seconds, by, why)
+    async def order(self, name: str, action: str, said: Body) -> str:
+        if said.fleet and self._config.shared_state is None:
+            raise Refused(409, "this proxy shares no state with others (shared_state); leave the fleet out")
+        if not await self._crew.order(name, action, said.for_seconds, said.by, said.why):
+            names = ", ".join(one["name"] for one in await self._crew.breakers())
+            raise Refused(404, f"there is no breaker {name!r}; there are: {names}")
+        _log.warning("breaker_ordered", breaker=name, action=action, by=said.by, why=said.why,
+                     seconds=said.for_seconds)  # fmt: skip
+        if action == "reset":
+            return f"the breaker of {name} is automatic again"
+        until = "until it is reset" if said.for_seconds is None else f"for {said.for_seconds:g} seconds"
+        return f"the breaker of {name} is held {'open' if action == 'open' else 'closed'} {until}"
 
     async def health(self) -> list[dict[str, Any]]:
         return []

@@ -87,13 +87,13 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _ask(path: str, method: str, target: str) -> tuple[int, Any]:
+def ask(path: str, method: str, target: str, body: bytes | None = None) -> tuple[int, Any]:
     """Ask over the socket; return status and decoded JSON (or the text). Raises Unreachable."""
     connection = _Connection(path)
     try:
-        connection.request(method, target)
+        connection.request(method, target, body)
         response = connection.getresponse()
-        body = response.read()
+        answer = response.read()
     except FileNotFoundError:
         raise Unreachable(f"no proxy runs here: {path} does not exist; name its socket with --socket") from None
     except ConnectionRefusedError:
@@ -107,13 +107,13 @@ def _ask(path: str, method: str, target: str) -> tuple[int, Any]:
     finally:
         connection.close()
     try:
-        return response.status, json.loads(body)
+        return response.status, json.loads(answer)
     except ValueError:
-        return response.status, body.decode("utf-8", "replace").strip()
+        return response.status, answer.decode("utf-8", "replace").strip()
 
 
 def _command(path: str, verb: str, *, as_json: bool) -> int:
-    status, answer = _ask(path, "POST", f"/{verb}")
+    status, answer = ask(path, "POST", f"/{verb}")
     known = isinstance(answer, dict) and "ok" in answer
     done = known and bool(answer["ok"])
     if as_json:
@@ -128,7 +128,7 @@ def _command(path: str, verb: str, *, as_json: bool) -> int:
 
 
 def _read_status(path: str) -> dict[str, Any]:
-    status, answer = _ask(path, "GET", "/api/v1/status")
+    status, answer = ask(path, "GET", "/api/v1/status")
     if status != 200 or not isinstance(answer, dict):
         raise Unreachable(f"the proxy on {path} answered {status}: {answer}")
     return answer

@@ -27,5 +27,6 @@ VERBS = (
     Verb("status", "show what the running proxy does", "sidecar.cli.control"),
     Verb("drain", "make the running proxy unready and let connections end", "sidecar.cli.control"),
     Verb("reload", "make the running proxy read its configuration again", "sidecar.cli.control"),
+    Verb("breaker", "look at breakers, open or close them by hand", "sidecar.cli.breaker"),
     Verb("stop", "stop the running proxy; what runs may finish", "sidecar.cli.control"),
 )

@@ -19,7 +19,7 @@ import msgspec
 
 from sidecar.config.address import Address, parse_address
 from sidecar.config.document import Admin as AdminConfig
-from sidecar.control import page
+from sidecar.control import orders, page
 from sidecar.control.admin_http import AdminServer, Door, Request, Response
 from sidecar.runtime import exposition
 from sidecar.runtime.logs import Log
@@ -62,6 +62,10 @@ class Program(Protocol):
         ...
 
     async def breakers(self) -> list[dict[str, Any]]: ...
+
+    async def order(self, name: str, action: str, said: orders.Body) -> str:
+        """Open, close or reset a breaker by hand; what was done, in a sentence. Raises Refused."""
+        ...
 
     async def health(self) -> list[dict[str, Any]]: ...
 
@@ -191,6 +195,11 @@ class Admin:
                 raise Refused(405, "changes are made by POST", ("allow", "POST"))
             self._authorize(request)
             return commands[request.path]
+        if commands and request.path.startswith(orders.PREFIX):
+            if request.method != "POST":
+                raise Refused(405, "changes are made by POST", ("allow", "POST"))
+            self._authorize(request)
+            return self._order
         if request.path not in reads:
             raise Refused(404, f"nothing here; see {', '.join(self._probes)}" + (", /" if commands else ""))
         if request.method not in {"GET", "HEAD"}:
@@ -248,6 +257,14 @@ class Admin:
 
     async def _effective(self, _request: Request) -> Response:
         return _as_json(self._program.config())
+
+    async def _order(self, request: Request) -> Response:
+        try:
+            name, action, said = orders.parse_order(request.path, request.body)
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
+        message = await self._program.order(name, action, said)
+        return _as_json({"ok": True, "message": message})
 
     async def _drain(self, _request: Request) -> Response:
         await self._program.drain()

@@ -134,7 +134,7 @@ class Breaker:
         "state",
     )
 
-    def __init__(self, policy: BreakerPolicy, uniform: Uniform) -> None:
+    def __init__(self, policy: BreakerPolicy, uniform: Uniform, now: float = 0.0) -> None:
         self._policy = policy
         self._uniform = uniform
         self._window = Window(policy.window)
@@ -147,7 +147,7 @@ class Breaker:
         self._open_until = 0.0
         self._ramp_from = -_NEVER
         self._order: Order | None = None
-        self._since = 0.0
+        self._since = now
         self._why: tuple[str, str] = ("", "")
         self.state = BreakerState.CLOSED
         self.deadline = _NEVER

@@ -31,7 +31,7 @@ class Guarded:
 
     def __init__(self, name: str, policy: BreakerPolicy, registry: Registry) -> None:
         self.name = name
-        self.breaker = Breaker(policy, random.random)
+        self.breaker = Breaker(policy, random.random, monotonic())
         self.decision = registry.cell(series.BREAKER_DECISION)
         self._registry = registry
         for state in SHOWN:
