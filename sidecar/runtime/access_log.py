@@ -111,7 +111,10 @@ class AccessLog:
         client: str,
         attempts: int,
     ) -> None:
-        """Take one line. `path` is the request target as it came, `duration` is in seconds; status 0: no answer."""
+        """Take one line. `path` is the request target as it came, `duration` is in seconds; status 0: no answer.
+
+        What the network sent is given as bytes; a str is taken to be sound text.
+        """
         if self._sample < 1.0 and status < 500 and not decision:
             self._due += self._sample
             if self._due < 1.0:
@@ -123,41 +126,39 @@ class AccessLog:
             self._second = second
             self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         try:
-            line = Line(
-                "%s.%03dZ" % (self._prefix, (now - second) * 1000),  # noqa: UP031 - half the time of an f-string here
-                listener,
-                route,
-                upstream,
-                endpoint,
-                method if isinstance(method, str) else method.decode(),
-                path if isinstance(path, str) else path.decode(),
-                host if isinstance(host, str) else host.decode(),
-                status,
-                decision,
-                int(duration * 1e6) / 1000,
-                bytes_in,
-                bytes_out,
-                request_id if isinstance(request_id, str) else request_id.decode(),
-                traceparent if isinstance(traceparent, str) else traceparent.decode(),
-                client,
-                attempts,
-            )
-        except UnicodeDecodeError:  # rare: bytes that are not UTF-8 become readable ones
-            self._due = 1.0  # this line has been chosen already
-            self.record(
-                *(listener, route, upstream, endpoint, _text(method), _text(path), _text(host), status, decision),
-                *(duration, bytes_in, bytes_out, _text(request_id), _text(traceparent), client, attempts),
-            )
-            return
+            verb = method if isinstance(method, str) else method.decode()
+            target = path if isinstance(path, str) else path.decode()
+            name = host if isinstance(host, str) else host.decode()
+            request = request_id if isinstance(request_id, str) else request_id.decode()
+            trace = traceparent if isinstance(traceparent, str) else traceparent.decode()
+        except UnicodeDecodeError:
+            verb, target, name = _text(method), _text(path), _text(host)
+            request, trace = _text(request_id), _text(traceparent)
+        line = Line(
+            "%s.%03dZ" % (self._prefix, (now - second) * 1000),  # noqa: UP031 - half the time of an f-string here
+            listener,
+            route,
+            upstream,
+            endpoint,
+            verb,
+            target,
+            name,
+            status,
+            decision,
+            int(duration * 1e6) / 1000,
+            bytes_in,
+            bytes_out,
+            request,
+            trace,
+            client,
+            attempts,
+        )
         with self._lock:
             buffer = self._buffer
             if len(buffer) + self._writing >= LIMIT_BYTES:
                 self._dropped.value += 1
                 return
-            try:
-                _encoder.encode_into(line, buffer, -1)
-            except UnicodeEncodeError:  # a str that holds half of a surrogate pair
-                buffer += _encoder.encode(_printable(line))
+            _encoder.encode_into(line, buffer, -1)
             buffer += b"\n"
             full = len(buffer) >= FLUSH_BYTES
         if full and not self._wake.is_set():
@@ -232,11 +233,3 @@ class AccessLog:
 
 def _text(value: bytes | str) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
-
-
-def _printable(line: Line) -> dict[str, object]:
-    fields = msgspec.structs.asdict(line)
-    return {
-        name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-        for name, value in fields.items()
-    }
