@@ -208,8 +208,9 @@ class Admin:
 
     def _check_host(self, request: Request) -> None:
         """Refuse a name that is not ours: a web page whose name was rebound to this address (DNS rebinding)."""
-        name = _hostname(request.fields.get("host", ""))
-        if name and name not in {"localhost", self._bound_host.lower()} and not _is_ip(name):
+        host = request.fields.get("host")  # absent only in HTTP/1.0, which no browser speaks
+        name = "" if host is None else _hostname(host)
+        if host is not None and name not in {"localhost", self._bound_host.lower()} and not _is_ip(name):
             raise Refused(403, "the Host must be an IP address, localhost or the name in admin.bind")
 
     def _authorize(self, request: Request) -> None:

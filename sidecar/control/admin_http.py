@@ -211,6 +211,8 @@ async def _read(
                 writer.write(connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
             connection.receive_data(await reader.read(MAX_HEAD))
         elif isinstance(event, h11.Request):
+            if event.http_version not in {b"1.0", b"1.1"}:
+                raise h11.RemoteProtocolError("only HTTP/1.0 and 1.1 are spoken here", error_status_hint=505)
             head = event
         elif isinstance(event, h11.Data):
             body += event.data
