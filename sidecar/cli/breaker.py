@@ -3,6 +3,7 @@
 import argparse
 import getpass
 import json
+import os
 import sys
 from typing import Any
 from urllib.parse import quote
@@ -72,8 +73,16 @@ def describe(one: dict[str, Any]) -> list[str]:
     return [f"{key.replace('_', ' '):<22} {json.dumps(value)}" for key, value in shown.items()]
 
 
+def _who() -> str:
+    """Who gives the order: the login name, or the number where the system knows none, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
 def _order(path: str, args: argparse.Namespace) -> int:
-    body: dict[str, Any] = {"by": getpass.getuser(), "why": args.why, "fleet": args.fleet}
+    body: dict[str, Any] = {"by": _who(), "why": args.why, "fleet": args.fleet}
     if args.duration is not None:
         from sidecar.base.units import parse_duration
 
