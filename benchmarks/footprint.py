@@ -54,7 +54,7 @@ def _measure(name: str, scratch: Path, origin: Origin, connections: int) -> Foot
         time.sleep(_SETTLE_SECONDS)
         idle = process.rss_kib()
         process.reset_peak()
-        script = wrk.write_script(scratch / f"{name}.lua", routes.request("GET", routes.ONE_KIB))
+        script = wrk.write_script(scratch / "footprint.lua", routes.request("GET", routes.ONE_KIB))
         load = wrk.run(peer.ports.files, script, 4, 256)
         if load.errors:
             raise RuntimeError(f"{name} failed {load.errors} requests under 256 connections")
@@ -73,7 +73,7 @@ def _measure(name: str, scratch: Path, origin: Origin, connections: int) -> Foot
         )
     ready = median(_ready_seconds(name, _fresh(scratch, name, f"ready{number}"), origin) for number in range(5))
     return Footprint(
-        peer=name,
+        peer=name.partition("=")[0],
         ready_seconds=ready,
         idle_mib=idle / 1024,
         under_256_mib=under / 1024,
@@ -102,7 +102,7 @@ def _ready_seconds(name: str, scratch: Path, origin: Origin) -> float:
 
 
 def _fresh(scratch: Path, name: str, purpose: str) -> Path:
-    directory = scratch / f"{purpose}-{name}"
+    directory = scratch / f"{purpose}-{name.partition('=')[0]}"
     directory.mkdir()
     directory.chmod(0o755)
     return directory
