@@ -42,6 +42,14 @@ class Decoder:
         assert isinstance(config, Config)
         return config
 
+    def sections(self, root: Node, section: type[Section]) -> tuple[Any, ...]:
+        """Decode a document that is a list of `section`s."""
+        self.places[()] = root.mark
+        try:
+            return tuple(self._value(root, ListOf(section), ()))
+        except _Wrong:
+            return ()
+
     def fault(self, path: Path, mark: Mark, message: str) -> None:
         """Note that the value at `path` is wrong."""
         self.wrong.add(path)

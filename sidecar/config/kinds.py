@@ -190,6 +190,9 @@ Name = Annotated[
     str,
     pattern("name", NAME_EXPRESSION, "lower-case letters, digits, `_`, `.` and `-`, a letter or digit first"),
 ]
+DnsName = Annotated[
+    str, pattern("DNS name", r"(?=.{1,253}$)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?", "labels joined by dots")
+]
 Address = Annotated[str, _address(ephemeral=False)]
 Bind = Annotated[str, _address(ephemeral=True)]
 Network = Annotated[str, Kind("network", read_network, {"type": "string"}, unit="CIDR")]

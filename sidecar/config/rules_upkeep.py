@@ -1,20 +1,31 @@
 """Shared state, dependencies, recovery, incidents, backup: names that must exist, values that contradict each other."""
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 
+from sidecar.config.address import parse_address
 from sidecar.config.backup import Backup, Source
+from sidecar.config.dependencies import HttpCheck, timing
 from sidecar.config.document import Config, Service
 from sidecar.config.faults import Path
 from sidecar.config.incidents import Incidents
-from sidecar.config.problem import Problem, duplicates, unknown
+from sidecar.config.problem import Problem, duplicates, probe_headers, unknown
 from sidecar.config.recovery import Action, Recovery
-from sidecar.config.redis import Redis
+from sidecar.config.redis import Redis, Registration
+from sidecar.config.upstreams import Discovery
+
+_SHORTEST_TTL, _LONGEST_TTL = 1.0, 600.0
 
 
 def problems(config: Config) -> Iterator[Problem]:
     """Yield what contradicts itself beside the traffic."""
     if config.shared_state:
         yield from _redis(config.shared_state.redis, ("shared_state", "redis"))
+        if config.shared_state.registry:
+            yield from _registration(config.shared_state.registry, ("shared_state", "registry"), config)
+    for i, upstream in enumerate(config.upstreams):
+        if upstream.discovery:
+            yield from _discovery(upstream.discovery, ("upstreams", i, "discovery"), config)
     if config.service.name == Service().name and (config.shared_state or config.incidents or config.backup):
         yield Problem(("service",), "give the service a name: others will see it", warning=True)
     yield from duplicates((dependency.name for dependency in config.dependencies), ("dependencies",))
@@ -22,9 +33,14 @@ def problems(config: Config) -> Iterator[Problem]:
         path: Path = ("dependencies", i)
         if dependency.check.redis:
             yield from _redis(dependency.check.redis, (*path, "check", "redis"))
-        if dependency.timeout > dependency.interval:
+        if dependency.check.http:
+            yield from _http(dependency.check.http, (*path, "check", "http"))
+        if dependency.check.command and not dependency.check.command.argv:
+            yield Problem((*path, "check", "command", "argv"), "which program?")
+        figures = timing(dependency)
+        if figures.timeout > figures.interval:
             yield Problem((*path, "timeout"), "timeout is longer than interval: checks would overlap")
-        if dependency.degraded_above is not None and dependency.degraded_above >= dependency.timeout:
+        if dependency.degraded_above is not None and dependency.degraded_above >= figures.timeout:
             yield Problem((*path, "degraded_above"), "degraded_above is not below timeout: it would never be seen")
     yield from duplicates((rule.name for rule in config.recovery), ("recovery",))
     for i, rule in enumerate(config.recovery):
@@ -44,6 +60,45 @@ def _redis(redis: Redis, path: Path) -> Iterator[Problem]:
         yield Problem((*path, "sentinel", "addresses"), "at least one sentinel is needed")
     if redis.ca_file and not (redis.url or "").startswith("rediss://"):
         yield Problem((*path, "ca_file"), "ca_file counts only with a url that begins with rediss://")
+
+
+def _registration(registration: Registration, path: Path, config: Config) -> Iterator[Problem]:
+    if registration.advertise.startswith("unix:"):
+        yield Problem((*path, "advertise"), "others cannot reach a Unix socket: write host:port")
+    if not _SHORTEST_TTL <= registration.ttl <= _LONGEST_TTL:
+        yield Problem((*path, "ttl"), "ttl is not within 1s to 10m")
+    names = [upstream.name for upstream in config.upstreams]
+    yield from unknown(registration.upstream or "", names, "upstream", (*path, "upstream"))
+
+
+def _discovery(discovery: Discovery, path: Path, config: Config) -> Iterator[Problem]:
+    if discovery.registry and not config.shared_state:
+        yield Problem((*path, "registry"), "the registry is in the shared Redis: shared_state is missing")
+    if discovery.server and not (discovery.dns or discovery.srv):
+        yield Problem((*path, "server"), "server counts only with dns or srv")
+    elif discovery.server and not _is_ip(discovery.server):
+        yield Problem((*path, "server"), "a DNS server is named by its IP address and port, like 10.0.0.2:53")
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ip_address(parse_address(text).host)
+    except ValueError:
+        return False
+    return True
+
+
+def _http(check: HttpCheck, path: Path) -> Iterator[Problem]:
+    yield from probe_headers(check.headers, (*path, "headers"), "name the token's file in token_file")
+    seen: set[str] = set()
+    for i, url in enumerate(check.urls):
+        if url in seen:
+            yield Problem((*path, "urls", i), "given twice: it would count twice")
+        seen.add(url)
+    if check.urls == () and check.url is None:
+        yield Problem((*path, "urls"), "at least one URL is needed")
+    if check.ca_file and not any(url.startswith("https://") for url in (check.url or "", *check.urls)):
+        yield Problem((*path, "ca_file"), "ca_file counts only with https://")
 
 
 def _recovery(rule: Recovery, path: Path, config: Config) -> Iterator[Problem]:

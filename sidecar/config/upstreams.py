@@ -1,14 +1,20 @@
 """What the proxy calls: endpoints and how they are found, balanced, limited and checked."""
 
+from collections.abc import Mapping
 from typing import Annotated
+
+import msgspec
 
 from sidecar.config.breaker import Breaker, Outlier
 from sidecar.config.kinds import (
     Address,
     Authority,
     Count,
+    DnsName,
     Doc,
+    FieldValue,
     Flag,
+    HttpUrl,
     Name,
     Path,
     Port,
@@ -42,25 +48,43 @@ class Endpoint(Section, frozen=True, kw_only=True):
 
 
 class KubernetesDiscovery(Section, frozen=True, kw_only=True):
-    """Endpoints from the EndpointSlices of a Kubernetes service."""
+    """Endpoints from the EndpointSlices of a Kubernetes service. Needs get, list and watch on endpointslices."""
 
     service: Annotated[Name, Doc("The service's name.")]
     namespace: Annotated[Name | None, Doc("Its namespace. null: the pod's own.")] = None
-    port: Annotated[ServicePort, Doc("The port: its number or its name in the service.")]
+    port: Annotated[ServicePort, Doc("The port: its name in the service, or the number at which the pods listen.")]
+    api: Annotated[HttpUrl | None, Doc("The API server. null: the one that the pod's environment names.")] = None
+    token_file: Annotated[
+        Path | None, Doc("A file with the bearer token, read at each connection. null: the one mounted into the pod.")
+    ] = None
+    ca_file: Annotated[
+        Path | None, Doc("Authorities to trust for the API server, PEM. null: those mounted into the pod.")
+    ] = None
 
 
 class Discovery(Section, frozen=True, kw_only=True):
-    """Where endpoints come from beside those written down."""
+    """Where endpoints come from beside those written down. An error keeps the last good answer."""
 
-    one_of = ("dns", "file", "registry", "kubernetes")
+    one_of = ("dns", "srv", "file", "registry", "kubernetes")
 
     dns: Annotated[
-        Address | None, Doc("host:port; every A and AAAA record is an endpoint. An error keeps the last good answer.")
+        Address | None, Doc("host:port; every A and AAAA record is an endpoint. A name without any: no endpoint.")
+    ] = None
+    srv: Annotated[
+        DnsName | None, Doc("A name with SRV records, like _http._tcp.shop.example: hosts, ports, order and weights.")
+    ] = None
+    server: Annotated[
+        Address | None, Doc("The DNS server asked for dns and srv, by its IP address. null: the system's.")
     ] = None
     file: Annotated[Path | None, Doc("A YAML or JSON file with a list of endpoints, watched.")] = None
-    registry: Annotated[Name | None, Doc("The service's name in the registry that sidecars share.")] = None
+    registry: Annotated[
+        Name | None, Doc("The service's name in the registry that sidecars share (shared_state.registry).")
+    ] = None
     kubernetes: Annotated[KubernetesDiscovery | None, Doc("A Kubernetes service.")] = None
-    refresh: Annotated[PositiveDuration, Doc("How often it is asked.", "Envoy dns_refresh_rate: 5 s")] = 5.0
+    refresh: Annotated[
+        PositiveDuration,
+        Doc("How often DNS or the file is asked; the others tell by themselves.", "Envoy dns_refresh_rate: 5 s"),
+    ] = 5.0
 
 
 class HashKey(Section, frozen=True, kw_only=True):
@@ -89,12 +113,16 @@ class RetryBudget(Section, frozen=True, kw_only=True):
 
 
 class HttpProbe(Section, frozen=True, kw_only=True):
-    """A GET that must answer with an expected status."""
+    """A GET that must answer with an expected status. Redirects are an answer like any other: not followed."""
 
     path: Annotated[UrlPath, Doc("The path asked for.", "Envoy and HAProxy ask for /")] = "/"
     expect: Annotated[Statuses, Doc("Statuses that count as healthy.", "Kubernetes takes 200 to 399; we, 2xx")] = (
         SUCCESSES
     )
+    contains: Annotated[
+        Text | None, Doc("Text that must stand in the body's first 60 KiB. null: the body is not read.")
+    ] = None
+    headers: Annotated[Mapping[Token, FieldValue], Doc("Header fields to send.")] = msgspec.field(default_factory=dict)
     host: Annotated[Authority | None, Doc("The Host sent. null: the endpoint's address.")] = None
     port: Annotated[Port | None, Doc("Another port than the endpoint's.")] = None
 
@@ -105,13 +133,24 @@ class TcpProbe(Section, frozen=True, kw_only=True):
     port: Annotated[Port | None, Doc("Another port than the endpoint's.")] = None
 
 
-class HealthCheck(Section, frozen=True, kw_only=True):
-    """Asks every endpoint of the upstream, traffic or not."""
+class GrpcProbe(Section, frozen=True, kw_only=True):
+    """grpc.health.v1.Health/Check over HTTP/2 without TLS, which must answer SERVING."""
 
-    one_of = ("http", "tcp")
+    service: Annotated[
+        Text | None, Doc("The service asked about. null: the server as a whole.", "the gRPC health checking protocol")
+    ] = None
+    host: Annotated[Authority | None, Doc("The :authority sent. null: the endpoint's address.")] = None
+    port: Annotated[Port | None, Doc("Another port than the endpoint's.")] = None
+
+
+class HealthCheck(Section, frozen=True, kw_only=True):
+    """Asks every endpoint of the upstream: more often while its state changes, half as often without traffic."""
+
+    one_of = ("http", "tcp", "grpc")
 
     http: Annotated[HttpProbe | None, Doc("Healthy when a GET answers as expected.")] = None
     tcp: Annotated[TcpProbe | None, Doc("Healthy when a connection opens.")] = None
+    grpc: Annotated[GrpcProbe | None, Doc("Healthy when its gRPC health service says SERVING.")] = None
     interval: Annotated[PositiveDuration, Doc("How often, jittered.", "the requirement: 30 s")] = 30.0
     timeout: Annotated[PositiveDuration, Doc("No answer after this is a failure.", "the requirement: 10 s")] = 10.0
     unhealthy_after: Annotated[Positive, Doc("So many failures in a row make it unhealthy.", "HAProxy fall: 3")] = 3

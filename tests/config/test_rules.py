@@ -35,6 +35,11 @@ def upstream(rest):
     return LISTENERS + UPSTREAMS.replace("}]}", f"}}], {rest}}}")
 
 
+def registry(rest):
+    shared = f"shared_state: {{redis: {{url: 'redis://h'}}, registry: {{{rest}}}}}\n"
+    return LISTENERS + UPSTREAMS + "service: {name: orders}\n" + shared
+
+
 def listen(bind):
     return LISTENERS.replace("127.0.0.1:8080", f'"{bind}"') + UPSTREAMS
 
@@ -182,6 +187,18 @@ DEPENDENCY = "dependencies:\n- {name: db, check: {redis: {url: redis://h}}, %s}\
             "f:7:66: upstreams[0].endpoints[1].address: 127.0.0.1:8000 is also the address of item 0",
         ),
         (upstream("discovery: {dns: 'unix:/x'}"), "upstreams[0].discovery.dns: is host:port"),
+        (
+            upstream("discovery: {registry: pay}"),
+            "discovery.registry: the registry is in the shared Redis",
+        ),
+        (
+            upstream("discovery: {file: /x, server: '1.1.1.1:53'}"),
+            "server: server counts only with dns or srv",
+        ),
+        (upstream("discovery: {srv: a.b, server: 'ns.b:53'}"), "discovery.server: a DNS server is named by its IP"),
+        (registry("advertise: 'unix:/x'"), "shared_state.registry.advertise: others cannot reach a Unix socket"),
+        (registry("advertise: 'a:1', ttl: 11m"), "shared_state.registry.ttl: ttl is not within 1s to 10m"),
+        (registry("advertise: 'a:1', upstream: ap"), "shared_state.registry.upstream: there is no upstream 'ap'"),
         # beside the traffic
         ("version: 1\n", "f:1:1: nothing to do: there are neither listeners nor a backup"),
         (
