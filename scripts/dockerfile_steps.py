@@ -65,6 +65,8 @@ admin: {{bind: "127.0.0.1:0", socket: {run}/admin.sock}}
 listeners: [{{name: inbound, bind: "127.0.0.1:0", routes: [{{name: all, upstream: app}}]}}]
 upstreams: [{{name: app, endpoints: [{{address: "127.0.0.1:9"}}]}}]
 """
+VERBS = (["check"], ["breaker", "open", "app", "--for", "1s"], ["reload"], ["drain"])
+"""What a person does next in the container."""
 
 
 def start(prefix: Path, steps: list[tuple[str, str]]) -> str:
@@ -91,14 +93,15 @@ def start(prefix: Path, steps: list[tuple[str, str]]) -> str:
             if status.returncode == 0 or proxy.poll() is not None:
                 break
             time.sleep(0.1)
+        asked = [status]
+        asked += [subprocess.run([*program, *verb], capture_output=True, check=False, **settings) for verb in VERBS]
         proxy.terminate()
         _, log = proxy.communicate(timeout=10)
     finally:
         proxy.kill()
-    if status.returncode or proxy.returncode:
-        raise SystemExit(
-            f"status ended with {status.returncode}, the proxy with {proxy.returncode}:\n{status.stderr}{log}"
-        )
+    failed = [f"{' '.join(one.args)} ended with {one.returncode}: {one.stderr}" for one in asked if one.returncode]
+    if failed or proxy.returncode:
+        raise SystemExit("\n".join([*failed, f"the proxy ended with {proxy.returncode}:", log]))
     return status.stdout.strip()
 
 
