@@ -1,0 +1,381 @@
+"""The breaker in the running program: what opens it, what callers see, how it comes back, and orders by hand.
+
+Each test has an upstream of its own (one path prefix each), so that the tests do not disturb one another.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.fakes.upstream import ScriptedUpstream, never, resets, says, sends
+from tests.fakes.wire import Message, Truncated, Wire
+from tests.real.documents import document, free_port, listener, route, upstream
+from tests.real.harness import Sidecar, ask
+
+OUT = says(b"out", "503 Service Unavailable")
+FINE = says(b"fine")
+QUICK = {"open_for": "300ms"}
+LONG = {"open_for": "60s"}
+
+BREAKERS: dict[str, dict[str, Any]] = {
+    "five": LONG,
+    "mixed": LONG,
+    "back": QUICK,
+    "relapse": QUICK,
+    "gone": LONG,
+    "timeouts": LONG,
+    "bodies": LONG,
+    "rate": {**LONG, "consecutive_failures": 0, "minimum_requests": 10},
+    "slow": {**LONG, "slow_after": "30ms", "slow_rate": 0.5, "minimum_requests": 4},
+    "lenient": {**LONG, "failure_statuses": [500]},
+    "observed": {**LONG, "mode": "observe"},
+    "off": {**LONG, "mode": "disabled"},
+    "hand": LONG,
+    "permits": {**QUICK, "half_open_permits": 1, "half_open_timeout": "30s"},
+    "wedged": {**QUICK, "half_open_permits": 1, "half_open_timeout": "300ms"},
+    "leaves": {**QUICK, "half_open_permits": 1},
+    "kept": LONG,
+    "routed": LONG,
+    "aborted": LONG,
+}
+
+
+@pytest.fixture(scope="module")
+def config(server: ScriptedUpstream) -> dict[str, Any]:
+    routes = [
+        route("own", "routed", "/routed/own", breaker="own"),
+        route("timeouts", "timeouts", "/timeouts", timeout="100ms"),
+        *(route(name, name, f"/{name}") for name in BREAKERS if name != "timeouts"),
+    ]
+    upstreams = [
+        upstream(name, server.address if name != "gone" else f"127.0.0.1:{free_port()}", breaker=breaker)
+        for name, breaker in BREAKERS.items()
+    ]
+    return document([listener("in", routes)], upstreams)
+
+
+@pytest.fixture
+def client(proxy: Sidecar) -> Iterator[Wire]:
+    with proxy.client("in") as wire:
+        yield wire
+
+
+def get(client: Wire, target: str) -> Message:
+    return client.send(ask(target)).read_answer()
+
+
+def trip(proxy: Sidecar, server: ScriptedUpstream, name: str) -> None:
+    """Five failures: the default."""
+    server.on(f"/{name}", OUT)
+    for _ in range(5):
+        assert proxy.get("in", f"/{name}").body == b"out"
+    assert state(proxy, name) == "open"
+
+
+def state(proxy: Sidecar, name: str) -> str:
+    """The one state that the metric shows as 1; all three are always there."""
+    found = {labels["state"]: value for labels, value in proxy.metrics().named("sidecar_breaker_state", upstream=name)}
+    assert sorted(found) == ["closed", "half_open", "open"]
+    (one,) = [label for label, value in found.items() if value == 1.0]
+    assert sum(found.values()) == 1.0
+    return one
+
+
+def transitions(proxy: Sidecar, name: str) -> list[tuple[str, str, str]]:
+    found = proxy.metrics().named("sidecar_breaker_transitions_total", upstream=name)
+    return sorted((labels["from"], labels["to"], labels["reason"]) for labels, _ in found)
+
+
+# ------------------------------------------------------------------------------------------- it opens
+def test_five_failures_in_a_row_open_it_and_the_upstream_is_left_alone(
+    proxy: Sidecar, server: ScriptedUpstream, client: Wire
+) -> None:
+    server.on("/five", OUT)
+    for _ in range(5):
+        assert get(client, "/five").body == b"out"
+    refused = get(client, "/five")
+    assert (refused.status, refused.decision) == (503, "breaker_open")
+    assert 55 <= int(refused.get("retry-after") or 0) <= 60
+    assert refused.json()["error"] == "breaker_open"
+    assert len(server.requests("/five")) == 5
+    assert state(proxy, "five") == "open"
+    assert transitions(proxy, "five") == [("closed", "open", "consecutive_failures")]
+    metrics = proxy.metrics()
+    assert metrics.sum("sidecar_breaker_rejected_total", upstream="five") == 1
+    assert metrics.sum("sidecar_requests_total", upstream="five", outcome="breaker_open", code="503") == 1
+    assert "breaker_changed" in proxy.log
+
+
+def test_a_success_between_failures_starts_the_row_anew(proxy: Sidecar, server: ScriptedUpstream, client: Wire) -> None:
+    for script in [OUT] * 4 + [FINE] + [OUT] * 4:
+        server.on("/mixed", script)
+        assert get(client, "/mixed").status in (200, 503)
+    assert state(proxy, "mixed") == "closed"
+
+
+def test_refused_connections_count(proxy: Sidecar, client: Wire) -> None:
+    for _ in range(5):
+        assert get(client, "/gone").decision == "connect_failure"
+    assert get(client, "/gone").decision == "breaker_open"
+
+
+def test_timeouts_count(server: ScriptedUpstream, client: Wire) -> None:
+    server.on("/timeouts", never)
+    for _ in range(5):
+        assert get(client, "/timeouts").decision == "timeout"
+    assert get(client, "/timeouts").decision == "breaker_open"
+
+
+def test_bodies_that_break_off_count(proxy: Sidecar, server: ScriptedUpstream) -> None:
+    server.on("/bodies", sends(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf", then="reset"))
+    for _ in range(5):
+        with pytest.raises(Truncated):
+            proxy.get("in", "/bodies")
+    assert proxy.get("in", "/bodies").decision == "breaker_open"
+
+
+def test_the_share_of_failures_opens_it_once_there_are_enough(
+    proxy: Sidecar, server: ScriptedUpstream, client: Wire
+) -> None:
+    for turn in range(10):
+        assert state(proxy, "rate") == "closed"
+        server.on("/rate", OUT if turn % 2 else FINE)
+        get(client, "/rate")
+    assert state(proxy, "rate") == "open"
+    assert transitions(proxy, "rate") == [("closed", "open", "failure_rate")]
+
+
+def test_slow_answers_open_it(proxy: Sidecar, server: ScriptedUpstream, client: Wire) -> None:
+    def slowly(peer: Wire, request: Message) -> None:
+        time.sleep(0.06)  # this is the fault: an answer that takes twice what slow_after allows
+        FINE(peer, request)
+
+    server.on("/slow", slowly)
+    for _ in range(4):
+        assert get(client, "/slow").status == 200
+    assert get(client, "/slow").decision == "breaker_open"
+    assert transitions(proxy, "slow") == [("closed", "open", "slow_rate")]
+
+
+def test_statuses_that_are_no_failures_do_not_count(proxy: Sidecar, server: ScriptedUpstream, client: Wire) -> None:
+    server.on("/lenient", OUT)
+    for _ in range(8):
+        assert get(client, "/lenient").body == b"out"
+    assert state(proxy, "lenient") == "closed"
+
+
+def test_clients_that_leave_do_not_count(proxy: Sidecar, server: ScriptedUpstream) -> None:
+    server.on("/aborted", never)
+    for turn in range(7):
+        with proxy.client("in") as client:
+            client.send(ask("/aborted"))
+            server.wait_until(lambda wanted=turn: len(server.requests("/aborted")) > wanted)
+            client.reset()
+    proxy.wait_until(
+        lambda: proxy.metrics().sum("sidecar_requests_total", upstream="aborted", outcome="client_gone") == 7, "7 left"
+    )
+    server.on("/aborted", FINE)
+    assert proxy.get("in", "/aborted").body == b"fine"
+
+
+# ------------------------------------------------------------------------------------------- it comes back
+def wait_for_trial(proxy: Sidecar, target: str) -> Message:
+    """Ask until the open period is over and a trial was admitted."""
+    answers: list[Message] = []
+
+    def admitted() -> bool:
+        answers.append(proxy.get("in", target))
+        return answers[-1].decision != "breaker_open"
+
+    proxy.wait_until(admitted, "a trial")
+    return answers[-1]
+
+
+def test_three_good_trials_close_it(proxy: Sidecar, server: ScriptedUpstream) -> None:
+    trip(proxy, server, "back")
+    server.on("/back", FINE)
+    assert wait_for_trial(proxy, "/back").body == b"fine"
+    assert state(proxy, "back") == "half_open"
+    assert proxy.get("in", "/back").body == b"fine"
+    assert state(proxy, "back") == "half_open"
+    assert proxy.get("in", "/back").body == b"fine"
+    assert state(proxy, "back") == "closed"
+    assert transitions(proxy, "back") == [
+        ("closed", "open", "consecutive_failures"),
+        ("half_open", "closed", "recovered"),
+        ("open", "half_open", "open_period_over"),
+    ]
+
+
+def test_a_bad_trial_opens_it_again_and_its_caller_gets_the_upstreams_answer(
+    proxy: Sidecar, server: ScriptedUpstream
+) -> None:
+    trip(proxy, server, "relapse")
+    assert wait_for_trial(proxy, "/relapse").body == b"out"
+    assert state(proxy, "relapse") == "open"
+    assert ("half_open", "open", "trial_failed") in transitions(proxy, "relapse")
+
+
+def test_trials_are_limited(proxy: Sidecar, server: ScriptedUpstream) -> None:
+    trip(proxy, server, "permits")
+    server.on("/permits", never)
+    seen = len(server.requests("/permits"))
+    with proxy.client("in") as trial:
+
+        def reached() -> bool:
+            trial.send(ask("/permits"))
+            try:
+                server.wait_until(lambda: len(server.requests("/permits")) > seen, patience=0.1)
+            except AssertionError:
+                assert trial.read_answer().decision == "breaker_open"
+                return False
+            return True
+
+        proxy.wait_until(reached, "a trial")
+        assert proxy.get("in", "/permits").decision == "breaker_open"
+        assert len(server.requests("/permits")) == seen + 1
+
+
+def test_a_trial_that_never_ends_fails_and_nothing_is_wedged(proxy: Sidecar, server: ScriptedUpstream) -> None:
+    trip(proxy, server, "wedged")
+    server.on("/wedged", never)
+    with proxy.client("in") as trial:
+
+        def tried() -> bool:
+            trial.send(ask("/wedged"))
+            return not _answered(trial)
+
+        proxy.wait_until(tried, "a trial")
+        proxy.wait_until(lambda: ("half_open", "open", "trial_timeout") in transitions(proxy, "wedged"), "its end")
+    server.on("/wedged", FINE)
+    assert wait_for_trial(proxy, "/wedged").body == b"fine"
+
+
+def test_a_trial_whose_client_leaves_gives_its_permit_back(proxy: Sidecar, server: ScriptedUpstream) -> None:
+    trip(proxy, server, "leaves")
+    server.on("/leaves", never)
+    for _ in range(3):
+        with proxy.client("in") as trial:
+
+            def tried(trial: Wire = trial) -> bool:
+                trial.send(ask("/leaves"))
+                return not _answered(trial)
+
+            proxy.wait_until(tried, "a trial")
+            trial.reset()
+    server.on("/leaves", FINE)
+    assert wait_for_trial(proxy, "/leaves").body == b"fine"
+
+
+def _answered(client: Wire) -> bool:
+    """Whether an answer comes within a moment (a refusal is at once)."""
+    client.sock.settimeout(0.15)
+    try:
+        return client.read_answer().status == 503
+    except TimeoutError:
+        return False
+    finally:
+        client.sock.settimeout(15)
+
+
+# ------------------------------------------------------------------------------------------- modes
+def test_observe_refuses_nobody_and_counts_what_it_would_have_refused(
+    proxy: Sidecar, server: ScriptedUpstream, client: Wire
+) -> None:
+    server.on("/observed", OUT)
+    for _ in range(8):
+        assert get(client, "/observed").body == b"out"
+    assert state(proxy, "observed") == "closed"
+    assert proxy.metrics().sum("sidecar_breaker_rejected_total", upstream="observed", mode="observe") == 3
+
+
+def test_disabled_does_nothing(proxy: Sidecar, server: ScriptedUpstream, client: Wire) -> None:
+    server.on("/off", OUT)
+    for _ in range(8):
+        assert get(client, "/off").body == b"out"
+    assert transitions(proxy, "off") == []
+
+
+def test_a_route_with_its_own_breaker_trips_alone(proxy: Sidecar, server: ScriptedUpstream, client: Wire) -> None:
+    server.on("/routed/own", OUT).on("/routed/other", FINE)
+    for _ in range(5):
+        get(client, "/routed/own")
+    assert get(client, "/routed/own").decision == "breaker_open"
+    assert get(client, "/routed/other").body == b"fine"
+    assert state(proxy, "routed/own") == "open"
+    assert state(proxy, "routed") == "closed"
+
+
+# ------------------------------------------------------------------------------------------- by hand
+def test_orders_by_hand(proxy: Sidecar, server: ScriptedUpstream, client: Wire) -> None:
+    server.on("/hand", FINE)
+    assert "held open" in proxy.command("breaker", "open", "hand", "--for", "10m", "--why", "drill").stdout
+    refused = get(client, "/hand")
+    assert (refused.status, refused.decision) == (503, "manual_open")
+    assert 590 <= int(refused.get("retry-after") or 0) <= 600
+    shown = proxy.command("breaker", "show", "hand", "--json", check=False)
+    assert shown.returncode == 3
+    assert '"ordered_why": "drill"' in shown.stdout
+    proxy.command("breaker", "close", "hand")
+    server.on("/hand", OUT)
+    for _ in range(7):
+        assert get(client, "/hand").body == b"out"
+    assert state(proxy, "hand") == "closed"
+    proxy.command("breaker", "reset", "hand")
+    for _ in range(5):
+        assert get(client, "/hand").body == b"out"
+    assert get(client, "/hand").decision == "breaker_open"
+    assert "hand" in proxy.command("breaker", "list").stdout
+    assert proxy.command("breaker", "open", "nobody", check=False).returncode == 1
+
+
+def test_an_order_ends_by_itself(proxy: Sidecar, server: ScriptedUpstream, client: Wire) -> None:
+    server.on("/mixed", FINE)
+    proxy.command("breaker", "open", "mixed", "--for", "200ms")
+    proxy.wait_until(lambda: ("forced_open", "closed", "expired") in transitions(proxy, "mixed"), "its end")
+    assert get(client, "/mixed").body == b"fine"
+
+
+def test_orders_need_the_socket_or_the_token(proxy: Sidecar) -> None:
+    assert proxy.admin("/api/v1/breakers/five/reset", "POST").status == 403
+    assert proxy.admin("/api/v1/breakers/five/reset").status == 405
+
+
+# ------------------------------------------------------------------------------------------- reload
+def test_a_reload_keeps_what_is_open_and_for_how_long(proxy: Sidecar, server: ScriptedUpstream, client: Wire) -> None:
+    trip(proxy, server, "kept")
+    changed = {**proxy.config, "access_log": {"path": str(proxy.directory / "access.log")}}
+    changed["upstreams"] = [
+        {**one, "breaker": {**one["breaker"], "consecutive_failures": 7}} if one["name"] == "kept" else one
+        for one in changed["upstreams"]
+    ]
+    proxy.write(changed)
+    proxy.command("reload")
+    refused = get(client, "/kept")
+    assert refused.decision == "breaker_open"
+    assert int(refused.get("retry-after") or 0) <= 60
+    assert transitions(proxy, "kept") == [("closed", "open", "consecutive_failures")]
+
+
+def test_decisions_are_timed(proxy: Sidecar, server: ScriptedUpstream, client: Wire) -> None:
+    server.on("/off", FINE)
+    for _ in range(40):
+        get(client, "/off")
+    assert proxy.metrics().sum("sidecar_breaker_decision_seconds_count") >= 2
+
+
+def test_with_retries_every_try_counts() -> None:
+    with ScriptedUpstream() as dead:
+        dead.on("/", resets)
+        retry = {"attempts": 3, "backoff": "1ms", "backoff_max": "1ms"}
+        config = document(
+            [listener("in", [route("all", "app", retry=retry)])],
+            [upstream("app", dead.address, breaker=LONG, retry_budget={"ratio": 1.0, "min_per_second": 100})],
+        )
+        with Sidecar(config) as proxy:
+            assert proxy.get("in").decision == "reset"
+            assert proxy.get("in").decision in ("reset", "breaker_open")
+            assert state(proxy, "app") == "open"
+            assert len(dead.requests("/")) == 5
