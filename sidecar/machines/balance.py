@@ -220,6 +220,14 @@ class RingHash(_Levels):
         return tier.endpoints[0]
 
 
+PICKERS: dict[str, Callable[[Sequence[Endpoint], float, Uniform], Picker]] = {
+    "least_request": LeastRequest,
+    "round_robin": RoundRobin,
+    "ring_hash": RingHash,
+}
+"""By the word that an upstream's `balance` says."""
+
+
 def _ring(level: Sequence[Endpoint]) -> tuple[list[int], list[Endpoint]]:
     """Points on the circle, sorted, and who owns each. Every endpoint's points depend on its address alone."""
     per_endpoint = max(8, min(_VIRTUAL_NODES, _RING_POINTS // len(level)))

@@ -18,6 +18,8 @@ cost a scan of the rules only once. Entries with header conditions hold the cand
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sidecar.config.listeners import Match
+
 _CACHE_ENTRIES = 4096
 _CACHE_KEY_BYTES = 256
 _NO_MATCH = -1
@@ -36,6 +38,17 @@ class RouteRule:
     methods: frozenset[bytes] = frozenset()
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
     """Field names in lower case."""
+
+    @classmethod
+    def of(cls, match: Match) -> "RouteRule":
+        """A route's `match`, compiled."""
+        return cls(
+            host=None if match.host is None else match.host.lower().encode(),
+            path=None if match.path is None else match.path.encode(),
+            path_prefix=None if match.path_prefix is None else match.path_prefix.encode(),
+            methods=frozenset(method.encode() for method in match.methods),
+            headers={name.lower().encode(): value.encode() for name, value in match.headers.items()},
+        )
 
     def covers(self, method: bytes, host: bytes, path: bytes) -> bool:
         """Whether all conditions but the header ones hold. `host` as `bare_host` returns it."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sidecar.base.errors import OwnRefusal, RequestFault, UpstreamFault
 from sidecar.base.names import Decision
 from sidecar.machines import retry
+from sidecar.machines.blame import FALLBACK_DECISIONS, FALLBACK_STATUSES
 from sidecar.proxy import deadline, fallback, guard
 from sidecar.proxy.answer import fault_answer
 from sidecar.proxy.forward import forward
@@ -97,7 +98,7 @@ def give_up_answer(exchange: Exchange, head: ResponseHead, data: bytes) -> bool:
     if policy is not None and head.status in policy.statuses:
         retry_after = _seconds(head.field(b"retry-after"))
         again = _decide(exchange, retry.Failure(status=head.status, answered=True, retry_after=retry_after))
-    if again is None and not (head.status in fallback.STATUSES and fallback.has_tier(exchange)):
+    if again is None and not (head.status in FALLBACK_STATUSES and fallback.has_tier(exchange)):
         return False
     guard.record(exchange, head.status, monotonic())
     connection = exchange.connection
@@ -169,7 +170,7 @@ def refuse(exchange: Exchange, fault: RequestFault) -> None:
     """Answer for the upstream, or for ourselves, and end the exchange."""
     _drop_connection(exchange)
     guard.blame(exchange, fault.decision)
-    if exchange.route.fallback and (fault.decision in fallback.DECISIONS or fault.status in fallback.STATUSES):
+    if exchange.route.fallback and (fault.decision in FALLBACK_DECISIONS or fault.status in FALLBACK_STATUSES):
         while (tier := fallback.next_tier(exchange)) is not None:
             if isinstance(tier, fallback.Elsewhere):
                 try:

@@ -1,8 +1,8 @@
 """Fallback: what answers when the upstream may not or cannot, tier after tier, before any byte went to the client.
 
 A route's tiers are tried in order: another upstream (whose own breaker and limits are asked), the last good answer to
-the same request, a fixed answer. They apply to the decisions and statuses below, never to a plain 500, which is the
-service's own word. An answer from a tier says so in `X-Sidecar-Decision`, in the metric and in the access log.
+the same request, a fixed answer. What they apply to stands in `machines/blame.py`. An answer from a tier says so in
+`X-Sidecar-Decision`, in the metric and in the access log.
 """
 
 from __future__ import annotations
@@ -29,20 +29,6 @@ if TYPE_CHECKING:
     from sidecar.proxy.upstream import Upstream
     from sidecar.runtime.metrics import Registry
     from sidecar.runtime.series import Counter
-
-DECISIONS = frozenset(
-    {
-        Decision.BREAKER_OPEN,
-        Decision.MANUAL_OPEN,
-        Decision.OVERFLOW,
-        Decision.NO_HEALTHY_ENDPOINT,
-        Decision.CONNECT_FAILURE,
-        Decision.RESET,
-        Decision.TIMEOUT,
-        Decision.BAD_RESPONSE,
-    }
-)
-STATUSES = frozenset({502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.base.errors import OwnRefusal
 from sidecar.base.names import Decision
+from sidecar.machines.blame import GATEWAY_STATUSES, UPSTREAMS_FAULT
 from sidecar.machines.breaker import Refusal, Trial
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 TIMED = 15
 """Decisions are timed when a request's number has none of these bits."""
-
-UPSTREAMS_FAULT = frozenset({Decision.CONNECT_FAILURE, Decision.RESET, Decision.TIMEOUT, Decision.BAD_RESPONSE})
-
-GATEWAY_STATUSES = frozenset({502, 503, 504})
 
 _WORDS = {
     Decision.BREAKER_OPEN: "the upstream's breaker is open: it failed too often; try again later",

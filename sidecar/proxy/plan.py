@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sidecar.config.document import Config
-    from sidecar.config.listeners import Listener, Match, Route
+    from sidecar.config.listeners import Listener, Route
     from sidecar.machines.answer_cache import AnswerCache
     from sidecar.proxy.breakers import Guarded
     from sidecar.proxy.dataplane import DataPlane
@@ -108,7 +108,7 @@ class ListenerPlan:
                 route.guarded = state.own_breaker(route)
             if written.fallback:
                 route.set_fallback(compile_tiers(written, upstreams, registry, state.kept_answers(self.name, written)))
-        self.table = RouteTable([_rule(one.match) for one in config.routes])
+        self.table = RouteTable([RouteRule.of(one.match) for one in config.routes])
         self.unrouted = RoutePlan(self.name, None, None, registry)
         self.codec = FAST if (config.codec or whole.codec) == "fast" else REFERENCE
         self.limits = Limits(config.max_head, config.max_target, config.max_fields)
@@ -143,13 +143,3 @@ class ListenerPlan:
         routes = [min(route.timeout, route.per_try_timeout, route.tunnel_timeout) for route in self.routes]
         idle = [route.upstream.idle_timeout for route in self.routes]
         return min(*listener, self.half_close_timeout, *routes, *idle)
-
-
-def _rule(match: Match) -> RouteRule:
-    return RouteRule(
-        host=None if match.host is None else match.host.lower().encode(),
-        path=None if match.path is None else match.path.encode(),
-        path_prefix=None if match.path_prefix is None else match.path_prefix.encode(),
-        methods=frozenset(method.encode() for method in match.methods),
-        headers={name.lower().encode(): value.encode() for name, value in match.headers.items()},
-    )

@@ -35,11 +35,6 @@ if TYPE_CHECKING:
     from sidecar.runtime.metrics import Registry
 
 
-_PICKERS = {
-    "least_request": balance.LeastRequest,
-    "round_robin": balance.RoundRobin,
-    "ring_hash": balance.RingHash,
-}
 _MAX_ANSWER_FIELDS = 256
 """Header fields of an answer; more is not a service's answer but an attempt on our memory."""
 
@@ -135,7 +130,7 @@ class Upstream:
             self.registry.gauge_function(
                 series.UPSTREAM_HEALTHY, functools.partial(_is_available, endpoint), self.name, endpoint.address
             )
-        self.picker: balance.Picker = _PICKERS[self.config.balance](
+        self.picker: balance.Picker = balance.PICKERS[self.config.balance](
             self.endpoints, self.config.panic_threshold, random.random
         )
         self.outliers.set_endpoints(self.endpoints)
