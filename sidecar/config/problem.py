@@ -1,4 +1,4 @@
-"""A broken rule between fields, and the two rules that every list of named items shares."""
+"""A broken rule between fields, and the rules that several sections share."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -27,3 +27,16 @@ def unknown(name: str, known: Iterable[str], what: str, path: Path) -> Iterator[
     known = list(known)
     if name and name not in known:
         yield Problem(path, f"there is no {what} {name!r}" + (f"; there is {', '.join(known)}" if known else ""))
+
+
+_WRITTEN_BY_US = frozenset({"host", "connection", "content-length", "transfer-encoding", "upgrade"})
+_SECRETS = frozenset({"authorization", "proxy-authorization", "cookie"})
+
+
+def probe_headers(names: Iterable[str], path: Path, advice: str) -> Iterator[Problem]:
+    """Yield a problem for each header that a health check must not send; `advice` says where a secret belongs."""
+    for name in names:
+        if name.lower() in _WRITTEN_BY_US:
+            yield Problem((*path, name), "the check writes this field itself: leave it out")
+        elif name.lower() in _SECRETS:
+            yield Problem((*path, name), f"holds a secret, which has no place in this file: {advice}")

@@ -10,8 +10,8 @@ from sidecar.config.breaker import Breaker
 from sidecar.config.document import Config
 from sidecar.config.faults import Path, show_path
 from sidecar.config.listeners import Listener, Match, RespondFallback, Route
-from sidecar.config.problem import Problem, duplicates, unknown
-from sidecar.config.upstreams import Upstream
+from sidecar.config.problem import Problem, duplicates, probe_headers, unknown
+from sidecar.config.upstreams import HealthCheck, Upstream
 
 _FRAMING = frozenset({"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})
 
@@ -123,6 +123,18 @@ def _respond(respond: RespondFallback, path: Path) -> Iterator[Problem]:
             yield Problem((*path, "headers", name), "the proxy frames its answers itself: leave it out")
 
 
+def _health_check(upstream: Upstream, check: HealthCheck, path: Path) -> Iterator[Problem]:
+    if check.timeout > check.interval:
+        yield Problem((*path, "timeout"), "timeout is longer than interval: checks would overlap")
+    if check.http:
+        yield from probe_headers(check.http.headers, (*path, "http", "headers"), "a health check has no secrets")
+    unix = next((one.address for one in upstream.endpoints if one.address.startswith("unix:")), None)
+    for kind in check.one_of:
+        probe = getattr(check, kind)
+        if probe is not None and probe.port is not None and unix:
+            yield Problem((*path, kind, "port"), f"{unix} is a Unix socket and has no port")
+
+
 def _upstream(upstream: Upstream, path: Path, config: Config) -> Iterator[Problem]:
     if not upstream.endpoints and not upstream.discovery:
         yield Problem(path, "has neither endpoints nor discovery: there is nothing to call")
@@ -131,9 +143,8 @@ def _upstream(upstream: Upstream, path: Path, config: Config) -> Iterator[Proble
         yield Problem((*path, "hash_key"), f"hash_key counts only with balance: ring_hash, not {upstream.balance}")
     if upstream.discovery and (upstream.discovery.dns or "").startswith("unix:"):
         yield Problem((*path, "discovery", "dns"), "is host:port; a Unix socket is an endpoint")
-    check = upstream.health_check
-    if check and check.timeout > check.interval:
-        yield Problem((*path, "health_check", "timeout"), "timeout is longer than interval: checks would overlap")
+    if upstream.health_check:
+        yield from _health_check(upstream, upstream.health_check, (*path, "health_check"))
     tls = upstream.tls
     if tls and bool(tls.cert_file) != bool(tls.key_file):
         yield Problem((*path, "tls"), "cert_file and key_file go together: give both or none")

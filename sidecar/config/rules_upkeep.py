@@ -91,13 +91,13 @@ def _is_ip(text: str) -> bool:
 def _http(check: HttpCheck, path: Path) -> Iterator[Problem]:
     yield from probe_headers(check.headers, (*path, "headers"), "name the token's file in token_file")
     seen: set[str] = set()
-    for i, url in enumerate(check.urls):
+    for i, url in enumerate(check.urls or ()):
         if url in seen:
             yield Problem((*path, "urls", i), "given twice: it would count twice")
         seen.add(url)
-    if check.urls == () and check.url is None:
+    if check.urls == ():
         yield Problem((*path, "urls"), "at least one URL is needed")
-    if check.ca_file and not any(url.startswith("https://") for url in (check.url or "", *check.urls)):
+    if check.ca_file and not any(url.startswith("https://") for url in (check.url or "", *(check.urls or ()))):
         yield Problem((*path, "ca_file"), "ca_file counts only with https://")
 
 

@@ -93,7 +93,7 @@ def test_the_sound_file_is_sound():
         ),
         (
             "upstreams:\n- name: a\n  health_check: {interval: 5s}\n",
-            "f:3:3: upstreams[0].health_check: exactly one of http, tcp is expected",
+            "f:3:3: upstreams[0].health_check: exactly one of http, tcp, grpc is expected",
         ),
         ("shared_state: {redis: {url: 'redis://:hunter2@h'}}\n", "redis.url: a URL carries no password here"),
         ("shared_state: {redis: {url: 'http://h'}}\n", "a URL that begins with redis:// or rediss:// or unix://"),
