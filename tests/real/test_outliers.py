@@ -1,0 +1,92 @@
+"""Endpoints that fail are passed over for a while: passive health, through the running program."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.fakes.upstream import ScriptedUpstream, resets, says
+from tests.real.documents import document, free_port, listener, route, upstream
+from tests.real.harness import Sidecar
+
+OUTLIER = {"base_ejection": "300ms", "max_ejection": "2s", "interval": "60s", "max_ejected": 0.5}
+PLENTY = {"ratio": 1.0, "min_per_second": 1000}
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[ScriptedUpstream, ScriptedUpstream]]:
+    with ScriptedUpstream() as one, ScriptedUpstream() as two:
+        yield one, two
+
+
+@pytest.fixture(scope="module")
+def config(server: ScriptedUpstream, pair: tuple[ScriptedUpstream, ScriptedUpstream]) -> dict[str, Any]:
+    both = [one.address for one in pair]
+    turns = {"balance": "round_robin", "retry_budget": PLENTY}
+    return document(
+        [
+            listener(
+                "in",
+                [
+                    route("sick", "sick", "/sick", retry={"backoff": "1ms", "backoff_max": "1ms"}),
+                    route("watched", "watched", "/watched"),
+                    route("alone", "alone", "/alone"),
+                ],
+            )
+        ],
+        [
+            upstream("sick", *both, outlier=OUTLIER, **turns),
+            upstream("watched", *both, outlier={**OUTLIER, "mode": "observe"}, **turns),
+            upstream("alone", f"127.0.0.1:{free_port()}", outlier=OUTLIER),
+        ],
+    )
+
+
+def healthy(proxy: Sidecar, name: str, address: str) -> float:
+    return proxy.metrics().sum("sidecar_upstream_healthy", upstream=name, endpoint=address)
+
+
+def test_an_endpoint_that_fails_is_ejected_and_comes_back(
+    proxy: Sidecar, pair: tuple[ScriptedUpstream, ScriptedUpstream]
+) -> None:
+    good, bad = pair
+    good.on("/sick", says(b"fine"))
+    bad.on("/sick", resets)
+    for _ in range(10):
+        assert proxy.get("in", "/sick").body == b"fine"  # the retry goes to the other endpoint
+    assert healthy(proxy, "sick", bad.address) == 0.0
+    assert healthy(proxy, "sick", good.address) == 1.0
+    assert proxy.metrics().sum("sidecar_outlier_ejections_total", upstream="sick", reason="consecutive_failures") == 1
+    (endpoint,) = [
+        one
+        for upstream_ in proxy.status()["upstreams"]
+        for one in upstream_["endpoints"]
+        if upstream_["name"] == "sick" and one["ejected"]
+    ]
+    assert endpoint["address"] == bad.address
+    assert "5 failures in a row" in endpoint["ejected"]
+    assert 0 <= endpoint["ejected_for_seconds"] <= 0.3
+    seen = len(bad.requests("/sick"))
+    assert seen == 5
+    bad.on("/sick", says(b"fine"))
+    proxy.wait_until(lambda: healthy(proxy, "sick", bad.address) == 1.0, "readmission")
+    for _ in range(4):
+        proxy.get("in", "/sick")
+    assert len(bad.requests("/sick")) > seen
+
+
+def test_observe_only_tells(proxy: Sidecar, pair: tuple[ScriptedUpstream, ScriptedUpstream]) -> None:
+    good, bad = pair
+    good.on("/watched", says(b"fine"))
+    bad.on("/watched", says(b"bad", "503 Service Unavailable"))
+    for _ in range(14):
+        proxy.get("in", "/watched")
+    assert len(bad.requests("/watched")) == 7
+    assert healthy(proxy, "watched", bad.address) == 1.0
+    assert proxy.metrics().sum("sidecar_outlier_ejections_total", upstream="watched") == 1
+
+
+def test_the_only_endpoint_is_never_ejected(proxy: Sidecar) -> None:
+    for _ in range(8):
+        assert proxy.get("in", "/alone").decision == "connect_failure"
+    assert proxy.metrics().sum("sidecar_outlier_ejections_total", upstream="alone") == 0
