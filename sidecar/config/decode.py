@@ -37,10 +37,14 @@ class Decoder:
 
     def config(self, root: Node) -> Config:
         """Decode the whole document."""
-        self.places[()] = root.mark
-        config = self._section(root, Config, ())
+        config = self.document(root, Config)
         assert isinstance(config, Config)
         return config
+
+    def document(self, root: Node, section: type[Section]) -> Section:
+        """Decode a document that is one `section`."""
+        self.places[()] = root.mark
+        return self._section(root, section, ())
 
     def sections(self, root: Node, section: type[Section]) -> tuple[Any, ...]:
         """Decode a document that is a list of `section`s."""

@@ -5,8 +5,8 @@ to say, notes included.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from sidecar.config.check import problems
 from sidecar.config.decode import Decoder
@@ -19,6 +19,9 @@ from sidecar.config.problem import Problem
 from sidecar.config.shape import fields
 
 MAX_FILE_BYTES = 1 << 20
+
+Rules = Callable[[Any, Mapping[Path, Mark]], Iterable[Problem]]
+"""The rules between the fields of a decoded section; told where each given value stands."""
 
 
 class Examination(NamedTuple):
@@ -65,32 +68,45 @@ def examine(text: str | bytes, file: str = "<text>", env: Mapping[str, str] | No
 
 
 def _examine(text: str | bytes, file: str, env: Mapping[str, str], exists: Callable[[str], bool]) -> Examination:
+    def rules(config: Config, places: Mapping[Path, Mark]) -> Iterator[Problem]:
+        yield from problems(config)
+        yield from _missing_files(config, exists)
+        yield from _not_active_yet(places)
+
+    config, faults, notes = examine_as(Config, rules, text, file, env)
+    assert config is None or isinstance(config, Config)
+    return Examination(config, faults, notes)
+
+
+def examine_as(
+    section: type[Section], rules: Rules, text: str | bytes, file: str, env: Mapping[str, str]
+) -> tuple[Section | None, list[Fault], list[Fault]]:
+    """Read a document that is one `section` under the rules between its fields; return it, its faults and notes.
+
+    The section is None when there are faults.
+    """
     try:
         data = text.encode() if isinstance(text, str) else text
         if len(data) > MAX_FILE_BYTES:
-            return _unreadable(Fault(file, Mark(), "", f"larger than {MAX_FILE_BYTES >> 20} MiB"))
+            return None, [Fault(file, Mark(), "", f"larger than {MAX_FILE_BYTES >> 20} MiB")], []
         written = data.decode("utf-8-sig")
     except UnicodeError as error:
-        return _unreadable(Fault(file, _place_of(error), "", "not UTF-8 text"))
+        return None, [Fault(file, _place_of(error), "", "not UTF-8 text")], []
     root, faults = compose(written, file)
     if root is None:
-        return _unreadable(*(faults or [Fault(file, Mark(), "", "the file is empty")]))
+        return None, faults or [Fault(file, Mark(), "", "the file is empty")], []
     decoder = Decoder(file, env)
-    config = decoder.config(root)
+    decoded = decoder.document(root, section)
     faults += decoder.faults
     notes: list[Fault] = []
-    for problem in [*problems(config), *_missing_files(config, exists), *_not_active_yet(decoder.places)]:
+    for problem in rules(decoded, decoder.places):
         if not any(_touch(problem.path, wrong) for wrong in decoder.wrong):
             place = _nearest(decoder.places, problem.path)
             found = Fault(file, place, show_path(problem.path), problem.message)
             (notes if problem.warning else faults).append(found)
     faults.sort(key=lambda fault: fault.mark)
     notes.sort(key=lambda note: note.mark)
-    return Examination(None if faults else config, faults, notes)
-
-
-def _unreadable(*faults: Fault) -> Examination:
-    return Examination(None, list(faults), [])
+    return None if faults else decoded, faults, notes
 
 
 def _not_active_yet(places: Mapping[Path, Mark]) -> Iterator[Problem]:
