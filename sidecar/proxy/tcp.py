@@ -32,7 +32,7 @@ METHOD = "TCP"
 class TcpClient(asyncio.Protocol):
     """A client of a tcp listener until its tunnel is open."""
 
-    __slots__ = ("acceptor", "deadline", "gone", "peer", "plan", "started", "transport")
+    __slots__ = ("acceptor", "deadline", "early", "gone", "half_closed", "peer", "plan", "started", "transport")
 
     transport: asyncio.Transport
 
@@ -41,15 +41,25 @@ class TcpClient(asyncio.Protocol):
         self.plan = acceptor.plan
         self.deadline = inf  # connect_timeout bounds this phase, the tunnel keeps its own time
         self.gone = False
+        self.half_closed = False
+        self.early: list[bytes] = []  # what came before there was a connection to pass it on to
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # uvloop's transports are not asyncio's by type
         self.transport.set_write_buffer_limits(HIGH_WATER)
-        self.transport.pause_reading()
         self.peer, _ = self.plan.welcome(transport)
         self.started = monotonic()
         self.acceptor.joined(self)
         self.acceptor.state.spawn(self._open())
+
+    def data_received(self, data: bytes) -> None:
+        # the first bytes may come before the transport can be told to pause; no more than one read's worth
+        self.early.append(data)
+        self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self.half_closed = True
+        return True  # it may have said all it wants to say, and wait for the answer
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.closed()
@@ -138,9 +148,14 @@ class TcpClient(asyncio.Protocol):
             self.closed()
 
         connection.uses += 1
-        Tunnel(self.transport, connection.transport, plan.routes[0].tunnel_timeout, plan.state.sweeper, closed)
+        tunnel = Tunnel(self.transport, connection.transport, plan.routes[0].tunnel_timeout, plan.state.sweeper, closed)
         self.acceptor.unwatch(self)
-        self.transport.resume_reading()
+        if self.early:
+            tunnel.client.data_received(b"".join(self.early))
+            self.early.clear()
+            self.transport.resume_reading()
+        if self.half_closed:
+            tunnel.client.eof_received()
 
     def _give_back(self, endpoint: Endpoint | None) -> None:
         route = self.plan.routes[0]
