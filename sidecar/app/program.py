@@ -27,6 +27,7 @@ from sidecar.config.effective import fingerprint, to_plain
 from sidecar.config.load import parse, read
 from sidecar.control.admin import Admin, Refused, ReloadResult
 from sidecar.control.orders import Body
+from sidecar.control.health import HealthChecks
 from sidecar.control.sockets import bind_all, raise_descriptor_limit
 from sidecar.control.watch import watch
 from sidecar.machines.drain import Drain, Phase
@@ -57,6 +58,7 @@ class Program:
         self._registry = self._worker.registry
         self._tasks = Supervisor(self._registry)
         self._crew: Crew = LocalCrew(self._worker)
+        self._health = HealthChecks(self._registry, self._tasks, self._tell_health, self._requests)
         self._drain = Drain(self._config.shutdown.delay, self._config.shutdown.drain_timeout)
         self._sockets: dict[str, socket.socket] = {}
         self._admin: Admin | None = None
@@ -88,6 +90,7 @@ class Program:
 
                 self._crew = ProcessCrew(config.workers, self._registry, self._tasks)
             await self._crew.start(config, self._text, self._sockets, self._forbidden)
+            await self._health.apply(config)
             self._watch_signals()
             self._tasks.start("config-watch", lambda: watch(self._path, self.reload))
             self._started = True
@@ -162,6 +165,16 @@ class Program:
         registry.cell(series.CONFIG_HASH).value = int(self._hash[:12], 16)
         registry.cell(series.CONFIG_RELOAD_TIME).value = self._loaded_at
 
+    # What the upkeep needs ------------------------------------------------------------------------------------------
+
+    async def _tell_health(self, upstream: str, address: str, healthy: bool) -> None:
+        await self._crew.set_health(upstream, address, healthy)
+
+    async def _requests(self) -> dict[str, float]:
+        """How many requests each upstream has had."""
+        snapshot = await self._crew.snapshot()
+        return {one.name: snapshot.total(series.REQUESTS, upstream=one.name) for one in self._config.upstreams}
+
     # What the admin interface asks (control.admin.Program) ----------------------------------------------------------
 
     async def metrics(self) -> Snapshot:
@@ -222,7 +235,7 @@ class Program:
         return f"the breaker of {name} is held {'open' if action == 'open' else 'closed'} {until}"
 
     async def health(self) -> list[dict[str, Any]]:
-        return []
+        return self._health.view()
 
     async def registry(self) -> list[dict[str, Any]]:
         return []
@@ -260,6 +273,7 @@ class Program:
                 await self._crew.apply(config, text)
             except ConfigError as error:
                 return self._reload_failed(str(error))
+            await self._health.apply(config)
             return self._reload_done(config, text, found)
 
     def _reload_failed(self, reason: str) -> ReloadResult:

@@ -5,13 +5,11 @@ A feature that lands deletes its line. Paths are written without list positions;
 
 NOT_ACTIVE_YET = (
     "shared_state",
-    "dependencies",
     "recovery",
     "incidents",
     "backup",
     "listeners.tls",
     "upstreams.discovery",
     "upstreams.outlier",
-    "upstreams.health_check",
     "upstreams.tls",
 )

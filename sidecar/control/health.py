@@ -1,0 +1,329 @@
+"""Active health checks: asks every endpoint that has a check and every dependency, and tells what it found.
+
+Each target has a task of its own that waits, asks, and hands the result to its machine (`machines/health.py`), which
+says what follows and when to ask again. So a target that hangs holds up nobody. How many are asked at the same time
+is bounded, far above what a pod has targets.
+
+The verdict on an endpoint is told to who serves after every check, not only when it changes: a worker process that
+just came up or was busy learns it at the next one. A dependency with several targets is what `aggregate` makes of
+them. A reload keeps what is known of every target that is asked as before; another question begins anew.
+
+Runs in the program's process, once, however many workers serve.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any
+
+from sidecar.config.dependencies import Dependency, timing
+from sidecar.config.document import Config
+from sidecar.config.upstreams import HealthCheck as CheckConfig
+from sidecar.config.upstreams import Upstream
+from sidecar.control.probes.build import dependency_probes, endpoint_probe
+from sidecar.control.probes.probe import Probe, Result, ask
+from sidecar.machines.health import Health, HealthCheck, HealthPolicy, aggregate
+from sidecar.machines.transition import Transition
+from sidecar.runtime import series
+from sidecar.runtime.logs import Log
+from sidecar.runtime.metrics import Registry
+from sidecar.runtime.tasks import Supervisor
+
+MAX_AT_ONCE = 512
+"""Probes that run at the same time; each holds a descriptor and at most its stream's limit of memory."""
+COUNTED_SECONDS = 1.0
+"""So long a look at the traffic counters serves all checks."""
+
+_log = Log(__name__)
+
+Key = tuple[str, str, str]
+"""endpoint or dependency; the upstream's or dependency's name; what is asked."""
+
+
+@dataclass(eq=False)
+class Target:
+    """One thing that is asked, and what is known of it."""
+
+    key: Key
+    question: object
+    """What the configuration says is asked; while it stays equal, what is known stays true."""
+    probe: Probe
+    timeout: float
+    policy: HealthPolicy
+    check: HealthCheck
+    since: datetime
+    last: Result | None = None
+    asked_at: datetime | None = None
+    requests_seen: float | None = None
+
+    def view(self, now: float) -> dict[str, Any]:
+        """For people, JSON-shaped."""
+        return {
+            "state": str(self.check.state),
+            "since": _iso(self.since),
+            "last_check": None if self.asked_at is None else _iso(self.asked_at),
+            "latency_seconds": None if self.last is None else round(self.last.seconds, 4),
+            "detail": self.check.detail,
+            "next_check": _iso(datetime.now(UTC) + timedelta(seconds=max(0.0, self.check.next_check - now))),
+        }
+
+
+@dataclass(eq=False)
+class Group:
+    """A dependency: one target or several that stand for each other."""
+
+    name: str
+    kind: str
+    targets: list[Target] = field(default_factory=list)
+    state: Health = Health.UNKNOWN
+    since: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+class HealthChecks:
+    """Everything that this pod asks.
+
+    `verdict(upstream, address, healthy)` tells who serves; `requests()` says how many requests each upstream has had,
+    so that what carries no traffic is asked less often.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        tasks: Supervisor,
+        verdict: Callable[[str, str, bool], Awaitable[None]],
+        requests: Callable[[], Awaitable[Mapping[str, float]]],
+    ) -> None:
+        self._registry = registry
+        self._tasks = tasks
+        self._verdict = verdict
+        self._requests = requests
+        self._slots = asyncio.Semaphore(MAX_AT_ONCE)
+        self._changing = asyncio.Lock()
+        self._upstreams: dict[str, Upstream] = {}
+        self._discovered: dict[str, tuple[str, ...]] = {}
+        self._targets: dict[Key, Target] = {}
+        self._groups: dict[str, Group] = {}
+        self._counts: Mapping[str, float] = {}
+        self._counted_at = -COUNTED_SECONDS
+
+    # What to watch --------------------------------------------------------------------------------------------------
+
+    async def apply(self, config: Config) -> None:
+        """Ask what `config` says from now on."""
+        async with self._changing:
+            self._upstreams = {one.name: one for one in config.upstreams}
+            for name in self._discovered.keys() - {one.name for one in config.upstreams if one.discovery is not None}:
+                del self._discovered[name]
+            for name in self._upstreams:
+                await self._fit_endpoints(name)
+            for name in {key[1] for key in self._targets if key[0] == "endpoint"} - self._upstreams.keys():
+                await self._fit_endpoints(name)
+            for name in self._groups.keys() - {one.name for one in config.dependencies}:
+                await self._forget_dependency(name)
+            for dependency in config.dependencies:
+                await self._fit_dependency(dependency)
+
+    async def set_endpoints(self, upstream: str, addresses: Iterable[str]) -> None:
+        """Discovery found these endpoints; they replace those that the configuration names."""
+        async with self._changing:
+            self._discovered[upstream] = tuple(addresses)
+            await self._fit_endpoints(upstream)
+
+    def healthy(self, upstream: str, address: str) -> bool | None:
+        """Whether an endpoint's checks pass; None: it is not asked, or has not answered yet."""
+        target = self._targets.get(("endpoint", upstream, address))
+        if target is None or target.check.state is Health.UNKNOWN:
+            return None
+        return target.check.available
+
+    async def _fit_endpoints(self, name: str) -> None:
+        """Watch the present endpoints of one upstream, and no others."""
+        upstream = self._upstreams.get(name)
+        check = None if upstream is None else upstream.health_check
+        wanted: dict[Key, Probe] = {}
+        if upstream is not None and check is not None:
+            addresses = self._discovered.get(name, [one.address for one in upstream.endpoints])
+            wanted = {("endpoint", name, one): endpoint_probe(check, one) for one in addresses}
+        for key in [key for key in self._targets if key[:2] == ("endpoint", name) and key not in wanted]:
+            await self._forget(key)
+        if check is not None:
+            policy = HealthPolicy(check.interval, check.unhealthy_after, check.healthy_after)
+            for key, probe in wanted.items():
+                await self._watch(key, _question(check), probe, check.timeout, policy)
+
+    async def _fit_dependency(self, dependency: Dependency) -> None:
+        figures = timing(dependency)
+        policy = HealthPolicy(
+            figures.interval, dependency.unhealthy_after, dependency.healthy_after, figures.degraded_above
+        )
+        probes = {("dependency", dependency.name, one): probe for one, probe in dependency_probes(dependency).items()}
+        group = self._groups.get(dependency.name)
+        if group is None:
+            group = self._groups[dependency.name] = Group(dependency.name, dependency.kind)
+        group.kind = dependency.kind
+        for target in group.targets:
+            if target.key not in probes:
+                await self._forget(target.key)
+        group.targets = [
+            await self._watch(key, dependency.check, probe, figures.timeout, policy) for key, probe in probes.items()
+        ]
+        self._judge(group)
+        self._export(group)
+
+    async def _forget_dependency(self, name: str) -> None:
+        for target in self._groups.pop(name).targets:
+            await self._forget(target.key)
+        self._registry.remove(dependency=name)
+
+    async def _watch(
+        self,
+        key: Key,
+        question: object,
+        probe: Probe,
+        timeout: float,  # noqa: ASYNC109 - of the probe, not of this
+        policy: HealthPolicy,
+    ) -> Target:
+        """Ask under `key` from now on; what is known stays when the question does."""
+        known = self._targets.get(key)
+        if known is not None and known.question == question:
+            if (known.policy, known.timeout) != (policy, timeout):
+                await self._tasks.end(_task(key))
+                known.check.reconfigure(policy, monotonic())
+                known.policy, known.timeout = policy, timeout
+                self._tasks.start(_task(key), lambda: self._keep_asking(known))
+            return known
+        if known is not None:
+            await self._forget(key)
+        check = HealthCheck(policy, random.random, monotonic())
+        target = Target(key, question, probe, timeout, policy, check, datetime.now(UTC))
+        self._targets[key] = target
+        self._tasks.start(_task(key), lambda: self._keep_asking(target))
+        return target
+
+    async def _forget(self, key: Key) -> None:
+        """Ask no more; an endpoint that nobody asks is not held to be unhealthy."""
+        await self._tasks.end(_task(key))
+        target = self._targets.pop(key, None)
+        if target is not None and key[0] == "endpoint" and not target.check.available:
+            await self._verdict(key[1], key[2], True)
+
+    # Asking ---------------------------------------------------------------------------------------------------------
+
+    async def _keep_asking(self, target: Target) -> None:
+        while True:
+            await asyncio.sleep(max(0.0, target.check.next_check - monotonic()))
+            async with self._slots:
+                result = await ask(target.probe, target.timeout)
+            now = monotonic()
+            traffic = await self._has_traffic(target)
+            change = target.check.result(
+                now, ok=result.ok, seconds=result.seconds, detail=result.detail, traffic=traffic
+            )
+            target.last, target.asked_at = result, datetime.now(UTC)
+            await self._tell(target, change)
+
+    async def _has_traffic(self, target: Target) -> bool:
+        """Whether an endpoint's upstream had requests since it was asked last. Dependencies are always in use."""
+        kind, name, _ = target.key
+        if kind != "endpoint":
+            return True
+        now = monotonic()
+        if now - self._counted_at >= COUNTED_SECONDS:
+            self._counted_at = now
+            self._counts = await self._requests()
+        before, target.requests_seen = target.requests_seen, self._counts.get(name, 0.0)
+        return before != target.requests_seen
+
+    async def _tell(self, target: Target, change: Transition[Health] | None) -> None:
+        kind, name, what = target.key
+        if change is not None:
+            target.since = datetime.now(UTC)
+        if kind == "endpoint":
+            if change is not None:
+                _say("endpoint_health_changed", change, upstream=name, endpoint=what)
+            await self._verdict(name, what, target.check.available)
+            return
+        group = self._groups[name]
+        if change is not None and len(group.targets) > 1:
+            _say("dependency_part_changed", change, dependency=name, part=what)
+        self._judge(group, change)
+
+    def _judge(self, group: Group, change: Transition[Health] | None = None) -> None:
+        """Bring the dependency's state up to date with its targets'."""
+        state = aggregate(one.check.state for one in group.targets)
+        if state is group.state:
+            return
+        old, group.state, group.since = group.state, state, datetime.now(UTC)
+        self._export(group)
+        detail = change.detail if change is not None else ""
+        reason = change.reason if change is not None else "reload"
+        _say("dependency_health_changed", Transition(old, state, reason, monotonic(), detail), dependency=group.name)
+
+    def _export(self, group: Group) -> None:
+        for state in Health:
+            cell = self._registry.cell(series.DEPENDENCY_STATUS, group.name, state.value)
+            cell.value = float(state is group.state)
+
+    # Telling people -------------------------------------------------------------------------------------------------
+
+    def view(self) -> list[dict[str, Any]]:
+        """Every endpoint and dependency that is asked.
+
+        {kind: endpoint, upstream, endpoint, check, …} or {kind: dependency, dependency, check, parts: [{target, …}] or
+        null, …}, both with state (unknown | healthy | degraded | unhealthy), since, last_check, next_check (UTC),
+        latency_seconds, detail.
+        """
+        now = monotonic()
+        shown = []
+        for (kind, name, what), target in self._targets.items():
+            upstream = self._upstreams.get(name)
+            if kind == "endpoint" and upstream is not None and upstream.health_check is not None:
+                word = _kind(upstream.health_check)
+                shown.append({"kind": kind, "upstream": name, "endpoint": what, "check": word} | target.view(now))
+        return shown + [_view_group(group, now) for group in self._groups.values()]
+
+
+def _view_group(group: Group, now: float) -> dict[str, Any]:
+    parts = [{"target": one.key[2], **one.view(now)} for one in group.targets]
+    head = {"kind": "dependency", "dependency": group.name, "check": group.kind}
+    if len(parts) == 1:
+        (only,) = parts
+        del only["target"]
+        return {**head, **only, "parts": None}
+    good = sum(one.check.state is Health.HEALTHY for one in group.targets)
+    asked = [one for one in group.targets if one.asked_at is not None]
+    return {
+        **head,
+        "state": str(group.state),
+        "since": _iso(group.since),
+        "last_check": max((str(part["last_check"]) for part in parts if part["last_check"]), default=None),
+        "latency_seconds": max((round(one.last.seconds, 4) for one in asked if one.last is not None), default=None),
+        "detail": f"{good} of {len(parts)} healthy",
+        "next_check": min(str(part["next_check"]) for part in parts),
+        "parts": parts,
+    }
+
+
+def _say(event: str, change: Transition[Health], **about: Any) -> None:
+    say = _log.info if change.new is Health.HEALTHY else _log.warning
+    say(event, **about, before=change.old.value, now=change.new.value, reason=change.reason, detail=change.detail)
+
+
+def _question(check: CheckConfig) -> object:
+    """What a check asks, without how often and how it is judged."""
+    return tuple(getattr(check, kind) for kind in check.one_of)
+
+
+def _kind(check: CheckConfig) -> str:
+    return next(kind for kind in check.one_of if getattr(check, kind) is not None)
+
+
+def _task(key: Key) -> str:
+    return f"health-{':'.join(key)}"
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

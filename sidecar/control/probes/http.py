@@ -1,0 +1,97 @@
+"""HTTP: one GET, judged by its status and, when asked for, by a text in its body.
+
+HTTP/1.1 read by h11. The head decides: without `contains` the body is not read. A redirect is an answer like any
+other and is not followed, so there is no way to be sent round in circles. Interim answers (1xx) are passed over.
+"""
+
+import ssl
+from collections.abc import Callable, Mapping, Set
+
+import h11
+
+from sidecar import __version__
+from sidecar.config.address import Address
+from sidecar.control.probes.probe import ProbeFailure, read_secret
+from sidecar.control.probes.stream import READ_BYTES, Stream, TooMuch, dial
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+class HttpProbe:
+    """Asks `target` for `path`. `tls` makes the context at the first question; absent: plain."""
+
+    def __init__(
+        self,
+        target: Address,
+        *,
+        authority: str,
+        path: str,
+        expect: Set[int],
+        contains: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        token_file: str | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
+        self._target = target
+        self._path = path
+        self._expect = expect
+        self._contains = None if contains is None else contains.encode()
+        self._token_file = token_file
+        self._tls = tls
+        self._context: ssl.SSLContext | None = None
+        own = {"host": authority, "connection": "close", "accept": "*/*", "user-agent": f"sidecar/{__version__}"}
+        own |= {name.lower(): value for name, value in (headers or {}).items()}
+        self._fields = [(name.encode(), value.encode()) for name, value in own.items()]
+
+    async def __call__(self) -> str:
+        fields = self._fields
+        if self._token_file is not None:
+            fields = [*fields, (b"authorization", b"Bearer " + read_secret(self._token_file).encode())]
+        if self._tls is not None and self._context is None:
+            self._context = self._tls()
+        connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=READ_BYTES)
+        try:
+            request = connection.send(h11.Request(method="GET", target=self._path, headers=fields))
+        except h11.LocalProtocolError:
+            raise ProbeFailure("what is to be sent is not HTTP: look at headers and token_file") from None
+        request += connection.send(h11.EndOfMessage()) or b""
+        async with dial(self._target, self._context) as stream:
+            await stream.send(request)
+            try:
+                return await self._judge(connection, stream)
+            except h11.RemoteProtocolError:
+                raise ProbeFailure("answered what is not HTTP") from None
+
+    async def _judge(self, connection: h11.Connection, stream: Stream) -> str:
+        while not isinstance(event := await _next(connection, stream), h11.Response):
+            if not isinstance(event, h11.InformationalResponse) or event.status_code == 101:
+                raise ProbeFailure("hung up without an answer")
+        status = event.status_code
+        if status not in self._expect:
+            redirect = ", a redirect, which is not followed" if status in _REDIRECTS else ""
+            raise ProbeFailure(f"answered {status}{redirect}")
+        if self._contains is not None:
+            await self._search(self._contains, connection, stream)
+        return f"answered {status}"
+
+    async def _search(self, wanted: bytes, connection: h11.Connection, stream: Stream) -> None:
+        body = bytearray()
+        try:
+            while isinstance(event := await _next(connection, stream), h11.Data):
+                begin = max(0, len(body) - len(wanted))
+                body += event.data
+                if body.find(wanted, begin) >= 0:
+                    return
+        except TooMuch:
+            raise ProbeFailure("the expected text is not in the body's first 60 KiB") from None
+        if not isinstance(event, h11.EndOfMessage):
+            raise ProbeFailure("hung up in the middle of its answer")
+        if wanted:
+            raise ProbeFailure("the expected text is not in the body")
+
+
+async def _next(connection: h11.Connection, stream: Stream) -> object:
+    """What the target says next."""
+    while (event := connection.next_event()) is h11.NEED_DATA:
+        connection.receive_data(await stream.some())
+    return event
