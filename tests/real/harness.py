@@ -71,8 +71,9 @@ class Sidecar:
         exit_code: int = 0,
         nofile: int | None = None,
         stains: bool = False,
-        environment: dict[str, str] | None = None,
+        configmap: bool = False,
     ) -> None:
+        """`nofile`: the limit of open files; `configmap`: lay the file out as Kubernetes mounts it."""
         self.directory = directory or Path(tempfile.mkdtemp(prefix="sidecar-test-"))
         self._own_directory = directory is None
         self.socket_path = str(self.directory / "admin.sock")
@@ -82,12 +83,14 @@ class Sidecar:
         self.exit_code = exit_code
         self.stains_expected = stains
         self.config = config
+        self._configmap = configmap
+        self._writes = 0
         self.write(config)
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sidecar", "run", "-c", str(self.file)],
                 cwd=ROOT,
-                env={**os.environ, "PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1", **(environment or {})},
+                env={**os.environ, "PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -115,14 +118,26 @@ class Sidecar:
     # ---------------------------------------------------------------------------------------- the file
     def write(self, config: dict[str, Any]) -> None:
         """Put the configuration where the program reads it, in one rename."""
-        whole = {**config}
-        whole.setdefault("admin", {"bind": f"127.0.0.1:{self.admin_port}", "socket": self.socket_path})
+        admin = {"bind": f"127.0.0.1:{self.admin_port}", "socket": self.socket_path, **config.get("admin", {})}
+        whole = {**config, "admin": admin}
         self.write_text(yaml.safe_dump(whole, sort_keys=False))
 
     def write_text(self, text: str) -> None:
-        new = self.file.with_suffix(".new")
-        new.write_text(text)
-        new.rename(self.file)
+        """In one rename: of the file, or of the symlink `..data` through which Kubernetes swaps a ConfigMap."""
+        self._writes += 1
+        if not self._configmap:
+            new = self.file.with_suffix(".new")
+            new.write_text(text)
+            new.rename(self.file)
+            return
+        version = self.directory / f"..{self._writes}"
+        version.mkdir()
+        (version / self.file.name).write_text(text)
+        link = self.directory / "..new"
+        link.symlink_to(version.name)
+        link.rename(self.directory / "..data")
+        if not self.file.is_symlink():
+            self.file.symlink_to(f"..data/{self.file.name}")
 
     # ------------------------------------------------------------------------------------------ waiting
     def wait_ready(self) -> None:
