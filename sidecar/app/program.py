@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import __version__
 from sidecar.app.crew import Crew, LocalCrew
+from sidecar.app.neighbours import Neighbours
 from sidecar.app.view import view
 from sidecar.app.worker import Worker
 from sidecar.base.errors import ConfigError
@@ -26,8 +27,8 @@ from sidecar.config.changes import changes
 from sidecar.config.effective import fingerprint, to_plain
 from sidecar.config.load import parse, read
 from sidecar.control.admin import Admin, Refused, ReloadResult
-from sidecar.control.orders import Body
 from sidecar.control.health import HealthChecks
+from sidecar.control.orders import Body
 from sidecar.control.sockets import bind_all, raise_descriptor_limit
 from sidecar.control.watch import watch
 from sidecar.machines.drain import Drain, Phase
@@ -53,12 +54,14 @@ class Program:
         self._path = path
         self._text = read(path)
         self._config = _parse(self._text, path)
+        self._started_with = self._config  # what a restart is needed for is counted from here
         self._hash = fingerprint(self._config)
         self._worker = Worker()  # its registry counts for the program too, whoever serves
         self._registry = self._worker.registry
         self._tasks = Supervisor(self._registry)
         self._crew: Crew = LocalCrew(self._worker)
         self._health = HealthChecks(self._registry, self._tasks, self._tell_health, self._requests)
+        self._neighbours: Neighbours | None = None
         self._drain = Drain(self._config.shutdown.delay, self._config.shutdown.drain_timeout)
         self._sockets: dict[str, socket.socket] = {}
         self._admin: Admin | None = None
@@ -93,6 +96,16 @@ class Program:
             await self._health.apply(config)
             self._watch_signals()
             self._tasks.start("config-watch", lambda: watch(self._path, self.reload))
+            self._neighbours = Neighbours(
+                config,
+                self._tasks,
+                self._registry,
+                self._tell_endpoints,
+                self._health.healthy,
+                self.ready,
+                self._forbidden,
+            )
+            await self._neighbours.start()
             self._started = True
             for name, sock in self._sockets.items():
                 _log.info("listener_bound", listener=name, address=_shown(sock))
@@ -131,8 +144,12 @@ class Program:
                 _close_listening(sock)
 
     async def _end(self) -> None:
+        if self._neighbours is not None:
+            await self._neighbours.leave()
         await self._crew.stop()
         await self._tasks.stop()
+        if self._neighbours is not None:
+            await self._neighbours.close()
         if self._admin is not None:
             await self._admin.stop()
         for sock in self._sockets.values():
@@ -169,6 +186,10 @@ class Program:
 
     async def _tell_health(self, upstream: str, address: str, healthy: bool) -> None:
         await self._crew.set_health(upstream, address, healthy)
+
+    async def _tell_endpoints(self, upstream: str, endpoints: list[tuple[str, int, int]]) -> None:
+        await self._crew.set_endpoints(upstream, endpoints)
+        await self._health.set_endpoints(upstream, [address for address, _, _ in endpoints])
 
     async def _requests(self) -> dict[str, float]:
         """How many requests each upstream has had."""
@@ -238,7 +259,7 @@ class Program:
         return self._health.view()
 
     async def registry(self) -> list[dict[str, Any]]:
-        return []
+        return [] if self._neighbours is None else self._neighbours.view()
 
     def config(self) -> dict[str, Any]:
         return to_plain(self._config)
@@ -274,6 +295,8 @@ class Program:
             except ConfigError as error:
                 return self._reload_failed(str(error))
             await self._health.apply(config)
+            if self._neighbours is not None:
+                await self._neighbours.apply(config)
             return self._reload_done(config, text, found)
 
     def _reload_failed(self, reason: str) -> ReloadResult:
@@ -288,7 +311,8 @@ class Program:
         self._drain.retime(config.shutdown.delay, config.shutdown.drain_timeout)
         self._loaded_at = time.time()
         self._reload_error = None
-        self._restart_needed = [f"{one.path}: {one.why}" for one in found if not one.live]
+        needed = [one for one in changes(self._started_with, config) if not one.live]
+        self._restart_needed = [f"{one.path}: {one.why}" for one in needed]
         registry = self._registry
         registry.cell(series.CONFIG_RELOAD_OK).value = 1
         registry.cell(series.CONFIG_HASH).value = int(self._hash[:12], 16)

@@ -84,6 +84,13 @@ class Retry:
     delay: float
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The policy asks for another try, but it will not be: `body`, `late` or `budget`."""
+
+    why: str
+
+
 def decide(
     policy: RetryPolicy,
     failure: Failure,
@@ -94,8 +101,10 @@ def decide(
     time_left: float,
     spend: Callable[[], bool],
     uniform: Uniform,
-) -> Retry | None:
+) -> Retry | Refused | None:
     """What follows the failure of try number `attempt` (the first is 1).
+
+    None: the policy asks for nothing. Refused: it does, and something else forbids it.
 
     `replayable`: there is no body or all of it can be sent again. `time_left`: seconds to the request's deadline.
     `spend`: takes one retry from the budget, False when it is used up; called at most once, and only when
@@ -104,14 +113,16 @@ def decide(
     if attempt >= policy.attempts:
         return None
     named = failure.status in policy.statuses if failure.reason is None else failure.reason in policy.reasons
-    if not named or not replayable or (failure.sent and method not in policy.methods):
+    if not named or (failure.sent and method not in policy.methods):
         return None
+    if not replayable:
+        return Refused("body")
     delay = full_jitter(attempt - 1, policy.backoff, policy.backoff_max, uniform)
     if failure.retry_after is not None:
         delay = max(delay, failure.retry_after)
-    if delay >= time_left or not spend():
-        return None
-    return Retry(delay)
+    if delay >= time_left:
+        return Refused("late")
+    return Retry(delay) if spend() else Refused("budget")
 
 
 def lost_keep_alive_race(failure: Failure, *, method: bytes, replayable: bool) -> bool:

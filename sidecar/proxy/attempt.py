@@ -54,7 +54,7 @@ def attempt(exchange: Exchange) -> None:
     if upstream.has_room():
         open_for(exchange, endpoint)  # type: ignore[arg-type]
     elif len(upstream.waiting) < upstream.max_pending:
-        upstream.waiting.append(exchange)
+        upstream.waiting[exchange] = None
     else:
         raise OwnRefusal("too many requests wait for a connection to the upstream", 503, Decision.OVERFLOW)
     exchange.client.hold_for_connection()
@@ -68,10 +68,6 @@ def fail(exchange: Exchange, fault: RequestFault, *, reused: bool = False) -> No
     if exchange.settled:
         return
     _drop_connection(exchange)
-    if exchange.begun:
-        # an interim answer went out already: only a cut-off tells the client that nothing will follow
-        cut_off(exchange, fault.decision)
-        return
     failure = retry.Failure(fault.decision, sent=exchange.sent, reused=reused)
     if exchange.free_retry and retry.lost_keep_alive_race(
         failure, method=exchange.head.method, replayable=exchange.replayable
@@ -82,7 +78,7 @@ def fail(exchange: Exchange, fault: RequestFault, *, reused: bool = False) -> No
         _try_again(exchange, 0.0, elsewhere=False)
         return
     guard.blame(exchange, fault.decision)
-    again = _decide(exchange, failure) if fault.retryable else None
+    again = _decide(exchange, failure) if fault.retryable and not exchange.informational else None
     if again is None:
         refuse(exchange, fault)
     else:
@@ -91,7 +87,7 @@ def fail(exchange: Exchange, fault: RequestFault, *, reused: bool = False) -> No
 
 def give_up_answer(exchange: Exchange, head: ResponseHead, data: bytes) -> bool:
     """Whether this answer is not for the client, but was followed by another try or by a fallback."""
-    if exchange.begun:
+    if exchange.informational:
         return False
     again = None
     policy = exchange.route.retry
@@ -136,9 +132,12 @@ def _decide(exchange: Exchange, failure: retry.Failure) -> retry.Retry | None:
         spend=lambda: budget.take(now),
         uniform=random.random,
     )
-    if again is not None:
+    if isinstance(again, retry.Retry):
         upstream.count_retry(str(failure.status) if failure.reason is None else failure.reason.value)
-    return again
+        return again
+    if again is not None:
+        upstream.count_retry_refused(again.why)
+    return None
 
 
 def _try_again(exchange: Exchange, delay: float, *, elsewhere: bool = True) -> None:
@@ -170,7 +169,11 @@ def refuse(exchange: Exchange, fault: RequestFault) -> None:
     """Answer for the upstream, or for ourselves, and end the exchange."""
     _drop_connection(exchange)
     guard.blame(exchange, fault.decision)
-    if exchange.route.fallback and (fault.decision in FALLBACK_DECISIONS or fault.status in FALLBACK_STATUSES):
+    if (
+        exchange.route.fallback
+        and not exchange.informational
+        and (fault.decision in FALLBACK_DECISIONS or fault.status in FALLBACK_STATUSES)
+    ):
         while (tier := fallback.next_tier(exchange)) is not None:
             if isinstance(tier, fallback.Elsewhere):
                 try:
@@ -194,7 +197,7 @@ def cut_off(exchange: Exchange, decision: Decision) -> None:
     _drop_connection(exchange)
     guard.blame(exchange, decision)
     exchange.decision = decision
-    exchange.client.transport.abort()
+    exchange.client.reset()
     settle(exchange, decision)
 
 

@@ -9,6 +9,9 @@ take the answer away; and reading pauses whenever what we hold for the client ha
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import struct
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
 PIPELINE_LIMIT = 64 * 1024
 """Bytes that a client may send ahead of its turn before we stop reading."""
+_RESET = struct.pack("ii", 1, 0)
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 16 * 1024 * 1024
 
@@ -104,7 +108,6 @@ class ClientConnection(asyncio.Protocol):
         if exchange is None or not exchange.uploaded:
             return False  # nothing owed, or a request that will never be whole
         self.half_closed = True
-        exchange.keep_alive = False
         deadline.rearm(exchange, monotonic())
         return True
 
@@ -147,6 +150,8 @@ class ClientConnection(asyncio.Protocol):
             if not self._read_head(waiting):
                 break
         self.pumping = False
+        if self.half_closed:
+            self._close_when_done()
         if self.holds & HOLD_PIPELINE and len(self.buffer) < PIPELINE_LIMIT:
             self.release(HOLD_PIPELINE)
 
@@ -254,6 +259,13 @@ class ClientConnection(asyncio.Protocol):
         if self.buffer:
             self.deadline = now + self.acceptor.plan.header_read_timeout
             self._pump()
+        if self.half_closed:
+            self._close_when_done()
+
+    def _close_when_done(self) -> None:
+        """A client that closed its side has asked for all it will: close ours once everything is answered."""
+        if self.exchange is None and not self.pumping:
+            self.transport.close()
 
     def fail(self, exchange: Exchange, fault: RequestFault) -> None:
         """The pool could not get a connection for `exchange`."""
@@ -292,6 +304,15 @@ class ClientConnection(asyncio.Protocol):
     def is_owed(self) -> bool:
         """Whether a request is under way, or written bytes have not reached the client."""
         return self.exchange is not None or self.transport.get_write_buffer_size() > 0
+
+    def reset(self) -> None:
+        """Break the connection with RST: to a client without chunks, a clean end would say that all is there."""
+        if self.gone or self.transport.is_closing():
+            return
+        theirs = self.transport.get_extra_info("socket")
+        with socket.socket(fileno=os.dup(theirs.fileno())) as ours:  # uvloop's own lets nobody set options
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
 
     def leave(self) -> bytes:
         """The connection becomes a tunnel: stop watching it; returns what the client sent ahead."""

@@ -157,16 +157,16 @@ class DataPlane:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def connect(self, endpoint: Endpoint) -> UpstreamConnection:
+    async def connect(
+        self, endpoint: Endpoint, kind: type[UpstreamConnection] = UpstreamConnection
+    ) -> UpstreamConnection:
         """Open a connection within connect_timeout; raises OSError, or UpstreamFault when it leads to ourselves."""
         target = endpoint.target
         async with asyncio.timeout(endpoint.upstream.connect_timeout):
             if target.path:
-                opened = await self.loop.create_unix_connection(lambda: UpstreamConnection(endpoint), target.path)
+                opened = await self.loop.create_unix_connection(lambda: kind(endpoint), target.path)
             else:
-                opened = await self.loop.create_connection(
-                    lambda: UpstreamConnection(endpoint), target.host, target.port
-                )
+                opened = await self.loop.create_connection(lambda: kind(endpoint), target.host, target.port)
         transport, connection = opened
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple) and (peer[0], peer[1]) in self.forbidden:

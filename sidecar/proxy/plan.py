@@ -11,6 +11,7 @@ from ipaddress import ip_address, ip_network
 from math import inf
 from typing import TYPE_CHECKING
 
+from sidecar.machines.blame import FALLBACK_STATUSES
 from sidecar.machines.retry import RetryPolicy
 from sidecar.machines.routing import RouteRule, RouteTable
 from sidecar.proxy.codec import FAST, REFERENCE
@@ -41,12 +42,12 @@ class RoutePlan:
         "cells",
         "duration",
         "fallback",
+        "given_up",
         "guarded",
         "host_rewrite",
         "inflight",
         "name",
         "per_try_timeout",
-        "reacts",
         "retry",
         "timeout",
         "tunnel_timeout",
@@ -84,13 +85,13 @@ class RoutePlan:
                     backoff=config.retry.backoff,
                     backoff_max=config.retry.backoff_max,
                 )
-        self.reacts = self.retry is not None or bool(self.fallback)  # looks at an answer before it is relayed
+        self.given_up = frozenset() if self.retry is None else self.retry.statuses  # answers that may not be relayed
 
     def set_fallback(self, tiers: tuple[Tier, ...]) -> None:
         """What answers when the upstream does not, in order."""
         self.fallback = tiers
         self.cache = next((tier.cache for tier in tiers if isinstance(tier, LastGood)), None)
-        self.reacts = True
+        self.given_up |= FALLBACK_STATUSES
 
 
 class ListenerPlan:

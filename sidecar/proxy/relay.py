@@ -52,16 +52,17 @@ def relay_head(exchange: Exchange, connection: UpstreamConnection, data: bytes) 
     if head is None:
         connection.buffer = data
         return
-    connection.buffer = b""
+    if connection.buffer:
+        connection.buffer = b""
     if head.status < 200:
         _relay_informational(exchange, connection, head, data[head.size :])
         return
     route = exchange.route
-    if route.reacts and give_up_answer(exchange, head, data):
+    status = head.status
+    if status in route.given_up and give_up_answer(exchange, head, data):
         return
     exchange.answer = head
-    exchange.status = head.status
-    exchange.begun = True
+    exchange.status = status
     size = head.size
     length = len(data) - size
     if length == head.length and exchange.head.minor == 1:
@@ -73,6 +74,7 @@ def relay_head(exchange: Exchange, connection: UpstreamConnection, data: bytes) 
         elif route.cache is not None:
             keep_answer(exchange, head, data[size:])
         written = b"%b%b%b" % (head.wire, tail, data[size:]) if length else head.wire + tail
+        exchange.begun = True
         exchange.bytes_out += len(written)
         exchange.client.transport.write(written)
         if arrived:
@@ -120,8 +122,13 @@ def _relay_piece(exchange: Exchange, data: bytes, before: bytes) -> None:
     try:
         piece, consumed = reader.feed(data)
     except BadBody:
-        cut_off(exchange, Decision.BAD_RESPONSE)
+        if exchange.begun:
+            cut_off(exchange, Decision.BAD_RESPONSE)
+        else:
+            exchange.answer = exchange.answer_reader = None
+            fail(exchange, UpstreamFault("the upstream's answer breaks its framing"))
         return
+    exchange.begun = True
     if piece and answer.length == UNTIL_CLOSE and exchange.head.minor == 1:
         piece = b"%x\r\n%b\r\n" % (len(piece), piece)
     exchange.bytes_out += len(piece)
@@ -149,7 +156,6 @@ def _relay_informational(exchange: Exchange, connection: UpstreamConnection, hea
         fail(exchange, UpstreamFault("the upstream sent too many interim answers"))
         return
     if exchange.head.minor == 1:
-        exchange.begun = True
         exchange.client.transport.write(head.wire + b"\r\n")
     if rest:
         relay_head(exchange, connection, rest)

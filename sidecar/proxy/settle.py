@@ -33,7 +33,10 @@ def settle(exchange: Exchange, outcome: str) -> None:
         endpoint.active -= 1
         exchange.endpoint = None
     if exchange.admitted:
-        exchange.upstream.inflight -= 1
+        upstream = exchange.upstream
+        upstream.inflight -= 1
+        if upstream.waiting:
+            upstream.waiting.pop(exchange, None)
         exchange.route.inflight.value -= 1
     record(exchange, endpoint, outcome, now)
     exchange.client.finished(exchange, now)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sidecar.base.errors import RequestFault
 from sidecar.base.names import Decision, Outcome
 from sidecar.machines.breaker import Refusal, Trial
-from sidecar.proxy.connection import HIGH_WATER
+from sidecar.proxy.connection import HIGH_WATER, UpstreamConnection
 from sidecar.proxy.pool import connect_fault
 from sidecar.proxy.tunnel import Tunnel
 from sidecar.runtime import series
@@ -22,11 +22,20 @@ from sidecar.runtime import series
 if TYPE_CHECKING:
     from sidecar.machines.breaker import Permit
     from sidecar.proxy.accept import Acceptor
-    from sidecar.proxy.connection import UpstreamConnection
     from sidecar.proxy.upstream import Endpoint
 
 METHOD = "TCP"
 """What the metric's label `method` says of a connection that is no HTTP."""
+
+
+class TunnelMouth(UpstreamConnection):
+    """An upstream's connection until its tunnel is open: what it says first, as a mail server does, is kept."""
+
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        self.transport.pause_reading()
 
 
 class TcpClient(asyncio.Protocol):
@@ -127,7 +136,7 @@ class TcpClient(asyncio.Protocol):
             endpoint.active += 1
             upstream.opening += 1
             try:
-                return await self.plan.state.connect(endpoint)  # type: ignore[arg-type]
+                return await self.plan.state.connect(endpoint, TunnelMouth)  # type: ignore[arg-type]
             except (OSError, RequestFault) as error:
                 endpoint.active -= 1
                 upstream.count_connect(connect_fault(error))
@@ -150,6 +159,9 @@ class TcpClient(asyncio.Protocol):
         connection.uses += 1
         tunnel = Tunnel(self.transport, connection.transport, plan.routes[0].tunnel_timeout, plan.state.sweeper, closed)
         self.acceptor.unwatch(self)
+        if connection.buffer:
+            tunnel.upstream.data_received(connection.buffer)
+            connection.transport.resume_reading()
         if self.early:
             tunnel.client.data_received(b"".join(self.early))
             self.early.clear()

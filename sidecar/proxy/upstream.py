@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import random
-from collections import deque
 from typing import TYPE_CHECKING
 
 from sidecar.base.names import Decision
@@ -85,7 +84,7 @@ class Upstream:
         self.inflight = 0  # requests and tunnels admitted and not settled
         self.connections = 0  # open, over all endpoints
         self.opening = 0  # being opened
-        self.waiting: deque[Exchange] = deque()  # admitted, without a connection because of max_connections
+        self.waiting: dict[Exchange, None] = {}  # in order; admitted, without a connection because of max_connections
         self.requests = 0  # admitted since the start
         name = self.name
         self._unhealthy: set[str] = set()  # addresses that active checks found dead
@@ -176,12 +175,15 @@ class Upstream:
         """A further try begins because of `reason`."""
         self.registry.cell(series.RETRIES, self.name, reason).value += 1
 
+    def count_retry_refused(self, why: str) -> None:
+        """A retry that the policy asked for is not made."""
+        self.registry.cell(series.RETRIES_REFUSED, self.name, why).value += 1
+
     def next_waiting(self) -> Exchange | None:
         """Who has waited longest for a connection."""
-        while self.waiting:
-            exchange = self.waiting.popleft()
-            if not exchange.settled:
-                return exchange
+        for exchange in self.waiting:
+            del self.waiting[exchange]
+            return exchange
         return None
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.base.names import Decision
-from sidecar.machines.retry import IDEMPOTENT, Failure, Retry, RetryPolicy, decide, lost_keep_alive_race
+from sidecar.machines.retry import IDEMPOTENT, Failure, Refused, Retry, RetryPolicy, decide, lost_keep_alive_race
 
 POLICY = RetryPolicy.compiled(
     attempts=3,
@@ -36,7 +36,7 @@ def ask(
     time_left: float = 10.0,
     purse: Purse | None = None,
     u: float = 0.5,
-) -> Retry | None:
+) -> Retry | Refused | None:
     return decide(
         POLICY,
         failure,
@@ -82,7 +82,7 @@ def test_a_request_that_may_have_arrived_is_repeated_only_for_the_rules_methods(
 
 
 def test_a_body_that_is_gone_cannot_be_sent_again() -> None:
-    assert ask(RESET, method=b"PUT", replayable=False) is None
+    assert ask(RESET, method=b"PUT", replayable=False) == Refused("body")
 
 
 def test_the_wait_grows_and_is_capped() -> None:
@@ -107,12 +107,12 @@ def test_retry_after_is_waited_for_when_it_fits_and_obeyed_when_not() -> None:
     assert ask(replace(BUSY, retry_after=2.0)) == Retry(2.0)
     assert ask(replace(BUSY, retry_after=0.0)) == Retry(0.0125)
     purse = Purse()
-    assert ask(replace(BUSY, retry_after=2.0), time_left=2.0, purse=purse) is None
+    assert ask(replace(BUSY, retry_after=2.0), time_left=2.0, purse=purse) == Refused("late")
     assert purse.coins == 1
 
 
 def test_an_empty_budget_ends_it() -> None:
-    assert ask(RESET, purse=Purse(coins=0)) is None
+    assert ask(RESET, purse=Purse(coins=0)) == Refused("budget")
 
 
 @given(
@@ -128,7 +128,7 @@ def test_a_coin_is_spent_exactly_when_a_retry_follows(
 ) -> None:
     purse = Purse(coins)
     verdict = ask(failure, attempt=attempt, method=method, replayable=replayable, time_left=time_left, purse=purse)
-    if verdict is not None:
+    if isinstance(verdict, Retry):
         assert purse.coins == coins - 1 >= 0
         assert verdict.delay < time_left
     elif coins:
