@@ -215,9 +215,11 @@ class ProcessCrew:
                 raise one
         return [one for one in found if not isinstance(one, BaseException)]
 
-    async def apply(self, config: Config, text: bytes) -> None:  # noqa: ARG002
+    async def apply(self, config: Config, text: bytes) -> None:
         await self._everyone("apply", text)
         self._text = text
+        found = {one.name for one in config.upstreams if one.discovery is not None}  # the others' are in the text
+        self._endpoints = {name: told for name, told in self._endpoints.items() if name in found}
 
     async def snapshot(self) -> Snapshot:
         await self._fetch_now()

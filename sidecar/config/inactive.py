@@ -4,12 +4,11 @@ A feature that lands deletes its line. Paths are written without list positions;
 """
 
 NOT_ACTIVE_YET = (
-    "shared_state",
     "recovery",
     "incidents",
     "backup",
     "listeners.tls",
-    "upstreams.discovery",
+    "upstreams.breaker.quorum",
     "upstreams.outlier",
     "upstreams.tls",
 )

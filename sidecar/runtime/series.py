@@ -193,6 +193,26 @@ SHARED_STATE_STALENESS = _gauge(
     "sidecar_shared_state_staleness_seconds", "", "Age of what is known of the fleet.", unit="seconds", merge="max"
 )
 
+# Discovery and registry
+DISCOVERY_UPDATES = _counter(
+    "sidecar_discovery_updates_total",
+    "upstream result",
+    "Answers about an upstream's endpoints; result: changed, unchanged or error.",
+)
+DISCOVERY_ENDPOINTS = _gauge(
+    "sidecar_discovery_endpoints",
+    "upstream",
+    "Endpoints of an upstream with discovery, those written down and those kept included.",
+    merge="max",
+)
+DISCOVERY_LAST_SUCCESS = _gauge(
+    "sidecar_discovery_last_success_timestamp_seconds", "upstream", "When discovery last got an answer (Unix time).",
+    unit="seconds", merge="max",
+)  # fmt: skip
+REGISTRY_BEATS = _counter(
+    "sidecar_registry_beats_total", "result", "Signs of life sent to the registry; result: ok, refused or unreachable."
+)
+
 # Health, recovery, incidents
 DEPENDENCY_STATUS = _gauge(
     "sidecar_dependency_status",

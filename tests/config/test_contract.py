@@ -83,5 +83,5 @@ def test_what_is_not_active_yet_is_noted_where_it_is_written():
     notes = {note.path: note for note in examine(WHOLE, "f").notes}
     assert "not active yet" in notes["backup"].message
     assert notes["backup"].mark == (82, 1)
-    assert "not active yet" in notes["upstreams[1].discovery"].message
+    assert "not active yet" in notes["upstreams[1].breaker.quorum"].message
     assert not any(path.startswith("backup.") for path in notes)  # one note for the whole of it

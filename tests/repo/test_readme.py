@@ -22,6 +22,7 @@ WORDS = {
     "listeners.routes.breaker": "circuit breakers",
     "upstreams.discovery": "discovery",
     "upstreams.breaker": "circuit breakers",
+    "upstreams.breaker.quorum": "replicas share",
     "upstreams.outlier": "outlier ejection",
     "upstreams.health_check": "health checks",
     "upstreams.tls": "to upstreams",
