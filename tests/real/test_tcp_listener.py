@@ -1,0 +1,132 @@
+"""`protocol: tcp`: bytes pass both ways untouched, ends and breaks included."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.fakes.upstream import ScriptedUpstream
+from tests.fakes.wire import PATIENCE, Wire
+from tests.real.documents import document, free_port, listener, route, upstream
+from tests.real.harness import Sidecar
+
+MEBIBYTE = bytes(range(256)) * 4096
+
+
+def tcp(name: str, to: str) -> dict[str, Any]:
+    section = listener(name, [route("all", to)], protocol="tcp")
+    del section["routes"][0]["match"]
+    return section
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ScriptedUpstream]:
+    """By the first line: echoes, swallows all, floods, resets, or says nothing."""
+
+    def converse(peer: Wire) -> None:
+        match peer.line():
+            case b"echo":
+                while peer.held or peer.fill():
+                    peer.send(peer.held)
+                    peer.held = b""
+                peer.send(b"goodbye")
+            case b"swallow":
+                digest = hashlib.sha256()
+                while peer.held or peer.fill():
+                    digest.update(peer.held)
+                    peer.held = b""
+                peer.send(digest.hexdigest().encode())
+            case b"flood":
+                for _ in range(32):
+                    peer.send(MEBIBYTE)
+                peer.half_close()
+                peer.read_rest()
+            case b"reset":
+                peer.reset()
+                return
+            case b"silence":
+                peer.read_rest()
+        peer.close()
+
+    with ScriptedUpstream() as running:
+        yield running.on_connect(converse)
+
+
+@pytest.fixture(scope="module")
+def config(server: ScriptedUpstream) -> dict[str, Any]:
+    return document(
+        [tcp("bytes", "app"), tcp("impatient", "impatient"), tcp("nobody", "nobody")],
+        [
+            upstream("app", server.address),
+            upstream("impatient", server.address, tunnel_timeout="300ms"),
+            upstream("nobody", f"127.0.0.1:{free_port()}"),
+        ],
+    )
+
+
+@pytest.fixture
+def tunnel(proxy: Sidecar) -> Iterator[Wire]:
+    with proxy.client("bytes") as wire:
+        yield wire
+
+
+def test_both_directions(tunnel: Wire) -> None:
+    tunnel.send(b"echo\r\n")
+    for word in (b"one", b"\0\xff", b"GET / HTTP/1.1\r\n\r\n"):
+        assert tunnel.send(word).exactly(len(word)) == word
+
+
+def test_a_half_close_passes_and_the_answer_comes_back(tunnel: Wire) -> None:
+    assert tunnel.send(b"echo\r\nlast").half_close().read_rest() == (b"lastgoodbye", "eof")
+
+
+def test_a_big_upload_arrives_whole(tunnel: Wire) -> None:
+    tunnel.send(b"swallow\r\n", *[MEBIBYTE] * 32).half_close()
+    assert tunnel.read_rest() == (hashlib.sha256(MEBIBYTE * 32).hexdigest().encode(), "eof")
+
+
+def test_a_big_download_arrives_whole(tunnel: Wire) -> None:
+    assert tunnel.send(b"flood\r\n").discard_rest() == (32 * len(MEBIBYTE), "eof")
+
+
+def test_the_servers_reset_ends_the_tunnel(tunnel: Wire) -> None:
+    assert tunnel.send(b"reset\r\n").read_rest()[0] == b""
+
+
+def test_the_clients_reset_ends_the_tunnel(server: ScriptedUpstream, tunnel: Wire) -> None:
+    tunnel.send(b"echo\r\nx").exactly(1)
+    tunnel.reset()
+    server.wait_until(lambda: server.open_now == 0, "the tunnel's end")
+
+
+def test_a_client_that_stops_reading_and_leaves(server: ScriptedUpstream, tunnel: Wire) -> None:
+    tunnel.send(b"flood\r\n").exactly(1000)
+    tunnel.close()
+    server.wait_until(lambda: server.open_now == 0, "the tunnel's end")
+
+
+def test_a_silent_tunnel_is_closed(proxy: Sidecar) -> None:
+    with proxy.client("impatient") as wire:
+        assert wire.send(b"silence\r\n").read_rest()[0] == b""
+
+
+def test_nobody_there(proxy: Sidecar) -> None:
+    with proxy.client("nobody") as wire:
+        assert wire.read_rest()[0] == b""
+
+
+def test_many_at_once(server: ScriptedUpstream, proxy: Sidecar) -> None:
+    answers: list[bytes] = []
+
+    def converse(number: int) -> None:
+        with proxy.client("bytes") as wire:
+            answers.append(wire.send(b"echo\r\n%d;" % number).half_close().read_rest()[0])
+
+    threads = [threading.Thread(target=converse, args=[number]) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sorted(answers) == sorted(b"%d;goodbye" % number for number in range(50))
