@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from sidecar.control.probes.probe import ProbeFailure
 
 MAX_OUTPUT = 64 * 1024
+LAST_WORDS_SECONDS = 0.5
+"""So long the end of the output is awaited after the exit; a child that left the group may hold it open."""
 _TOLD = 200
 
 
@@ -24,36 +26,54 @@ class CommandProbe:
         self._argv = argv
 
     async def __call__(self) -> str:
-        process = await asyncio.create_subprocess_exec(
+        loop = asyncio.get_running_loop()
+        transport, process = await loop.subprocess_exec(
+            lambda: _Process(loop),
             *self._argv,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
-            limit=MAX_OUTPUT,
         )
-        assert process.stdout is not None
-        reading = asyncio.ensure_future(_read(process.stdout))
-        ended = asyncio.ensure_future(process.wait())
+        group = transport.get_pid()
         try:
-            await asyncio.wait({ended, reading}, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done() and len(reading.result()) > MAX_OUTPUT:
+            await asyncio.wait({process.exited, process.output_ended}, return_when=asyncio.FIRST_COMPLETED)
+            if len(process.output) > MAX_OUTPUT:
                 raise ProbeFailure(f"wrote more than {MAX_OUTPUT // 1024} KiB")
-            code = await asyncio.shield(ended)
-            _kill(process.pid)  # what it left behind may hold the pipe open
-            return _judge(code, await reading)
+            await asyncio.wait({process.exited})
+            _kill(group)  # what it left behind may hold the output open
+            await asyncio.wait({process.output_ended}, timeout=LAST_WORDS_SECONDS)
+            return _judge(transport.get_returncode() or 0, bytes(process.output))
         finally:
-            _kill(process.pid)
-            reading.cancel()
-            await asyncio.wait({ended, reading})  # reap it; killed processes end at once
+            _kill(group)
+            await asyncio.wait({process.exited}, timeout=LAST_WORDS_SECONDS)  # killed: at once
+            transport.close()
 
 
-async def _read(stream: asyncio.StreamReader) -> bytes:
-    """All output, or the first bytes of more than MAX_OUTPUT."""
-    output = b""
-    while len(output) <= MAX_OUTPUT and (data := await stream.read(4096)):
-        output += data
-    return output
+class _Process(asyncio.SubprocessProtocol):
+    """What a running command says, up to a byte more than it may."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.output = bytearray()
+        self.exited: asyncio.Future[None] = loop.create_future()
+        self.output_ended: asyncio.Future[None] = loop.create_future()
+
+    def pipe_data_received(self, fd: int, data: bytes | str) -> None:  # noqa: ARG002 - there is one pipe
+        assert isinstance(data, bytes)
+        self.output += data[: MAX_OUTPUT + 1 - len(self.output)]
+        if len(self.output) > MAX_OUTPUT:
+            _settle(self.output_ended)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002
+        _settle(self.output_ended)
+
+    def process_exited(self) -> None:
+        _settle(self.exited)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _judge(code: int, output: bytes) -> str:

@@ -9,7 +9,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes
+from h2.settings import SettingCodes, Settings
 
 from sidecar import __version__
 from sidecar.config.address import Address
@@ -47,7 +47,7 @@ class GrpcProbe:
 
     async def _call(self, stream: Stream) -> str:
         connection = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
-        connection.update_settings({SettingCodes.ENABLE_PUSH: 0})
+        connection.local_settings = Settings(client=True, initial_values={SettingCodes.ENABLE_PUSH: 0})
         connection.initiate_connection()
         number = connection.get_next_available_stream_id()
         connection.send_headers(
