@@ -28,5 +28,6 @@ VERBS = (
     Verb("drain", "make the running proxy unready and let connections end", "sidecar.cli.control"),
     Verb("reload", "make the running proxy read its configuration again", "sidecar.cli.control"),
     Verb("breaker", "look at breakers, open or close them by hand", "sidecar.cli.breaker"),
+    Verb("simulate", "replay a scenario or an access log on a virtual clock", "sidecar.cli.simulate"),
     Verb("stop", "stop the running proxy; what runs may finish", "sidecar.cli.control"),
 )

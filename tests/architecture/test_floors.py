@@ -23,7 +23,7 @@ def test_the_contracts_are_kept():
 def house(tmp_path: Path) -> Path:
     """The floors with nothing on them, under this repository's contracts."""
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
-    for floor in ("base", "config", "machines", "runtime", "proxy", "control", "cli"):
+    for floor in ("base", "config", "machines", "runtime", "proxy", "control", "simulate", "cli"):
         (tmp_path / "sidecar" / floor).mkdir(parents=True)
         (tmp_path / "sidecar" / floor / "__init__.py").touch()
     (tmp_path / "sidecar" / "__init__.py").touch()
@@ -47,6 +47,9 @@ def test_an_empty_house_is_in_order(house: Path):
         ("machines/stray.py", "from time import monotonic"),
         ("machines/stray.py", "from sidecar.base.clock import SystemClock"),
         ("proxy/stray.py", "import httpx"),
+        ("simulate/stray.py", "import sidecar.proxy"),
+        ("simulate/stray.py", "import sidecar.runtime"),
+        ("simulate/stray.py", "from time import monotonic"),
         ("stray.py", "import sidecar.proxy"),
     ],
 )
