@@ -55,6 +55,7 @@ class ClientConnection(asyncio.Protocol):
         "gone",
         "half_closed",
         "holds",
+        "last",
         "lingering",
         "peer",
         "pumping",
@@ -72,6 +73,7 @@ class ClientConnection(asyncio.Protocol):
         self.acceptor = acceptor
         self.exchange: Exchange | None = None
         self.buffer = b""  # a head that is not whole yet, or what came ahead of its turn
+        self.last: RequestHead | None = None  # the head before, which the next one most often resembles
         self.holds = 0  # reasons for not reading, as bits
         self.write_paused = False
         self.unread = 0  # bytes that waited for the client when it was last looked at
@@ -159,13 +161,14 @@ class ClientConnection(asyncio.Protocol):
         """Whether `data` began with a whole head, or with none; False: it is kept until more comes."""
         plan = self.acceptor.plan
         try:
-            head = plan.codec.request(data, plan.limits)
+            head = plan.codec.request(data, plan.limits, self.last)
         except ClientFault as fault:
             self._reject(fault)
             return True
         if head is None:
             self.buffer = data
             return False
+        self.last = head
         self._serve(Exchange(self, plan, head, monotonic()), head, data)
         return True
 

@@ -14,34 +14,48 @@ from typing import TYPE_CHECKING
 from sidecar.proxy.exchange import REPLAY_LIMIT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sidecar.proxy.codec.head import RequestHead
     from sidecar.proxy.connection import UpstreamConnection
     from sidecar.proxy.exchange import Exchange
 
 VIA = b"Via: 1.1 sidecar\r\n"
 
-_process = os.urandom(8).hex().encode()
-_numbers = itertools.count(int.from_bytes(os.urandom(6)))
+
+
+def _request_ids() -> Iterator[bytes]:
+    """32 hexadecimal digits each, unique: half of them drawn for this process, the rest counted from a random start."""
+    process = os.urandom(8).hex().encode()
+    last_digits = [b"%03x" % number for number in range(4096)]
+    for thousands in itertools.count(int.from_bytes(os.urandom(6))):
+        front = b"%b%013x" % (process, thousands)
+        for digits in last_digits:
+            yield front + digits
+
+
+_next_request_id = _request_ids().__next__
 
 
 class Forwarding:
     """The forwarding fields of one client connection; the last host's are kept, for most clients name one."""
 
-    __slots__ = ("_address", "_fields", "_host", "_trusted")
+    __slots__ = ("_address", "_trusted", "host", "rendered")
 
     def __init__(self, address: bytes | None, *, trusted: bool) -> None:
         self._address = address  # the peer's, as X-Forwarded-For writes it; None over a Unix socket
         self._trusted = trusted
-        self._host: bytes | None = None
-        self._fields = b""
+        self.host: bytes | None = None
+        self.rendered = b""
+        """The lines for a request to `host` that claims nothing itself."""
 
     def fields(self, head: RequestHead) -> bytes:
         """`X-Forwarded-*` and `Via` lines for this request."""
         if head.forwarded_for is None and head.forwarded_proto is None and head.forwarded_host is None:
-            if head.host != self._host:
-                self._host = head.host
-                self._fields = self._render(self._address, b"http", head.host)
-            return self._fields
+            if head.host != self.host:
+                self.host = head.host
+                self.rendered = self._render(self._address, b"http", head.host)
+            return self.rendered
         if not self._trusted:
             return self._render(self._address, b"http", head.host)
         chain = head.forwarded_for
@@ -65,14 +79,18 @@ def render_request(exchange: Exchange) -> bytes:
     elif not head.host:
         # HTTP/1.0 may go without a Host; many servers refuse HTTP/1.1 that names none
         wire = head.with_host(route.upstream_name.encode())
-    fields = exchange.client.forwarding.fields(head)
+    forwarding = exchange.client.forwarding
+    if head.host == forwarding.host and head.forwarded_for is head.forwarded_proto is head.forwarded_host is None:
+        fields = forwarding.rendered
+    else:
+        fields = forwarding.fields(head)
     if exchange.upgrade is not None:
         fields += b"Connection: Upgrade\r\nUpgrade: " + exchange.upgrade + b"\r\n"
     if head.request_id is not None:
-        rendered = b"%b%b\r\n" % (wire, fields)
+        rendered = wire + fields + b"\r\n"
     else:
-        exchange.request_id = request_id = b"%b%016x" % (_process, next(_numbers))
-        rendered = b"%b%bX-Request-Id: %b\r\n\r\n" % (wire, fields, request_id)
+        exchange.request_id = request_id = _next_request_id()
+        rendered = b"".join((wire, fields, b"X-Request-Id: ", request_id, b"\r\n\r\n"))
     exchange.wire = rendered
     return rendered
 

@@ -73,7 +73,7 @@ def relay_head(exchange: Exchange, connection: UpstreamConnection, data: bytes) 
             tail = b"X-Sidecar-Decision: %b\r\n%b" % (exchange.decision.value.encode(), tail)
         elif route.cache is not None:
             keep_answer(exchange, head, data[size:])
-        written = b"%b%b%b" % (head.wire, tail, data[size:]) if length else head.wire + tail
+        written = b"".join((head.wire, tail, data[size:])) if length else head.wire + tail
         exchange.begun = True
         exchange.bytes_out += len(written)
         exchange.client.transport.write(written)

@@ -106,7 +106,7 @@ class Upstream:
         self.pending_timeout = config.limits.pending_timeout
         self.connect_timeout = config.connect_timeout
         self.idle_timeout = config.idle_timeout
-        self.answer_limits = Limits(config.max_response_head, 0, _MAX_ANSWER_FIELDS)
+        self.answer_limits = Limits(config.max_response_head, config.max_response_head, _MAX_ANSWER_FIELDS)
         self.hash_key = _hash_key(config) if config.balance == "ring_hash" else None
         self.budget = RetryBudget(config.retry_budget.ratio, config.retry_budget.min_per_second)
         written = [(one.address, one.weight, one.priority) for one in config.endpoints]

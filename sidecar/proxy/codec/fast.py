@@ -42,11 +42,12 @@ def _first(letters: bytes, *special: bytes) -> bytes:
     return rb"[%b%b]%b%b" % (letters, letters.lower(), excluded, _REST)
 
 
+_REQUEST_LINE = rb"(?!CONNECT |TRACE )([A-Z]{1,20}+) ((/" + PATH + rb"*+)(?:\?" + QUERY + rb"*+|)) HTTP/1\.1\r\n"
+
 # Groups: method, target, path, Host in front, Connection, Content-Length, Transfer-Encoding, X-Forwarded-For, -Proto,
 # -Host, X-Request-Id, Host elsewhere; in the order in which they stand here.
 _REQUEST = re.compile(
-    rb"(?!CONNECT |TRACE )([A-Z]{1,20}+) ((/" + PATH + rb"*+)(?:\?" + QUERY + rb"*+|)) HTTP/1\.1\r\n"
-    rb"(?:Host: (" + _HOST + rb")\r\n|(?!Host: ))"
+    _REQUEST_LINE + rb"(?:Host: (" + _HOST + rb")\r\n|(?!Host: ))"
     rb"(?:"
     + rb"|".join(
         (
@@ -94,6 +95,11 @@ _RESPONSE = re.compile(
     + rb"){0,%d}?\r\n" % _FIELDS
 )
 
+_LINE = re.compile(_REQUEST_LINE)
+_AROUND = len(b"  HTTP/1.1")
+"""Bytes of a request line beside method and target."""
+_DOT, _PERCENT = b".%"
+_STATUSES = {b"%d" % status: status for status in range(200, 600)}
 _CODING = b"Transfer-Encoding: "
 _LINE_END = len(b"\r\n")
 _CONNECTION = len(b"Connection: ")
@@ -109,7 +115,11 @@ class FastCodec:
     def __init__(self, reference: Codec) -> None:
         self._reference = reference
 
-    def request(self, data: bytes, limits: Limits) -> RequestHead | None:
+    def request(self, data: bytes, limits: Limits, last: RequestHead | None = None) -> RequestHead | None:
+        if last is not None and last.raw is not None:
+            head = _again(data, limits, last, last.raw)
+            if head is not None:
+                return head
         match = _REQUEST.match(data)
         if match is None:
             return self._reference.request(data, limits)
@@ -130,7 +140,7 @@ class FastCodec:
         size = match.end()
         if (
             (size > limits.unquestioned and not _within(data, size, len(target), limits))
-            or ((b"/." in path or b"%" in path) and DOT_SEGMENT.search(path))
+            or ((_DOT in path or _PERCENT in path) and DOT_SEGMENT.search(path))
             or (host is None and late_host is None)
             or (coding is not None and content_length is not None)
         ):
@@ -142,7 +152,7 @@ class FastCodec:
         else:
             start, end = match.span(5)
             wire = data[: start - _CONNECTION] + data[end + _LINE_END : size - _LINE_END]
-        return RequestHead(
+        head = RequestHead(
             method,
             target,
             path,
@@ -159,6 +169,8 @@ class FastCodec:
             forwarded_host,
             request_id,
         )
+        head.raw = data if len(data) == size else data[:size]
+        return head
 
     def response(self, data: bytes, method: bytes, limits: Limits) -> ResponseHead | None:
         match = _RESPONSE.match(data)
@@ -166,7 +178,7 @@ class FastCodec:
             return self._reference.response(data, method, limits)
         digits, content_length, connection, keep_alive, coding = match.groups()
         size = match.end()
-        status = int(digits)
+        status = _STATUSES[digits]
         unstated = UNTIL_CLOSE if coding is None else CHUNKED
         length = unstated if content_length is None else int(content_length)
         if (
@@ -192,6 +204,46 @@ class FastCodec:
         if length >= 0:
             return LengthReader(length)
         return ChunkedReader(decode) if length == CHUNKED else CloseReader()
+
+
+def _again(data: bytes, limits: Limits, last: RequestHead, raw: bytes) -> RequestHead | None:
+    """A head whose fields are byte by byte those of the one before on its connection; None when they are not.
+
+    Clients repeat themselves: with another request line comes the same block of fields. What they mean was found out
+    already, so only the line is read; comparing costs next to nothing when it is in vain.
+    """
+    end = data.find(b"\r\n")
+    before = len(last.method) + len(last.target) + _AROUND
+    if not data.startswith(raw[before:], end):
+        return None
+    match = _LINE.match(data)
+    if match is None:
+        return None
+    method, target, path = match.groups()
+    size = end + len(raw) - before
+    if (size > limits.unquestioned and not _within(data, size, len(target), limits)) or (
+        (_DOT in path or _PERCENT in path) and DOT_SEGMENT.search(path)
+    ):
+        return None
+    head = RequestHead(
+        method,
+        target,
+        path,
+        last.host,
+        1,
+        last.length,
+        last.keep_alive,
+        False,
+        None,
+        size,
+        data[:end] + last.wire[before:],
+        last.forwarded_for,
+        last.forwarded_proto,
+        last.forwarded_host,
+        last.request_id,
+    )
+    head.raw = data if len(data) == size else data[:size]
+    return head
 
 
 def _within(data: bytes, size: int, target: int, limits: Limits) -> bool:

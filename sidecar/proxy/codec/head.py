@@ -59,7 +59,8 @@ class RequestHead:
     Connection ask for), `expect_continue`, `upgrade` (lower-case protocol, when Connection names it), `size` (bytes of
     input that the head took), `wire` ("METHOD target HTTP/1.1", "Host: …", then the fields in their order, case and
     number; hop-by-hop and X-Forwarded-For/-Proto/-Host are not among them), `forwarded_for`, `forwarded_proto`,
-    `forwarded_host` (the values that were cut out, several lines joined with ", "), `request_id` (stays in `wire`).
+    `forwarded_host` (the values that were cut out, several lines joined with ", "), `request_id` (stays in `wire`), `raw` (the head as it
+    came, where a codec wants to see it again with the next one).
     """
 
     __slots__ = (
@@ -73,6 +74,7 @@ class RequestHead:
         "method",
         "minor",
         "path",
+        "raw",
         "request_id",
         "size",
         "target",
@@ -113,6 +115,7 @@ class RequestHead:
         self.forwarded_proto = forwarded_proto
         self.forwarded_host = forwarded_host
         self.request_id = request_id
+        self.raw: bytes | None = None
 
     def field(self, name: bytes) -> bytes | None:
         """The value of an end-to-end field by name (any case), several lines joined with ", "; None without one."""
@@ -166,8 +169,11 @@ class Codec(Protocol):
     line has ended (`head_end`) or `max_head` is passed.
     """
 
-    def request(self, data: bytes, limits: Limits) -> RequestHead | None:
-        """The head of a request, None while more bytes are needed; raises ClientFault with the status to answer."""
+    def request(self, data: bytes, limits: Limits, last: RequestHead | None = None) -> RequestHead | None:
+        """The head of a request, None while more bytes are needed; raises ClientFault with the status to answer.
+
+        `last`, the head before it on the same connection, may spare work and changes nothing else.
+        """
         ...
 
     def response(self, data: bytes, method: bytes, limits: Limits) -> ResponseHead | None:

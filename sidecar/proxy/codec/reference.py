@@ -24,7 +24,7 @@ _ASKED = [("Host", "upstream"), ("Connection", "upgrade"), ("Upgrade", "any")]
 class ReferenceCodec:
     """Screen and h11 behind the interface `Codec`."""
 
-    def request(self, data: bytes, limits: Limits) -> RequestHead | None:
+    def request(self, data: bytes, limits: Limits, last: RequestHead | None = None) -> RequestHead | None:  # noqa: ARG002
         size = screen.request_head(data, limits)
         if size is None:
             return None

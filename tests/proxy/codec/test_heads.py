@@ -396,4 +396,4 @@ def test_where_a_line_ended() -> None:
 
 def test_contents_compare_every_attribute() -> None:
     names = [name for name, _ in contents(request(corpus.COMMON_REQUEST))[1:]]
-    assert sorted(names) == sorted(RequestHead.__slots__)
+    assert sorted([*names, "raw"]) == sorted(RequestHead.__slots__)
