@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from sidecar.control.discovery import Discovery
 from sidecar.control.resolvers.dns import DnsSource, SrvSource
 from sidecar.control.resolvers.file import FileSource
-from sidecar.control.resolvers.lookups import Lookups
 from sidecar.machines.instances import State
 
 if TYPE_CHECKING:
@@ -50,7 +49,6 @@ class Neighbours:
         self._tasks = tasks
         self._is_healthy = is_healthy
         self._ready = ready
-        self._lookups = Lookups()
         self._discovery = Discovery(self._source, tell, is_healthy, own, tasks, registry)
         self._link: RedisLink | None = None
         self._registry: ServiceRegistry | None = None
@@ -82,10 +80,6 @@ class Neighbours:
         """Tell the others that this instance goes."""
         if self._registry is not None:
             await self._registry.leave()
-
-    async def close(self) -> None:
-        """Let go of what is left when the tasks have ended."""
-        await self._lookups.close()
 
     def view(self) -> list[dict[str, Any]]:
         """Our own entry when there is one, then every upstream and where its endpoints come from."""
@@ -121,9 +115,9 @@ class Neighbours:
 
     def _source(self, config: DiscoveryConfig) -> Source:
         if config.dns is not None:
-            return DnsSource(self._lookups, config.dns, config.refresh, config.server or "")
+            return DnsSource(config.dns, config.refresh, config.server or "")
         if config.srv is not None:
-            return SrvSource(self._lookups, config.srv, config.refresh, config.server or "")
+            return SrvSource(config.srv, config.refresh, config.server or "")
         if config.file is not None:
             return FileSource(config.file, config.refresh)
         if config.kubernetes is not None:

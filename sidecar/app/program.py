@@ -148,8 +148,6 @@ class Program:
             await self._neighbours.leave()
         await self._crew.stop()
         await self._tasks.stop()
-        if self._neighbours is not None:
-            await self._neighbours.close()
         if self._admin is not None:
             await self._admin.stop()
         for sock in self._sockets.values():

@@ -17,7 +17,7 @@ from ipaddress import ip_address
 from sidecar.base.backoff import spread
 from sidecar.config.address import Address, parse_address
 from sidecar.control.resolvers import Report
-from sidecar.control.resolvers.lookups import LookupFailed, Lookups, Service
+from sidecar.control.resolvers.lookups import Lookup, LookupFailed, Service
 from sidecar.machines.membership import LIMIT, Answer, Member
 
 _JITTER = 0.1
@@ -31,18 +31,18 @@ _AT_ONCE = 8
 class _Names:
     """Addresses by name, each family remembered for when it cannot be asked."""
 
-    def __init__(self, lookups: Lookups, server: str) -> None:
-        self._lookups = lookups
-        self._server = server
+    def __init__(self) -> None:
         self._last: dict[tuple[str, socket.AddressFamily], list[str]] = {}
         self.failures: list[str] = []
         """Of this look; what failed was answered from memory."""
 
-    async def addresses(self, host: str) -> list[str]:
+    async def addresses(self, lookup: Lookup, host: str) -> list[str]:
         """IP addresses of `host`; raises LookupFailed when nothing is found or known and not everybody said so."""
         if _is_ip(host):
             return [host]
-        results = await asyncio.gather(*(self._one(host, family) for family in _FAMILIES), return_exceptions=True)
+        results = await asyncio.gather(
+            *(self._one(lookup, host, family) for family in _FAMILIES), return_exceptions=True
+        )
         found: list[str] = []
         unknown: LookupFailed | None = None
         for result in results:
@@ -56,9 +56,9 @@ class _Names:
             raise unknown
         return found
 
-    async def _one(self, host: str, family: socket.AddressFamily) -> list[str]:
+    async def _one(self, lookup: Lookup, host: str, family: socket.AddressFamily) -> list[str]:
         try:
-            found = await self._lookups.addresses(host, family, self._server)
+            found = await lookup.addresses(host, family)
         except LookupFailed as error:
             self.failures.append(f"{host} ({'A' if family is socket.AF_INET else 'AAAA'}): {error}")
             if (host, family) not in self._last:
@@ -75,17 +75,18 @@ class _Names:
 class _Dns:
     """What looking up every so often has in common for both sorts of records."""
 
-    def __init__(self, lookups: Lookups, refresh: float, server: str) -> None:
-        self._lookups = lookups
+    def __init__(self, refresh: float, server: str) -> None:
         self._refresh = refresh
         self._server = server
-        self._names = _Names(lookups, server)
+        self._names = _Names()
 
     async def run(self, report: Report) -> None:
         while True:
             self._names.failures.clear()
             try:
-                await report.found(await self.look())
+                async with Lookup(self._server) as lookup:
+                    answer = await self.look(lookup)
+                await report.found(answer)
             except LookupFailed as error:
                 report.failed("; ".join(self._names.failures) or str(error))
             else:
@@ -93,7 +94,7 @@ class _Dns:
                     report.failed("; ".join(self._names.failures))
             await asyncio.sleep(spread(self._refresh, _JITTER, random.random))
 
-    async def look(self) -> Answer:
+    async def look(self, lookup: Lookup) -> Answer:
         """Ask once; raises LookupFailed."""
         raise NotImplementedError
 
@@ -103,14 +104,14 @@ class DnsSource(_Dns):
 
     kind = "dns"
 
-    def __init__(self, lookups: Lookups, target: str, refresh: float, server: str = "") -> None:
+    def __init__(self, target: str, refresh: float, server: str = "") -> None:
         """`target`: host:port; `server`: ip:port, empty for the system's."""
-        super().__init__(lookups, refresh, server)
+        super().__init__(refresh, server)
         self.target = target
         self._address = parse_address(target)
 
-    async def look(self) -> Answer:
-        found = await self._names.addresses(self._address.host)
+    async def look(self, lookup: Lookup) -> Answer:
+        found = await self._names.addresses(lookup, self._address.host)
         return Answer(tuple(Member(str(Address(host, self._address.port))) for host in found))
 
 
@@ -119,13 +120,13 @@ class SrvSource(_Dns):
 
     kind = "srv"
 
-    def __init__(self, lookups: Lookups, target: str, refresh: float, server: str = "") -> None:
-        super().__init__(lookups, refresh, server)
+    def __init__(self, target: str, refresh: float, server: str = "") -> None:
+        super().__init__(refresh, server)
         self.target = target
 
-    async def look(self) -> Answer:
+    async def look(self, lookup: Lookup) -> Answer:
         try:
-            records = await self._lookups.services(self.target, self._server)
+            records = await lookup.services(self.target)
         except LookupFailed as error:
             raise LookupFailed(f"{self.target} (SRV): {error}") from None
         named = sorted({one for one in records if one.host and one.port})[:LIMIT]
@@ -134,7 +135,7 @@ class SrvSource(_Dns):
         async def resolve(host: str) -> list[str]:
             async with gate:
                 try:
-                    return await self._names.addresses(host)
+                    return await self._names.addresses(lookup, host)
                 except LookupFailed:
                     return []  # noted; the others serve
 

@@ -151,12 +151,12 @@ class KubernetesSource:
                 *lines, rest = (rest + piece).split(b"\n")
                 if len(rest) > MAX_LINE:
                     raise ApiFault(f"a watch event beyond {MAX_LINE >> 20} MiB")
-                changed = [self._take(_decode(line, Event)) for line in lines if line.strip()]
-                if any(changed):
+                for line in lines:
+                    self._take(_decode(line, Event))
+                if lines:
                     await self._tell(report)
 
-    def _take(self, event: Event) -> bool:
-        """Whether the event changes a slice."""
+    def _take(self, event: Event) -> None:
         if event.type == "ERROR":
             status = _decode(event.object, Status)
             if status.code == 410:
@@ -165,14 +165,13 @@ class KubernetesSource:
             raise ApiFault(f"the watch ended with {status.code}: {status.message[:200]}")
         if event.type == "BOOKMARK":
             self._version = _decode(event.object, _Bare).metadata.resource_version
-            return False
+            return
         found = _decode(event.object, Slice)
         if event.type == "DELETED":
             self._slices.pop(found.metadata.name, None)
         elif len(self._slices) < MAX_SLICES or found.metadata.name in self._slices:
             self._slices[found.metadata.name] = found
         self._version = found.metadata.resource_version
-        return True
 
     async def _tell(self, report: Report) -> None:
         answer = endpoints_at(self._slices.values(), self._config.port)

@@ -1,18 +1,20 @@
 """Asking the name servers: what records a name has, that it has none, or that nobody could say.
 
 The library is aiodns (c-ares): it asks beside the event loop, with its own time-outs and repetitions, follows
-/etc/resolv.conf and /etc/hosts, and goes over to TCP when an answer does not fit. It keeps an answer for as long as
-the records' own TTL allows. A name that does not exist (NXDOMAIN) and one without such records (NODATA) are both
-answers, namely nobody; everything else that is not records is a failure.
+/etc/resolv.conf and /etc/hosts, and goes over to TCP when an answer does not fit. A name that does not exist (NXDOMAIN)
+and one without such records (NODATA) are both answers, namely nobody; all else that is not records is a failure.
 
-A lookup in flight is never cancelled by us: c-ares would answer into a future that is gone. It has its own time-out.
+Each look has a resolver of its own, half a millisecond: c-ares keeps answers, the empty ones too and without a TTL for
+an hour, so one that lived on would not see an endpoint that came back. A question is never cancelled alone: c-ares
+would answer into a future that is gone. Whoever leaves early ends all of a look, and waits until c-ares says so.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
     import aiodns
@@ -37,60 +39,59 @@ class Service(NamedTuple):
     port: int
 
 
-class Lookups:
-    """The name servers that this process asks: the system's, and those that upstreams name."""
+class Lookup:
+    """One look: some questions to the system's name servers, or to the one given."""
 
-    def __init__(self) -> None:
-        self._resolvers: dict[str, aiodns.DNSResolver] = {}
-        self._asking: set[asyncio.Future[Any]] = set()
+    def __init__(self, server: str = "") -> None:
+        """`server`: ip:port; empty for the system's."""
+        self._server = server
+        self._resolver: aiodns.DNSResolver | None = None
+        self._asked: list[asyncio.Future[Any]] = []
 
-    async def addresses(self, host: str, family: socket.AddressFamily, server: str = "") -> list[str]:
+    async def __aenter__(self) -> Self:
+        import aiodns
+
+        options: dict[str, Any] = {"timeout": TIMEOUT_SECONDS, "tries": TRIES}
+        if self._server:
+            options |= {"nameservers": [self._server], "lookups": "b"}  # that server alone, not the hosts file
+        self._resolver = aiodns.DNSResolver(**options)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._resolver is not None
+        waiting = [one for one in self._asked if not one.done()]
+        if waiting:
+            self._resolver.cancel()
+            await asyncio.wait(waiting, timeout=1.0)
+        for one in self._asked:
+            if one.done():
+                one.exception()  # whoever asked may be gone: then nobody else fetches it
+        await self._resolver.close()
+
+    async def addresses(self, host: str, family: socket.AddressFamily) -> list[str]:
         """The addresses of `host` in this family, sorted; empty: it has none. Raises LookupFailed."""
-        query = self._resolver(server).getaddrinfo(host, family=family, type=socket.SOCK_STREAM)
-        found = await self._answer(query)
+        assert self._resolver is not None
+        found = await self._answer(self._resolver.getaddrinfo(host, family=family, type=socket.SOCK_STREAM))
         return sorted({node.addr[0].decode("ascii", "replace") for node in found.nodes}) if found else []
 
-    async def services(self, name: str, server: str = "") -> list[Service]:
+    async def services(self, name: str) -> list[Service]:
         """The SRV records of `name`; empty: it has none. Raises LookupFailed."""
-        found = await self._answer(self._resolver(server).query_dns(name, "SRV"))
+        assert self._resolver is not None
+        found = await self._answer(self._resolver.query_dns(name, "SRV"))
         records = [record.data for record in found.answer if hasattr(record.data, "target")] if found else []
         return [Service(one.priority, one.weight, one.target.rstrip("."), one.port) for one in records]
 
-    async def close(self) -> None:
-        """Give up what is being asked and let go of the library."""
-        for resolver in self._resolvers.values():
-            resolver.cancel()
-        if self._asking:
-            await asyncio.wait(self._asking, timeout=1.0)
-        for resolver in self._resolvers.values():
-            await resolver.close()
-        self._resolvers.clear()
-
-    async def _answer(self, query: asyncio.Future[Any]) -> Any:
+    async def _answer(self, question: asyncio.Future[Any]) -> Any:
+        """What c-ares says; None when there are no such records."""
         import aiodns
 
-        self._asking.add(query)
-        query.add_done_callback(self._done)
+        self._asked.append(question)
         try:
-            return await asyncio.shield(query)
+            return await asyncio.shield(question)
         except aiodns.error.DNSError as error:
             code, text = error.args[0], str(error.args[-1])
             if code in _NO_SUCH:
                 return None
             raise LookupFailed(text[:1].lower() + text[1:]) from None
-
-    def _done(self, query: asyncio.Future[Any]) -> None:
-        self._asking.discard(query)
-        if not query.cancelled():
-            query.exception()  # whoever asked may be gone: then nobody else fetches it
-
-    def _resolver(self, server: str) -> aiodns.DNSResolver:
-        resolver = self._resolvers.get(server)
-        if resolver is None:
-            import aiodns
-
-            options: dict[str, Any] = {"timeout": TIMEOUT_SECONDS, "tries": TRIES}
-            if server:
-                options |= {"nameservers": [server], "lookups": "b"}  # that server alone, not the hosts file
-            resolver = self._resolvers[server] = aiodns.DNSResolver(**options)
-        return resolver
