@@ -156,6 +156,15 @@ def test_an_old_client_never_sees_chunks(server: ScriptedUpstream, proxy: Sideca
         assert got.body == b"onetwo"
 
 
+def test_an_old_client_sees_a_cut_as_a_reset(server: ScriptedUpstream, proxy: Sidecar, codec: str) -> None:
+    """Without chunks the only sign of a broken answer is RST: a clean end would say that it is whole."""
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    server.on("/cut-chunks", sends(head, b"3\r\none\r\n", then="close"))
+    with proxy.client(codec) as client:
+        client.send(ask("/cut-chunks", version="1.0"))
+        assert client.read_rest()[1] == "reset"
+
+
 def test_an_old_client_may_ask_to_keep_the_connection(proxy: Sidecar, codec: str) -> None:
     """Kept or not, the answer says which, and what it says is true."""
     with proxy.client(codec) as client:

@@ -37,6 +37,12 @@ def test_a_client_that_half_closed_gets_its_answer(
     assert client.read_rest() == (b"", "eof")
 
 
+def test_a_client_that_half_closed_gets_all_of_its_pipeline(client: Wire) -> None:
+    client.send(ask("/1") + ask("/2") + ask("/3")).half_close()
+    assert [client.read_answer().json()["target"] for _ in range(3)] == ["/1", "/2", "/3"]
+    assert client.read_rest() == (b"", "eof")
+
+
 def test_a_client_that_says_nothing_and_half_closes(client: Wire) -> None:
     assert client.half_close().read_rest() == (b"", "eof")
 

@@ -89,6 +89,23 @@ def test_nobody_waits_for_ever(server: ScriptedUpstream, proxy: Sidecar, codec: 
     first.close()
 
 
+def test_who_leaves_the_queue_gives_its_place_back(server: ScriptedUpstream, proxy: Sidecar, codec: str) -> None:
+    gate = Gate(server, "/queue")
+    first = proxy.client(codec).send(ask("/queue"))
+    gate.holds(1)
+    for _ in range(3):
+        gone = [proxy.client(codec).send(ask("/queue")) for _ in range(2)]
+        proxy.wait_until(lambda: proxy.metrics().sum("sidecar_pending_requests", upstream="queue") == 2, "two waiting")
+        for client in gone:
+            client.reset()
+        proxy.wait_until(lambda: proxy.metrics().sum("sidecar_pending_requests", upstream="queue") == 0, "none waiting")
+    stays = proxy.client(codec).send(ask("/queue"))
+    gate.open()
+    for client in (first, stays):
+        assert client.read_answer().body == b"through"
+        client.close()
+
+
 def test_places_survive_every_way_to_end(server: ScriptedUpstream, proxy: Sidecar, codec: str) -> None:
     """Answers, resets of either side, cuts: afterwards both places are free again."""
 

@@ -183,6 +183,25 @@ def test_what_needs_a_restart_is_told(proxy: Sidecar, config: dict[str, Any], se
     assert any("workers" in one for one in proxy.status()["config"]["restart_needed"])
 
 
+def test_a_needed_restart_is_told_until_it_is_done_or_undone(
+    proxy: Sidecar,
+    config: dict[str, Any],
+    server: ScriptedUpstream,
+) -> None:
+    """What runs is what the program was started with: that is what a new file is compared to."""
+
+    def needed() -> list[str]:
+        assert proxy.admin("/reload", "POST", unix=True).status == 200
+        return [one for one in proxy.status()["config"]["restart_needed"] if "workers" in one]
+
+    proxy.write(towards(config, server, workers=2))
+    assert len(needed()) == 1
+    proxy.write(towards(config, server, workers=2, shutdown={"drain_timeout": "9s"}))
+    assert len(needed()) == 1
+    proxy.write(towards(config, server))
+    assert needed() == []
+
+
 def test_routes_and_times_are_live(proxy: Sidecar, config: dict[str, Any], server: ScriptedUpstream) -> None:
     """On a connection that stands: its next request sees the new routes."""
     with proxy.client("in") as client:

@@ -217,6 +217,18 @@ def test_without_a_rule_nothing_is_tried_again(server: ScriptedUpstream, client:
     assert len(server.requests("/once")) == before + 1
 
 
+def test_an_empty_budget_allows_no_retry(server: ScriptedUpstream, proxy: Sidecar, client: Wire) -> None:
+    server.on("/poor", resets)
+    server.close_idle()
+    server.wait_until(lambda: server.open_now == 0, "no connection left")
+    before = len(server.requests("/poor"))
+    refused = proxy.metrics().sum("sidecar_retries_refused_total", upstream="poor", reason="budget")
+    got = client.send(ask("/poor")).read_answer()
+    assert (got.status, got.decision) == (502, "reset")
+    assert len(server.requests("/poor")) == before + 1
+    assert proxy.metrics().sum("sidecar_retries_refused_total", upstream="poor", reason="budget") == refused + 1
+
+
 # --------------------------------------------------------------------------------------- stale connections
 def stale_on_reuse(peer: Wire, request: Message) -> None:
     """Answers a connection's first request and hangs up on its second, as a server does whose idle time is over."""

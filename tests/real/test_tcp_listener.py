@@ -55,11 +55,25 @@ def server() -> Iterator[ScriptedUpstream]:
 
 
 @pytest.fixture(scope="module")
-def config(server: ScriptedUpstream) -> dict[str, Any]:
+def greeter() -> Iterator[ScriptedUpstream]:
+    """Speaks first, as mail servers and databases do."""
+
+    def greet(peer: Wire) -> None:
+        peer.send(b"220 hello\r\n")
+        peer.read_rest()
+        peer.close()
+
+    with ScriptedUpstream() as running:
+        yield running.on_connect(greet)
+
+
+@pytest.fixture(scope="module")
+def config(server: ScriptedUpstream, greeter: ScriptedUpstream) -> dict[str, Any]:
     return document(
-        [tcp("bytes", "app"), tcp("impatient", "impatient"), tcp("nobody", "nobody")],
+        [tcp("greeted", "greeter"), tcp("bytes", "app"), tcp("impatient", "impatient"), tcp("nobody", "nobody")],
         [
             upstream("app", server.address),
+            upstream("greeter", greeter.address),
             upstream("impatient", server.address, tunnel_timeout="300ms"),
             upstream("nobody", f"127.0.0.1:{free_port()}"),
         ],
@@ -76,6 +90,13 @@ def test_both_directions(tunnel: Wire) -> None:
     tunnel.send(b"echo\r\n")
     for word in (b"one", b"\0\xff", b"GET / HTTP/1.1\r\n\r\n"):
         assert tunnel.send(word).exactly(len(word)) == word
+
+
+def test_a_server_that_speaks_first(proxy: Sidecar) -> None:
+    """Its first word may come before the proxy has finished connecting."""
+    for _ in range(50):
+        with proxy.client("greeted") as client:
+            assert client.line() == b"220 hello"
 
 
 def test_a_half_close_passes_and_the_answer_comes_back(tunnel: Wire) -> None:

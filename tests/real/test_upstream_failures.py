@@ -83,6 +83,12 @@ def test_an_upstream_that_dribbles_its_head(server: ScriptedUpstream, client: Wi
     assert verdict(client.send(ask("/hurried/drips")).read_answer()) == (504, "timeout")
 
 
+def test_an_upstream_that_only_promises(server: ScriptedUpstream, client: Wire) -> None:
+    """103s without end are not an answer."""
+    server.on("/hurried/promises", drip(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000, 0.01))
+    assert verdict(client.send(ask("/hurried/promises")).read_answer()) == (504, "timeout")
+
+
 def test_a_slow_answer_in_time(server: ScriptedUpstream, client: Wire) -> None:
     """The time-out ends with the head: a body may take longer, as long as it moves."""
     server.on("/hurried/slowly", drip_body)
@@ -215,6 +221,13 @@ def test_a_bad_body_is_cut_off(server: ScriptedUpstream, client: Wire, bad: byte
     with pytest.raises(Truncated):
         client.read_body(got)
     server.wait_until(lambda: not server.is_open(server.requests("/bad-body")[-1].connection), "the connection's end")
+
+
+@pytest.mark.parametrize("bad", BAD_BODIES.values(), ids=BAD_BODIES.keys())
+def test_a_bad_body_that_is_seen_in_time(server: ScriptedUpstream, client: Wire, bad: bytes) -> None:
+    """Nothing has gone to the client yet: it gets an answer, not a bare close."""
+    server.on("/bad-body-at-once", sends(CHUNKED + bad))
+    assert verdict(client.send(ask("/bad-body-at-once")).read_answer()) == (502, "bad_response")
 
 
 # ------------------------------------------------------------------------------------------------ poison
