@@ -172,10 +172,10 @@ NAME_EXPRESSION: Final = "[a-z0-9][a-z0-9_.-]*"
 
 Text = Annotated[str, Kind("text", read_text, {"type": "string"})]
 Flag = Annotated[bool, Kind("flag", read_bool, {"type": "boolean"}, unit="true | false")]
-Duration = Annotated[float, Kind("duration", read_duration, _DURATION_SCHEMA, units.show_duration, unit=_DURATION_UNIT)]
+Duration = Annotated[float, Kind("duration", read_duration, _DURATION_SCHEMA, units.show_duration, _DURATION_UNIT, 0.0)]
 PositiveDuration = Annotated[
     float,
-    Kind("duration", read_positive_duration, _DURATION_SCHEMA, units.show_duration, unit=f"{_DURATION_UNIT}; not 0"),
+    Kind("duration", read_positive_duration, _DURATION_SCHEMA, units.show_duration, f"{_DURATION_UNIT}; not 0", 0.0),
 ]
 Size = Annotated[int, Kind("size", read_size, _SIZE_SCHEMA, units.show_size, unit="B, KiB, MiB, GiB or TiB")]
 Ratio = Annotated[float, Kind("ratio", read_ratio, {"type": "number", "minimum": 0, "maximum": 1}, unit="0 to 1")]

@@ -142,10 +142,12 @@ class LoggedWorld:
                 good.setdefault(entry.upstream, []).append(entry.duration_ms / 1000)
         self._usual = {name: Outcome(median(seconds), 200) for name, seconds in good.items()}
         self._last: dict[tuple[str, str], Outcome] = {}
-        self._met: Entry | None = None
 
     def edges(self, network: Network) -> Iterator[tuple[float, Callable[[], None]]]:  # noqa: ARG002
         return iter(())
+
+    def has_left(self, call: Call, endpoint: Endpoint) -> bool:
+        return self._met_again(call, endpoint).fault is Decision.CONNECT_FAILURE
 
     def connects(self, call: Call, endpoint: Endpoint) -> Outcome:
         outcome = self._met_again(call, endpoint)
@@ -154,11 +156,7 @@ class LoggedWorld:
         return Outcome(_CONNECT, 200)
 
     def answers(self, call: Call, endpoint: Endpoint) -> Outcome:
-        outcome = self._met_again(call, endpoint)
-        if outcome.fault is Decision.CONNECT_FAILURE:  # this connection rested when its server went
-            endpoint.close_idle()
-            return outcome._replace(fault=Decision.RESET)
-        return outcome
+        return self._met_again(call, endpoint)
 
     def body(self, endpoint: Endpoint) -> bytes:  # noqa: ARG002
         return _BODY

@@ -121,6 +121,8 @@ class Simulation:
         call.attempt += 1
         if call.give_up_at == 0.0:
             call.give_up_at = now + call.route.timeout
+        if endpoint.idle and self._world.has_left(call, endpoint):
+            endpoint.close_idle()
         if endpoint.idle:
             self._forward(call, endpoint.idle.pop())
         elif upstream.has_room():

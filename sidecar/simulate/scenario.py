@@ -184,7 +184,8 @@ def _phases(scenario: Scenario) -> Iterator[Problem]:
         if trouble.every is not None and trouble.every <= trouble.lasts:
             yield Problem((*here, "every"), "every is not longer than lasts: it would never end")
         begin = scenario.begin_of(trouble.phase) + trouble.at
-        if begin >= scenario.seconds > 0:
+        known = all(phase.lasts > 0 for phase in scenario.phases) and trouble.phase in (None, *names)
+        if known and begin >= scenario.seconds:
             yield Problem((*here, "at"), f"begins when all is over: the phases last {show_duration(scenario.seconds)}")
 
 

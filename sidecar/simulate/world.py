@@ -38,6 +38,10 @@ class World(Protocol):
         """Moments at which the world changes, and what to do then."""
         ...
 
+    def has_left(self, call: "Call", endpoint: Endpoint) -> bool:
+        """Whether the connections that rest at the endpoint turn out to be closed."""
+        ...
+
     def connects(self, call: "Call", endpoint: Endpoint) -> Outcome:
         """A connection attempt: status 200 when it opens."""
         ...
@@ -105,6 +109,9 @@ class ScriptedWorld:
             for begin, end in self._scenario.times_of(trouble):
                 yield begin, partial(_fall, blow, endpoints)
                 yield end, partial(_end, blow, endpoints)
+
+    def has_left(self, call: "Call", endpoint: Endpoint) -> bool:  # noqa: ARG002
+        return False  # they were closed when the blow fell
 
     def connects(self, call: "Call", endpoint: Endpoint) -> Outcome:  # noqa: ARG002
         behaviour = self._behaviours.get(endpoint.upstream.name, self._usual)
