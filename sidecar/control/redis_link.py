@@ -128,8 +128,8 @@ class RedisLink:
                         answer = await client.evalsha(script.sha, len(keys), *keys, *arguments)
                     except exceptions.NoScriptError:
                         answer = await client.eval(script.text, len(keys), *keys, *arguments)
-            except (exceptions.ReadOnlyError, exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
-                self._drop(_one_line(error))  # asyncio's TimeoutError is an OSError too
+            except _lost() as error:
+                self._drop(_one_line(error))
                 raise RedisGone(self.reason) from None
             except exceptions.RedisError as error:
                 raise RedisRefused(_one_line(error)) from None
@@ -162,6 +162,14 @@ class RedisLink:
             _log.info("shared_state_connected")
         for tell in self._watchers:
             tell(up)
+
+
+def _lost() -> tuple[type[Exception], ...]:
+    """What means that this server is not the one to ask; asyncio's TimeoutError is an OSError."""
+    from redis import exceptions
+
+    return (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError, exceptions.ClusterError,
+            exceptions.ClusterDownError, OSError)  # fmt: skip
 
 
 async def open_client(config: RedisConfig) -> Any:
