@@ -122,6 +122,7 @@ def move(exchange: Exchange, tier: Elsewhere) -> None:
     if exchange.endpoint is not None:
         exchange.endpoint.active -= 1
         exchange.endpoint = None
+    exchange.upstream.waiting.pop(exchange, None)  # a connection that becomes free there is for others
     upstream = tier.upstream
     if upstream.inflight >= upstream.max_requests:
         raise OwnRefusal("the fallback has as many requests under way as it may have", 503, Decision.OVERFLOW)

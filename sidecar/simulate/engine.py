@@ -128,7 +128,7 @@ class Simulation:
         elif upstream.has_room():
             self._open(call, endpoint)
         elif len(upstream.waiting) < upstream.max_pending:
-            upstream.waiting.append((call, call.step))
+            upstream.waiting[call] = None
             self._at(min(call.give_up_at, now + upstream.pending_timeout), self._expire, call, call.step)
         else:
             raise OwnRefusal("too many requests wait for a connection", 503, Decision.OVERFLOW)
@@ -181,6 +181,7 @@ class Simulation:
     def _expire(self, call: Call, step: int) -> None:
         if call.step != step:
             return
+        call.upstream.waiting.pop(call, None)
         late = UpstreamFault("no answer in time", 504, Decision.TIMEOUT)
         if self.now >= call.give_up_at:
             late.retryable = False
@@ -419,11 +420,10 @@ class Simulation:
 
     @staticmethod
     def _next_waiting(upstream: Upstream) -> Call | None:
-        while upstream.waiting:
-            call, step = upstream.waiting.popleft()
-            if call.step == step:
-                return call
-        return None
+        call = next(iter(upstream.waiting), None)
+        if call is not None:
+            del upstream.waiting[call]
+        return call
 
     # Settle --------------------------------------------------------------------------------------------------------
 

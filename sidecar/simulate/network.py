@@ -5,7 +5,6 @@ machine says to have changed is written down.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -102,7 +101,7 @@ class Upstream:
         self.inflight = 0
         self.connections = 0
         self.opening = 0
-        self.waiting: deque[tuple[Call, int]] = deque()  # and the step at which it began to wait
+        self.waiting: dict[Call, None] = {}  # in the order in which they came
         self.tries = 0
         self.retries = 0
         self.ejections: list[tuple[float, str, bool, str, str, bool]] = []
