@@ -71,21 +71,22 @@ class ServiceRegistry:
         self._reports: dict[str, set[Report]] = {}
         self._told: State | None = None  # our state as Redis has it
         self._hurry = asyncio.Event()
+        self._left = False
         self._last_ok: float | None = None
         link.on_change(self._link_changed)
 
     async def run(self) -> None:
-        """Beat until cancelled."""
+        """Beat until this instance leaves, or until cancelled."""
         await self._link.tried.wait()
-        while True:
+        while not self._left:
             self._hurry.clear()
             await self._beat_and_report()
             pause = spread(self._ttl / BEATS_PER_TTL, _JITTER, random.random)
             due = monotonic() + pause
             await asyncio.sleep(min(_LEAST_GAP, pause))
-            while (left := due - monotonic()) > 0 and not self._hurry.is_set() and not self._state_changed():
+            while (rest := due - monotonic()) > 0 and not self._hurry.is_set() and not self._state_changed():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._hurry.wait(), min(left, _LOOK_SECONDS))
+                    await asyncio.wait_for(self._hurry.wait(), min(rest, _LOOK_SECONDS))
 
     def follow(self, service: str, report: Report) -> None:
         """Report the instances of `service` from now on."""
@@ -103,6 +104,7 @@ class ServiceRegistry:
 
     async def leave(self) -> None:
         """Say that this instance goes. Does nothing when Redis is away: then the lease runs out."""
+        self._left = True
         if self._registration and self._link.up:
             try:
                 async with asyncio.timeout(_LEAST_GAP):
