@@ -14,8 +14,7 @@ Runs in the program's process, once, however many workers serve.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
@@ -23,9 +22,10 @@ from sidecar.config.dependencies import Dependency, timing
 from sidecar.config.document import Config
 from sidecar.config.upstreams import HealthCheck as CheckConfig
 from sidecar.config.upstreams import Upstream
+from sidecar.control.health_targets import Group, Key, Target
 from sidecar.control.probes.build import dependency_probes, endpoint_probe
-from sidecar.control.probes.probe import Probe, Result, ask
-from sidecar.machines.health import Health, HealthCheck, HealthPolicy, aggregate
+from sidecar.control.probes.probe import Probe, ask
+from sidecar.machines.health import Health, HealthCheck, HealthPolicy
 from sidecar.machines.transition import Transition
 from sidecar.runtime import series
 from sidecar.runtime.logs import Log
@@ -36,50 +36,10 @@ MAX_AT_ONCE = 512
 """Probes that run at the same time; each holds a descriptor and at most its stream's limit of memory."""
 COUNTED_SECONDS = 1.0
 """So long a look at the traffic counters serves all checks."""
+SHORTEST_PAUSE = 0.01
+"""Between two checks of one target, whatever the configuration says."""
 
 _log = Log(__name__)
-
-Key = tuple[str, str, str]
-"""endpoint or dependency; the upstream's or dependency's name; what is asked."""
-
-
-@dataclass(eq=False)
-class Target:
-    """One thing that is asked, and what is known of it."""
-
-    key: Key
-    question: object
-    """What the configuration says is asked; while it stays equal, what is known stays true."""
-    probe: Probe
-    timeout: float
-    policy: HealthPolicy
-    check: HealthCheck
-    since: datetime
-    last: Result | None = None
-    asked_at: datetime | None = None
-    requests_seen: float | None = None
-
-    def view(self, now: float) -> dict[str, Any]:
-        """For people, JSON-shaped."""
-        return {
-            "state": str(self.check.state),
-            "since": _iso(self.since),
-            "last_check": None if self.asked_at is None else _iso(self.asked_at),
-            "latency_seconds": None if self.last is None else round(self.last.seconds, 4),
-            "detail": self.check.detail,
-            "next_check": _iso(datetime.now(UTC) + timedelta(seconds=max(0.0, self.check.next_check - now))),
-        }
-
-
-@dataclass(eq=False)
-class Group:
-    """A dependency: one target or several that stand for each other."""
-
-    name: str
-    kind: str
-    targets: list[Target] = field(default_factory=list)
-    state: Health = Health.UNKNOWN
-    since: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 class HealthChecks:
@@ -170,8 +130,7 @@ class HealthChecks:
         group.targets = [
             await self._watch(key, dependency.check, probe, figures.timeout, policy) for key, probe in probes.items()
         ]
-        self._judge(group)
-        self._export(group)
+        self._export(group, group.judge())
 
     async def _forget_dependency(self, name: str) -> None:
         for target in self._groups.pop(name).targets:
@@ -214,15 +173,10 @@ class HealthChecks:
 
     async def _keep_asking(self, target: Target) -> None:
         while True:
-            await asyncio.sleep(max(0.0, target.check.next_check - monotonic()))
+            await asyncio.sleep(max(SHORTEST_PAUSE, target.check.next_check - monotonic()))
             async with self._slots:
                 result = await ask(target.probe, target.timeout)
-            now = monotonic()
-            traffic = await self._has_traffic(target)
-            change = target.check.result(
-                now, ok=result.ok, seconds=result.seconds, detail=result.detail, traffic=traffic
-            )
-            target.last, target.asked_at = result, datetime.now(UTC)
+            change = target.note(result, traffic=await self._has_traffic(target))
             await self._tell(target, change)
 
     async def _has_traffic(self, target: Target) -> bool:
@@ -239,8 +193,6 @@ class HealthChecks:
 
     async def _tell(self, target: Target, change: Transition[Health] | None) -> None:
         kind, name, what = target.key
-        if change is not None:
-            target.since = datetime.now(UTC)
         if kind == "endpoint":
             if change is not None:
                 _say("endpoint_health_changed", change, upstream=name, endpoint=what)
@@ -249,23 +201,14 @@ class HealthChecks:
         group = self._groups[name]
         if change is not None and len(group.targets) > 1:
             _say("dependency_part_changed", change, dependency=name, part=what)
-        self._judge(group, change)
+        self._export(group, group.judge(change))
 
-    def _judge(self, group: Group, change: Transition[Health] | None = None) -> None:
-        """Bring the dependency's state up to date with its targets'."""
-        state = aggregate(one.check.state for one in group.targets)
-        if state is group.state:
-            return
-        old, group.state, group.since = group.state, state, datetime.now(UTC)
-        self._export(group)
-        detail = change.detail if change is not None else ""
-        reason = change.reason if change is not None else "reload"
-        _say("dependency_health_changed", Transition(old, state, reason, monotonic(), detail), dependency=group.name)
-
-    def _export(self, group: Group) -> None:
+    def _export(self, group: Group, change: Transition[Health] | None) -> None:
         for state in Health:
             cell = self._registry.cell(series.DEPENDENCY_STATUS, group.name, state.value)
             cell.value = float(state is group.state)
+        if change is not None:
+            _say("dependency_health_changed", change, dependency=group.name)
 
     # Telling people -------------------------------------------------------------------------------------------------
 
@@ -276,35 +219,13 @@ class HealthChecks:
         null, …}, both with state (unknown | healthy | degraded | unhealthy), since, last_check, next_check (UTC),
         latency_seconds, detail.
         """
-        now = monotonic()
         shown = []
         for (kind, name, what), target in self._targets.items():
             upstream = self._upstreams.get(name)
             if kind == "endpoint" and upstream is not None and upstream.health_check is not None:
                 word = _kind(upstream.health_check)
-                shown.append({"kind": kind, "upstream": name, "endpoint": what, "check": word} | target.view(now))
-        return shown + [_view_group(group, now) for group in self._groups.values()]
-
-
-def _view_group(group: Group, now: float) -> dict[str, Any]:
-    parts = [{"target": one.key[2], **one.view(now)} for one in group.targets]
-    head = {"kind": "dependency", "dependency": group.name, "check": group.kind}
-    if len(parts) == 1:
-        (only,) = parts
-        del only["target"]
-        return {**head, **only, "parts": None}
-    good = sum(one.check.state is Health.HEALTHY for one in group.targets)
-    asked = [one for one in group.targets if one.asked_at is not None]
-    return {
-        **head,
-        "state": str(group.state),
-        "since": _iso(group.since),
-        "last_check": max((str(part["last_check"]) for part in parts if part["last_check"]), default=None),
-        "latency_seconds": max((round(one.last.seconds, 4) for one in asked if one.last is not None), default=None),
-        "detail": f"{good} of {len(parts)} healthy",
-        "next_check": min(str(part["next_check"]) for part in parts),
-        "parts": parts,
-    }
+                shown.append({"kind": kind, "upstream": name, "endpoint": what, "check": word} | target.view())
+        return shown + [group.view() for group in self._groups.values()]
 
 
 def _say(event: str, change: Transition[Health], **about: Any) -> None:
@@ -323,7 +244,3 @@ def _kind(check: CheckConfig) -> str:
 
 def _task(key: Key) -> str:
     return f"health-{':'.join(key)}"
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -101,4 +101,13 @@ def _authority(target: Address) -> str:
 
 
 def _trusting(ca_file: str | None) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=ca_file)
+    """A file of one's own is read at each check, so that it may be replaced; the system's authorities once for all.
+
+    Takes up to 80 ms of CPU: call it in a thread.
+    """
+    return _system() if ca_file is None else ssl.create_default_context(cafile=ca_file)
+
+
+@functools.cache
+def _system() -> ssl.SSLContext:
+    return ssl.create_default_context()

@@ -4,6 +4,7 @@ HTTP/1.1 read by h11. The head decides: without `contains` the body is not read.
 other and is not followed, so there is no way to be sent round in circles. Interim answers (1xx) are passed over.
 """
 
+import asyncio
 import ssl
 from collections.abc import Callable, Mapping, Set
 
@@ -18,7 +19,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class HttpProbe:
-    """Asks `target` for `path`. `tls` makes the context at the first question; absent: plain."""
+    """Asks `target` for `path`. `tls` makes the context, in a thread; absent: plain."""
 
     def __init__(
         self,
@@ -38,7 +39,6 @@ class HttpProbe:
         self._contains = None if contains is None else contains.encode()
         self._token_file = token_file
         self._tls = tls
-        self._context: ssl.SSLContext | None = None
         own = {"host": authority, "connection": "close", "accept": "*/*", "user-agent": f"sidecar/{__version__}"}
         own |= {name.lower(): value for name, value in (headers or {}).items()}
         self._fields = [(name.encode(), value.encode()) for name, value in own.items()]
@@ -47,15 +47,14 @@ class HttpProbe:
         fields = self._fields
         if self._token_file is not None:
             fields = [*fields, (b"authorization", b"Bearer " + read_secret(self._token_file).encode())]
-        if self._tls is not None and self._context is None:
-            self._context = self._tls()
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=READ_BYTES)
         try:
             request = connection.send(h11.Request(method="GET", target=self._path, headers=fields))
         except h11.LocalProtocolError:
             raise ProbeFailure("what is to be sent is not HTTP: look at headers and token_file") from None
         request += connection.send(h11.EndOfMessage()) or b""
-        async with dial(self._target, self._context) as stream:
+        context = None if self._tls is None else await asyncio.to_thread(self._tls)
+        async with dial(self._target, context) as stream:
             await stream.send(request)
             try:
                 return await self._judge(connection, stream)

@@ -5,6 +5,7 @@ Sentinel the sentinels are asked in turn who the master is, and the master is pi
 URL names must say that the cluster is well. An error is told by its first word (NOAUTH, LOADING, MASTERDOWN).
 """
 
+import asyncio
 import re
 import ssl
 from collections.abc import Callable
@@ -28,7 +29,6 @@ class RedisProbe:
     def __init__(self, config: Redis, tls: Callable[[], ssl.SSLContext]) -> None:
         self._config = config
         self._tls = tls
-        self._context: ssl.SSLContext | None = None
         url = urlsplit(config.url or "redis://localhost")
         self._encrypted = url.scheme == "rediss"
         self._user = config.username or unquote(url.username or "") or None
@@ -39,10 +39,9 @@ class RedisProbe:
 
     async def __call__(self) -> str:
         config = self._config
-        if self._encrypted and self._context is None:
-            self._context = self._tls()
         target = self._target if config.sentinel is None else await self._master(config.sentinel)
-        async with dial(target, self._context) as stream:
+        context = await asyncio.to_thread(self._tls) if self._encrypted else None
+        async with dial(target, context) as stream:
             await _log_in(stream, self._user, config.password_file)
             if await _call(stream, b"PING") != b"PONG":
                 raise ProbeFailure("answered something else than PONG")

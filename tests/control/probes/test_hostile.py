@@ -63,7 +63,7 @@ def test_it_fails_in_time_and_in_little_memory(make: Make, behaviour: peers.Beha
         probe = make(port, tmp_path)
         tracemalloc.start()
         try:
-            result = asyncio.run(asyncio.wait_for(ask(probe, 0.3), 10.0))
+            result = asyncio.run(asyncio.wait_for(ask(probe, 0.15), 10.0))
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
