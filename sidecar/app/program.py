@@ -38,6 +38,8 @@ from sidecar.runtime.metrics import Snapshot, merge
 from sidecar.runtime.tasks import Supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sidecar.config.changes import Change
     from sidecar.config.document import Config
 
@@ -139,9 +141,11 @@ class Program:
             await self._crew.drain()
         elif phase is Phase.STOPPING:
             await self._crew.drain()
+            _unlink_names(self._sockets.values())
+            if not isinstance(self._crew, LocalCrew):
+                # ours first: the workers' copies keep the queue alive until its last client was taken
+                self._close_sockets()
             await self._crew.stop_accepting()
-            for sock in self._sockets.values():
-                _close_listening(sock)
 
     async def _end(self) -> None:
         if self._neighbours is not None:
@@ -150,10 +154,14 @@ class Program:
         await self._tasks.stop()
         if self._admin is not None:
             await self._admin.stop()
-        for sock in self._sockets.values():
-            _close_listening(sock)
+        _unlink_names(self._sockets.values())
+        self._close_sockets()
         if self._started:
             _log.info("stopped")
+
+    def _close_sockets(self) -> None:
+        for sock in self._sockets.values():
+            sock.close()
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -335,10 +343,9 @@ def _shown(sock: socket.socket) -> str:
     return f"unix:{name}"
 
 
-def _close_listening(sock: socket.socket) -> None:
-    """Close it here; a Unix socket's name goes with it."""
-    if sock.fileno() >= 0:
-        if sock.family == socket.AF_UNIX:
+def _unlink_names(sockets: Iterable[socket.socket]) -> None:
+    """Take the names of Unix sockets away, so that nobody comes any more."""
+    for sock in sockets:
+        if sock.fileno() >= 0 and sock.family == socket.AF_UNIX:
             with contextlib.suppress(OSError):
                 os.unlink(sock.getsockname())
-        sock.close()

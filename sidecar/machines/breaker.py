@@ -120,7 +120,6 @@ class Breaker:
         "_order",
         "_policy",
         "_ramp_from",
-        "_ready",
         "_reopened",
         "_since",
         "_successes",
@@ -130,6 +129,7 @@ class Breaker:
         "_why",
         "_window",
         "deadline",
+        "ready",
         "refused",
         "state",
     )
@@ -154,7 +154,8 @@ class Breaker:
         """When `expire` has something to do; infinity: not before another call."""
         self.refused = 0
         """Calls refused since the start; in observe mode, those that would have been."""
-        self._ready = 0  # the permit that any call gets without further questions; 0: questions
+        self.ready = 0
+        """The permit that any call gets at the moment without asking; 0: `admit` must be asked."""
         self._settle()
 
     @property
@@ -170,7 +171,7 @@ class Breaker:
 
     def admit(self, now: float) -> Permit | Refusal:
         """A permit for one call, or why not."""
-        return self._ready or self._question(now)
+        return self.ready or self._question(now)
 
     def record(self, permit: Permit, now: float, *, ok: bool, slow: bool = False) -> BreakerChange | None:
         """What came of the call. `slow`: its answer's head took `slow_after` or longer."""
@@ -304,7 +305,7 @@ class Breaker:
             if share >= 1.0:
                 self._ramp_from = -_NEVER
                 self._settle()
-                return self._ready
+                return self.ready
             return self._generation if self._uniform() < share else self._refuse(Decision.BREAKER_OPEN, 0.0)
         change = None
         if state is BreakerState.OPEN:
@@ -406,9 +407,9 @@ class Breaker:
             self.state is BreakerState.CLOSED and self._ramp_from == -_NEVER
         )
         if self._policy.mode == "disabled" and self.state is not BreakerState.FORCED_OPEN:
-            self._ready = _UNCOUNTED
+            self.ready = _UNCOUNTED
         else:
-            self._ready = self._generation if passing else 0
+            self.ready = self._generation if passing else 0
         if self._order is not None:
             self.deadline = _NEVER if self._order.until is None else self._order.until
         else:

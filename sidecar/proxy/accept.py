@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from sidecar.proxy.client import ClientConnection
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 BATCH = 64
 """Clients taken per turn of the loop, so that those already here are served too."""
 PAUSE_SECONDS = 0.1
+GRACE_SECONDS = 1.0
+"""So long a client that has nothing under way may still send its next request when we stop."""
 OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log = Log(__name__)
@@ -38,6 +41,7 @@ class Acceptor:
         self.plan = plan
         self.sock = sock
         self.clients: set[ClientConnection | TcpClient] = set()
+        self.welcoming = 0  # accepted, and not clients yet
         self.accepting = False
         self._closed = False
         self._protocol = ClientConnection if plan.config.protocol == "http" else TcpClient
@@ -50,7 +54,11 @@ class Acceptor:
             self.state.loop.add_reader(self.sock.fileno(), self._accept)
 
     def close(self) -> None:
-        """Accept no more. The socket itself stays open for others that share it, until they close it too."""
+        """Take who waits in the queue and accept no more; where workers share the socket, the last one closes it."""
+        if self._closed:
+            return
+        while self.accepting and self._accept():
+            pass
         self._stop()
         self._closed = True
         self.sock.close()
@@ -59,6 +67,8 @@ class Acceptor:
         """A client's connection is made."""
         self.clients.add(client)
         self.state.sweeper.watched.add(client)
+        if self._closed:
+            client.drain(monotonic(), GRACE_SECONDS)
 
     def unwatch(self, client: ClientConnection | TcpClient) -> None:
         """The client became a tunnel, which keeps its own time."""
@@ -80,17 +90,18 @@ class Acceptor:
         self._stop()
         self.state.registry.cell(series.ACCEPT_PAUSED, self.plan.name, reason).value += 1
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Take a batch of clients; whether there may be more."""
         for _ in range(BATCH):
             if len(self.clients) >= self.plan.max_connections:
                 self._pause("max_connections")
                 _log.warning("accept_paused", every=60.0, listener=self.plan.name, reason="max_connections",
                              max_connections=self.plan.max_connections)  # fmt: skip
-                return
+                return False
             try:
                 sock, _ = self.sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                return False
             except OSError as error:
                 if error.errno not in OUT_OF_ROOM:
                     raise
@@ -98,14 +109,18 @@ class Acceptor:
                 _log.error("accept_paused", every=60.0, listener=self.plan.name, reason=error.strerror,
                            advice="raise the limit of open files (ulimit -n) or lower max_connections")  # fmt: skip
                 self.state.loop.call_later(PAUSE_SECONDS, self.start)
-                return
+                return False
             sock.setblocking(False)
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.welcoming += 1
             self.state.spawn(self._welcome(sock))
+        return True
 
     async def _welcome(self, sock: socket.socket) -> None:
         try:
             await self.state.loop.connect_accepted_socket(lambda: self._protocol(self), sock)
         except OSError:
             sock.close()  # it left before it was welcome
+        finally:
+            self.welcoming -= 1

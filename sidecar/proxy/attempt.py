@@ -28,15 +28,24 @@ if TYPE_CHECKING:
     from sidecar.proxy.exchange import Exchange
 
 
-OVERHEAD_SAMPLE = 15
-"""The overhead is measured on one request in sixteen: a power of two, less one."""
+MEASURED = 15
+"""Overhead and decisions are measured on one request in sixteen: when its number has none of these bits."""
 
 
 def attempt(exchange: Exchange) -> None:
     """Begin a try. Raises OwnRefusal when the breaker says no, or there is no endpoint or no room."""
     upstream = exchange.upstream
     first = exchange.attempt == 0 and exchange.tier == 0
-    guard.ask(exchange, exchange.started if first else monotonic())
+    now = exchange.started if first else monotonic()
+    measured = not upstream.requests & MEASURED
+    ready = exchange.guarded.breaker.ready
+    if ready > 0 and not measured:
+        # what `guard.ask` would find out: the breaker is closed and lets everybody pass
+        exchange.permit = ready
+        exchange.tried_at = now
+        exchange.answered_at = 0.0
+    else:
+        guard.ask(exchange, now)
     hash_key = b"" if upstream.hash_key is None else upstream.hash_key(exchange)
     endpoint = upstream.picker.pick(exchange.tried or (), hash_key)
     if endpoint is None:
@@ -47,9 +56,14 @@ def attempt(exchange: Exchange) -> None:
     connection = endpoint.take()  # type: ignore[attr-defined]
     if connection is not None:
         forward(exchange, connection)
-        deadline.rearm(exchange, exchange.tried_at)
-        if first and upstream.requests & OVERHEAD_SAMPLE == 0 and exchange.uploaded:
-            exchange.forwarded_at = monotonic()
+        if first and exchange.uploaded:
+            # what `deadline.rearm` would come to, for a request that is here as a whole
+            exchange.give_up_at = now + exchange.route.timeout
+            exchange.client.deadline = now + exchange.route.patience
+            if measured:
+                exchange.forwarded_at = monotonic()
+        else:
+            deadline.rearm(exchange, now)
         return
     if upstream.has_room():
         open_for(exchange, endpoint)  # type: ignore[arg-type]

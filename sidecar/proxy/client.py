@@ -201,6 +201,10 @@ class ClientConnection(asyncio.Protocol):
         if head.length > plan.max_body:
             exchange.uploaded = False
             raise ClientFault("the request body is larger than this listener takes", 413)
+        if head.length == len(rest):  # all of it, with the head: nothing to wait for
+            exchange.body = [rest]
+            exchange.body_size = exchange.bytes_in = head.length
+            return
         exchange.uploaded = False
         exchange.reader = plan.codec.body(head.length)
         if rest:
@@ -305,8 +309,8 @@ class ClientConnection(asyncio.Protocol):
             self.deadline = min(self.deadline, now + grace)
 
     def is_owed(self) -> bool:
-        """Whether a request is under way, or written bytes have not reached the client."""
-        return self.exchange is not None or self.transport.get_write_buffer_size() > 0
+        """Whether anything is to come: all but a client that only lingers has its time to ask or to be answered."""
+        return not self.lingering or self.transport.get_write_buffer_size() > 0
 
     def reset(self) -> None:
         """Break the connection with RST: to a client without chunks, a clean end would say that all is there."""

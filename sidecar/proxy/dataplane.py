@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.base.errors import UpstreamFault
 from sidecar.base.names import Decision
 from sidecar.machines.answer_cache import AnswerCache
-from sidecar.proxy.accept import Acceptor
+from sidecar.proxy.accept import GRACE_SECONDS, Acceptor
 from sidecar.proxy.breakers import Guarded
 from sidecar.proxy.client import ClientConnection
 from sidecar.proxy.connection import UpstreamConnection
@@ -182,15 +182,14 @@ class DataPlane:
         for acceptor in self.acceptors.values():
             acceptor.close()
             for client in acceptor.clients:
-                client.drain(now, grace=1.0)
+                client.drain(now, GRACE_SECONDS)
 
     def running(self) -> int:
-        """Clients that still get something: an answer, or the rest of one, or a tunnel."""
+        """Clients that still get something: an answer, or the rest of one, or a tunnel, or a moment to ask."""
         return sum(
-            1
+            acceptor.welcoming
+            + sum(not isinstance(client, ClientConnection) or client.is_owed() for client in acceptor.clients)
             for acceptor in self.acceptors.values()
-            for client in acceptor.clients
-            if not isinstance(client, ClientConnection) or client.is_owed()
         )
 
     async def stop(self) -> None:

@@ -4,7 +4,8 @@ Who is to blame decides what is recorded: what the upstream did (a failure statu
 time-out, an answer that is no HTTP) counts; what the client or we ourselves did counts as neither, and the permit
 goes back. A try is recorded exactly once; a permit that is gone makes later calls do nothing.
 
-Verdict and record are timed on one request in sixteen, into `sidecar_breaker_decision_seconds`.
+Every verdict that `ask` gives is timed into `sidecar_breaker_decision_seconds`; `attempt` spares most requests the
+question while the breaker is closed.
 """
 
 from __future__ import annotations
@@ -19,9 +20,6 @@ from sidecar.machines.breaker import Refusal, Trial
 
 if TYPE_CHECKING:
     from sidecar.proxy.exchange import Exchange
-
-TIMED = 15
-"""Decisions are timed when a request's number has none of these bits."""
 
 _WORDS = {
     Decision.BREAKER_OPEN: "the upstream's breaker is open: it failed too often; try again later",
@@ -40,12 +38,9 @@ class Refused(OwnRefusal):
 def ask(exchange: Exchange, now: float) -> None:
     """Get a permit for a try that begins at `now`; raises Refused."""
     guarded = exchange.guarded
-    if exchange.upstream.requests & TIMED:
-        permit = guarded.breaker.admit(now)
-    else:
-        began = perf_counter()
-        permit = guarded.breaker.admit(now)
-        guarded.decision.observe(perf_counter() - began)
+    began = perf_counter()
+    permit = guarded.breaker.admit(now)
+    guarded.decision.observe(perf_counter() - began)
     exchange.tried_at = now
     exchange.answered_at = 0.0
     if isinstance(permit, int):

@@ -47,6 +47,7 @@ class RoutePlan:
         "host_rewrite",
         "inflight",
         "name",
+        "patience",
         "per_try_timeout",
         "retry",
         "timeout",
@@ -85,6 +86,7 @@ class RoutePlan:
                     backoff=config.retry.backoff,
                     backoff_max=config.retry.backoff_max,
                 )
+        self.patience = min(self.timeout, self.per_try_timeout)  # until something must have come of a try
         self.given_up = frozenset() if self.retry is None else self.retry.statuses  # answers that may not be relayed
 
     def set_fallback(self, tiers: tuple[Tier, ...]) -> None:

@@ -89,7 +89,7 @@ def give_back(exchange: Exchange, connection: UpstreamConnection, *, reusable: b
 def _rest(connection: UpstreamConnection) -> None:
     endpoint = connection.endpoint
     upstream = endpoint.upstream
-    if endpoint.retired or connection.lost or connection.transport.is_closing():
+    if endpoint.retired or connection.lost:
         connection.transport.close()
         return
     if upstream.waiting:
