@@ -37,6 +37,11 @@ async def serve(channel: int) -> None:
                 sockets = {name: descriptor(number) for name, number in argument["sockets"].items()}
                 forbidden = frozenset((host, port) for host, port in argument["forbidden"])
                 worker.start(config, sockets, forbidden, shared_log=True)
+                # before the loop accepts anybody: no request goes where others know that nobody answers
+                for upstream, endpoints in argument["endpoints"].items():
+                    worker.set_endpoints(upstream, endpoints)
+                for upstream, address, healthy in argument["health"]:
+                    worker.set_health(upstream, address, healthy)
             case "apply":
                 config = _parse(argument)
                 worker.apply(config)

@@ -9,6 +9,7 @@ kernel's queue outlives any worker. What a dead worker had counted is kept, so t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import socket
@@ -116,6 +117,7 @@ class ProcessCrew:
         self._tasks = tasks
         self._crew: dict[int, Process] = {}
         self._past = Snapshot({})  # counters of workers that are no more
+        self._starting: set[asyncio.subprocess.Process] = set()
         self._stopping = False
         self._draining = False
         self._health: dict[tuple[str, str], bool] = {}  # what upkeep found out, for workers that come later
@@ -152,18 +154,25 @@ class ProcessCrew:
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         worker = Process(process, Channel(reader, writer))
         self._tasks.start(f"worker-channel-{process.pid}", worker.channel.listen)
+        self._starting.add(process)
         try:
-            order = {"text": self._text, "sockets": inherited, "forbidden": list(self._forbidden)}
+            order = {
+                "text": self._text,
+                "sockets": inherited,
+                "forbidden": list(self._forbidden),
+                "endpoints": self._endpoints,
+                "health": [[*where, healthy] for where, healthy in self._health.items()],
+            }
             await worker.channel.call("start", order, START_SECONDS)
-        except ConnectionError as error:
-            process.kill()
-            raise ConfigError(f"a worker did not start: {error}") from None
-        for upstream, endpoints in self._endpoints.items():
-            await worker.channel.call("set_endpoints", [upstream, endpoints])
-        for (upstream, address), healthy in self._health.items():
-            await worker.channel.call("set_health", [upstream, address, healthy])
-        if self._draining:
-            await worker.channel.call("drain")
+            if self._draining:
+                await worker.channel.call("drain")
+        except BaseException as error:
+            _kill(process)
+            if isinstance(error, ConnectionError):
+                raise ConfigError(f"a worker did not start: {error}") from None
+            raise
+        finally:
+            self._starting.discard(process)
         self._crew[place] = worker
         _log.info("worker_started", worker=place, pid=process.pid)
 
@@ -179,7 +188,7 @@ class ProcessCrew:
                 del self._crew[place]
                 self._past = merge([self._past, lasting(worker.snapshot)])
                 if self._stopping:
-                    return
+                    break
                 deaths = 0 if loop.time() - began > 60.0 else deaths + 1
                 self._registry.cell(series.WORKER_RESTARTS).value += 1
                 _log.error("worker_died", worker=place, pid=worker.process.pid, status=status)
@@ -187,7 +196,9 @@ class ProcessCrew:
                 await asyncio.sleep(exponential(deaths - 2, 0.5, 30.0))
             try:
                 await self._start_one(place)
-            except ConfigError as error:
+            except (ConfigError, OSError) as error:
+                if self._stopping:
+                    return  # the sockets are closed, and what was half started is gone
                 deaths += 1
                 _log.error("worker_start_failed", worker=place, reason=str(error))
 
@@ -216,8 +227,13 @@ class ProcessCrew:
         return [one for one in found if not isinstance(one, BaseException)]
 
     async def apply(self, config: Config, text: bytes) -> None:
-        await self._everyone("apply", text)
-        self._text = text
+        before, self._text = self._text, text  # a worker that is born meanwhile begins with it
+        try:
+            await self._everyone("apply", text)
+        except ConfigError:
+            self._text = before
+            await self._everyone("apply", before)  # who took it already takes it back
+            raise
         found = {one.name for one in config.upstreams if one.discovery is not None}  # the others' are in the text
         self._endpoints = {name: told for name, told in self._endpoints.items() if name in found}
 
@@ -267,6 +283,8 @@ class ProcessCrew:
 
     async def stop_accepting(self) -> None:
         self._stopping = True
+        for process in self._starting:
+            _kill(process)
         await self._everyone("stop_accepting")
 
     async def running(self) -> int:
@@ -277,6 +295,8 @@ class ProcessCrew:
 
     async def stop(self) -> None:
         self._stopping = True
+        for process in self._starting:
+            _kill(process)
         workers = list(self._crew.values())
         await self._everyone("stop")
         for worker in workers:
@@ -285,6 +305,11 @@ class ProcessCrew:
             except TimeoutError:
                 worker.process.kill()
                 await worker.process.wait()
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
 
 
 def descriptor(number: int) -> socket.socket:
