@@ -129,7 +129,7 @@ class Neighbours:
             return _AfterRestart(config.registry)
         from sidecar.control.registry import RegistrySource
 
-        return RegistrySource(self._registry, config.registry)
+        return RegistrySource(self._registry, config.registry, config.refresh)
 
 
 class _AfterRestart:

@@ -83,7 +83,7 @@ class Discovery(Section, frozen=True, kw_only=True):
     kubernetes: Annotated[KubernetesDiscovery | None, Doc("A Kubernetes service.")] = None
     refresh: Annotated[
         PositiveDuration,
-        Doc("How often DNS or the file is asked; the others tell by themselves.", "Envoy dns_refresh_rate: 5 s"),
+        Doc("How often it is asked, jittered; Kubernetes tells by itself.", "Envoy dns_refresh_rate: 5 s"),
     ] = 5.0
 
 

@@ -1,11 +1,12 @@
 """The service registry: sidecars tell in Redis where their service instance is, and find the others' there.
 
-One script call does it all, every third of a ttl, jittered: it renews this instance's lease, sweeps leases that ran
-out, and brings back the instances of every service that an upstream here asks for. At the default ttl of 15 s that is
-0.2 calls a second, however many services are asked for. A change of this instance's own state is told at once.
+One script call does it all, every third of a ttl or at the shortest `refresh`, jittered: it renews this instance's
+lease, sweeps leases that ran out, and brings back the instances of every service that an upstream here asks for. At the
+defaults (15 s and 5 s) that is 0.2 calls a second, however many services are asked for. A change of this instance's own
+state is told at once.
 
-An instance that stops writes `left` for one ttl, so that others hear of it. What stands in Redis, and how little of it
-is trusted, is in `registry_entries.py`; foreign or garbled entries are told once an hour. Who takes part when Redis is
+An instance that stops writes `left`, so that others hear of it before its lease ends. What stands in Redis, and how little
+of it is trusted, is in `registry_entries.py`; what is foreign or garbled is told once an hour. Who takes part when Redis is
 silent or was emptied is `machines/instances.py`'s word.
 """
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from sidecar.runtime.metrics import Registry as Metrics
 
 DEFAULT_TTL = 15.0
-"""For a sidecar that only asks: it asks as often as one that registers."""
+"""The grace of a sidecar that only asks; also how long `left` can be read at least."""
 BEATS_PER_TTL = 3.0
 _JITTER = 0.1
 _LEAST_GAP = 1.0
@@ -68,7 +69,7 @@ class ServiceRegistry:
         self._state = state
         self._ttl = registration.ttl if registration else DEFAULT_TTL
         self._services: dict[str, Instances] = {}
-        self._reports: dict[str, set[Report]] = {}
+        self._reports: dict[str, dict[Report, float]] = {}  # per service who is told, and how often
         self._told: State | None = None  # our state as Redis has it
         self._hurry = asyncio.Event()
         self._left = False
@@ -81,23 +82,23 @@ class ServiceRegistry:
         while not self._left:
             self._hurry.clear()
             await self._beat_and_report()
-            pause = spread(self._ttl / BEATS_PER_TTL, _JITTER, random.random)
+            pause = spread(self._period(), _JITTER, random.random)
             due = monotonic() + pause
             await asyncio.sleep(min(_LEAST_GAP, pause))
             while (rest := due - monotonic()) > 0 and not self._hurry.is_set() and not self._state_changed():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._hurry.wait(), min(rest, _LOOK_SECONDS))
 
-    def follow(self, service: str, report: Report) -> None:
-        """Report the instances of `service` from now on."""
-        self._reports.setdefault(service, set()).add(report)
+    def follow(self, service: str, report: Report, refresh: float) -> None:
+        """Report the instances of `service` from now on, every `refresh` seconds or more often."""
+        self._reports.setdefault(service, {})[report] = refresh
         self._services.setdefault(service, Instances(self._ttl))
         self._hurry.set()
 
     def unfollow(self, service: str, report: Report) -> None:
         """Report no more."""
-        reports = self._reports.get(service, set())
-        reports.discard(report)
+        reports = self._reports.get(service, {})
+        reports.pop(report, None)
         if not reports:
             self._reports.pop(service, None)
             self._services.pop(service, None)
@@ -135,6 +136,11 @@ class ServiceRegistry:
         return [{"instance": one.name, "address": one.address, "state": one.state.value} for one in present]
 
     # The beat -----------------------------------------------------------------------------------------------------
+
+    def _period(self) -> float:
+        """Seconds between two beats."""
+        refreshes = [refresh for reports in self._reports.values() for refresh in reports.values()]
+        return min([self._ttl / BEATS_PER_TTL, *refreshes])
 
     def _state_changed(self) -> bool:
         return self._registration is not None and self._told is not None and self._state() is not self._told
@@ -174,7 +180,8 @@ class ServiceRegistry:
         if self._registration:
             keys += keys_of(self._namespace, self._service)
             entry = entry_of(self._registration.advertise, state)
-            arguments = [self._instance, int(self._ttl * 1000), entry, MOST_INSTANCES]
+            ttl = max(self._ttl, DEFAULT_TTL) if state is State.LEFT else self._ttl
+            arguments = [self._instance, int(ttl * 1000), entry, MOST_INSTANCES]
         for service in asked:
             keys += keys_of(self._namespace, service)
         if not keys:
@@ -204,12 +211,13 @@ class RegistrySource:
 
     kind = "registry"
 
-    def __init__(self, registry: ServiceRegistry, service: str) -> None:
+    def __init__(self, registry: ServiceRegistry, service: str, refresh: float) -> None:
         self.target = service
         self._registry = registry
+        self._refresh = refresh
 
     async def run(self, report: Report) -> None:
-        self._registry.follow(self.target, report)
+        self._registry.follow(self.target, report, self._refresh)
         try:
             await asyncio.Event().wait()
         finally:

@@ -77,7 +77,7 @@ async def sidecar(server, instance, **more):
 
 
 def watch(one, service="pay"):
-    return watching(RegistrySource(one.registry, service))
+    return watching(RegistrySource(one.registry, service, TTL / 3))
 
 
 def test_instances_find_each_other_by_name(server, raw):
