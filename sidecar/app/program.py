@@ -29,7 +29,7 @@ from sidecar.config.load import parse, read
 from sidecar.control.admin import Admin, Refused, ReloadResult
 from sidecar.control.health import HealthChecks
 from sidecar.control.orders import Body
-from sidecar.control.sockets import bind_all, raise_descriptor_limit
+from sidecar.control.sockets import bind_all, raise_descriptor_limit, shut_door
 from sidecar.control.watch import watch
 from sidecar.machines.drain import Drain, Phase
 from sidecar.runtime import logs, series
@@ -141,6 +141,8 @@ class Program:
             await self._crew.drain()
         elif phase is Phase.STOPPING:
             await self._crew.drain()
+            for sock in self._sockets.values():
+                shut_door(sock)
             _unlink_names(self._sockets.values())
             if not isinstance(self._crew, LocalCrew):
                 # ours first: the workers' copies keep the queue alive until its last client was taken

@@ -79,6 +79,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         plane = DataPlane(loop, self.registry)
         plane.forbidden = forbidden
+        plane.shares_sockets = shared_log
         self._plane = plane
         self._shared_log = shared_log
         self._set_access_log(config)

@@ -5,16 +5,20 @@ left behind by a process that died is replaced; one that still answers is not ou
 """
 
 import contextlib
+import ctypes
 import errno
 import os
 import socket
 import stat
+import struct
 from collections.abc import Iterable
 
 from sidecar.base.errors import ConfigError
 from sidecar.config.address import Address, parse_address
 from sidecar.config.listeners import Listener
 
+_SO_ATTACH_FILTER = 26
+_BPF_RETURN = 0x06
 BACKLOG = 4096
 """Clients that the kernel holds while we do not accept; net.core.somaxconn may allow fewer."""
 
@@ -90,6 +94,20 @@ def _advice(error: OSError) -> str:
         case errno.EADDRNOTAVAIL:
             return "this machine has no such address"
     return error.strerror or str(error)
+
+
+def shut_door(sock: socket.socket) -> None:
+    """Let nobody join the queue of this listening socket any more; who is in it can still be accepted.
+
+    Closing a listening socket resets whoever stands in its queue, and between the last accept and the close somebody
+    may join. So the kernel is first told to drop what arrives for it (a socket filter of one instruction: take
+    nothing). A client that knocks now tries again after a second and is refused by then, like everybody after a stop.
+    """
+    if sock.family == socket.AF_UNIX or sock.fileno() < 0:
+        return
+    take_nothing = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(take_nothing)))
 
 
 def raise_descriptor_limit() -> int:

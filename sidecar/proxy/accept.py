@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from sidecar.proxy.plan import ListenerPlan
 
 BATCH = 64
-"""Clients taken per turn of the loop, so that those already here are served too."""
+"""Clients taken per turn of the loop, so that those already here are served too. Where workers share the socket, one:
+who is quick shall not take all.
+"""
 PAUSE_SECONDS = 0.1
 GRACE_SECONDS = 1.0
 """So long a client that has nothing under way may still send its next request when we stop."""
@@ -92,7 +94,7 @@ class Acceptor:
 
     def _accept(self) -> bool:
         """Take a batch of clients; whether there may be more."""
-        for _ in range(BATCH):
+        for _ in range(1 if self.state.shares_sockets else BATCH):
             if len(self.clients) >= self.plan.max_connections:
                 self._pause("max_connections")
                 _log.warning("accept_paused", every=60.0, listener=self.plan.name, reason="max_connections",

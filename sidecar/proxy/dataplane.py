@@ -45,6 +45,7 @@ class DataPlane:
         self.sweeper = Sweeper(loop)
         self.access_log: AccessLog | None = None
         self.draining = False  # answers carry Connection: close
+        self.shares_sockets = False  # other workers accept on the same ones
         self.forbidden: frozenset[tuple[str, int]] = frozenset()  # our own admin addresses: never an upstream
         self.upstreams: dict[str, Upstream] = {}
         self.own_breakers: dict[str, Guarded] = {}

@@ -122,7 +122,7 @@ class ChunkedReader:
         self.received = 0
         self._decode = decode
         self._left = 0  # payload still to come of the chunk that we are in
-        self._open = False  # a chunk was begun: the CRLF that ends it comes before the next line
+        self._open = False  # the CRLF that ends the last chunk is still to come, before the next line
         self._held = b""  # the beginning of a line whose end has not come yet
         self._extensions = 0  # bytes of them so far
         self._trailer: list[bytes] | None = None  # the lines to forward, once the last chunk was seen
@@ -189,6 +189,10 @@ class ChunkedReader:
             self._left = pos - size
             received -= self._left
             pos = size
+        elif self._open and self._trailer is None and not self.done and data.startswith(b"\r\n", pos):
+            # a chunk leaves with its line end, without waiting for the next one: receivers may hold it until then
+            self._open = False
+            pos += 2
         self.received = received
         if self._trailer is not None:
             mark = pos = self._read_trailer(data, pos)
