@@ -1,9 +1,11 @@
 """The service registry between running programs and a real Redis that is killed and comes back."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis as redis_py
 
 from tests.fakes.upstream import ScriptedUpstream, says
 from tests.real.databases import Redis
@@ -86,6 +88,9 @@ def test_instances_register_are_found_fall_ill_leave_and_outlive_redis() -> None
                 out.wait_until(lambda: out.metrics().sum("sidecar_shared_state_connected"), "back", patience=30)
                 first.wait_until(lambda: first.metrics().sum("sidecar_shared_state_connected"), "back", patience=30)
                 assert answers(out) == {"one", "two"}
+            with redis_py.Redis(port=redis.port) as raw:
+                told = raw.hget(f"{{shop-{redis.port}}}:registry:pay:instances", "two")
+            assert json.loads(told)["state"] == "left"
             wait_for(out, "one")
             own = first.admin("/api/v1/registry").json()[0]
             assert own["kind"] == "self"
