@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 2.0
 """To connect, and for each answer."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 _SHORTEST_PAUSE = 0.05
 
 _log = Log(__name__)

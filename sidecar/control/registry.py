@@ -5,9 +5,9 @@ lease, sweeps leases that ran out, and brings back the instances of every servic
 defaults (15 s and 5 s) that is 0.2 calls a second, however many services are asked for. A change of this instance's own
 state is told at once.
 
-An instance that stops writes `left`, so that others hear of it before its lease ends. What stands in Redis, and how little
-of it is trusted, is in `registry_entries.py`; what is foreign or garbled is told once an hour. Who takes part when Redis is
-silent or was emptied is `machines/instances.py`'s word.
+An instance that stops writes `left`, so that others hear of it before its lease ends. What stands in Redis, and how
+little of it is trusted, is in `registry_entries.py`; what is foreign or garbled is told once an hour. Who takes part
+when Redis is silent or was emptied is `machines/instances.py`'s word.
 """
 
 from __future__ import annotations

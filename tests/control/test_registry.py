@@ -20,7 +20,7 @@ from tests.fakes.reports import watching
 from tests.real.databases import Redis
 
 ALIVE, INSTANCES = "{shop}:registry:pay:alive", "{shop}:registry:pay:instances"
-TTL = 0.9
+TTL = 0.75
 
 
 @pytest.fixture(autouse=True)
@@ -232,12 +232,12 @@ def test_foreign_keys_are_left_alone_and_the_last_known_stays(server, raw, key):
             raw.set(key, "somebody else's")
             assert await seen.fail() == "Redis: its keys hold something else than the registry's"
             failures = len(seen.failures)
-            await seen.until(lambda: len(seen.failures) > failures + 4)
+            await seen.until(lambda: len(seen.failures) > failures + 2)
             assert seen.last == ["10.0.0.1:80", "10.0.0.2:80"]
             assert raw.get(key) == "somebody else's"
             raw.delete(key)
             answers = len(seen.answers)
-            await seen.until(lambda: len(seen.answers) > answers + 4)
+            await seen.until(lambda: len(seen.answers) > answers + 2)
             assert all(len(answer.members) == 2 for answer in seen.answers[answers:])
 
     asyncio.run(story())

@@ -1,6 +1,8 @@
 """Discovery through the running program: endpoints come and go while requests run, whoever names them."""
 
 import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,3 +218,29 @@ def test_a_reload_adds_changes_and_removes_discovery(replicas: Replicas, tmp_pat
         proxy.write(whole)
         proxy.command("reload")
         wait_for(proxy, "one", "two")
+
+
+def test_a_worker_that_is_born_later_knows_what_was_found_and_what_no_longer_counts(
+    replicas: Replicas, tmp_path: Path
+) -> None:
+    path = tmp_path / "endpoints"
+    write(path, json.dumps([{"address": replicas["two"].address}]))
+    whole = {**config({"file": str(path)}), "workers": 2}
+    app = whole["upstreams"][0]
+    with Sidecar(whole) as proxy:
+
+        def replace_workers() -> None:
+            old = set(proxy.children())
+            for pid in old:
+                os.kill(pid, signal.SIGKILL)
+            proxy.wait_until(lambda: len(set(proxy.children()) - old) == 2 and proxy.probe("/readyz") == 200, "workers")
+
+        replace_workers()
+        wait_for(proxy, "two")
+        del app["discovery"]
+        app["endpoints"] = [{"address": replicas["one"].address}]
+        proxy.write(whole)
+        proxy.command("reload")
+        wait_for(proxy, "one")
+        replace_workers()
+        assert answers(proxy, 12) == {"one"}
