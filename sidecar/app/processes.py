@@ -163,18 +163,32 @@ class ProcessCrew:
                 "endpoints": self._endpoints,
                 "health": [[*where, healthy] for where, healthy in self._health.items()],
             }
+            told = dict(self._endpoints), dict(self._health)
             await worker.channel.call("start", order, START_SECONDS)
-            if self._draining:
-                await worker.channel.call("drain")
+            self._crew[place] = worker
+            await self._catch_up(worker, *told)
         except BaseException as error:
+            self._crew.pop(place, None)
             _kill(process)
             if isinstance(error, ConnectionError):
                 raise ConfigError(f"a worker did not start: {error}") from None
             raise
         finally:
             self._starting.discard(process)
-        self._crew[place] = worker
         _log.info("worker_started", worker=place, pid=process.pid)
+
+    async def _catch_up(
+        self, worker: Process, endpoints: dict[str, EndpointList], health: dict[tuple[str, str], bool]
+    ) -> None:
+        """Tell a worker what changed while it started; from now on it hears everything with the others."""
+        for upstream, found in list(self._endpoints.items()):
+            if endpoints.get(upstream) != found:
+                await worker.channel.call("set_endpoints", [upstream, found])
+        for (upstream, address), healthy in list(self._health.items()):
+            if health.get((upstream, address)) != healthy:
+                await worker.channel.call("set_health", [upstream, address, healthy])
+        if self._draining:
+            await worker.channel.call("drain")
 
     async def _keep(self, place: int) -> None:
         """Wait for the worker's end and start another, at once the first time, then with growing pauses."""
