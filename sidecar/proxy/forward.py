@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 VIA = b"Via: 1.1 sidecar\r\n"
 
 
-
 def _request_ids() -> Iterator[bytes]:
     """32 hexadecimal digits each, unique: half of them drawn for this process, the rest counted from a random start."""
     process = os.urandom(8).hex().encode()

@@ -22,9 +22,7 @@ def contents(head: RequestHead | ResponseHead) -> Outcome:
     return ("head", *((name, getattr(head, name)) for name in head.__slots__ if name != "raw"))
 
 
-def request_outcome(
-    codec: Codec, data: bytes, limits: Limits = LIMITS, last: RequestHead | None = None
-) -> Outcome:
+def request_outcome(codec: Codec, data: bytes, limits: Limits = LIMITS, last: RequestHead | None = None) -> Outcome:
     try:
         head = codec.request(data, limits, last)
     except RequestFault as fault:

@@ -35,7 +35,9 @@ def test_requests_after_one_another(first: bytes, second: bytes, noise: bytes) -
 
 @settings(max_examples=500, deadline=None)
 @given(grammar.built_requests(), grammar.built_requests(), st.integers(10, 200), st.integers(1, 80), st.integers(0, 8))
-def test_a_repeated_block_is_held_to_the_limits(first: bytes, second: bytes, head: int, target: int, fields: int) -> None:
+def test_a_repeated_block_is_held_to_the_limits(
+    first: bytes, second: bytes, head: int, target: int, fields: int
+) -> None:
     line, _, _ = second.partition(b"\r\n")
     _, _, block = first.partition(b"\r\n")
     memory_changes_nothing(first, line + b"\r\n" + block, Limits(head, target, fields))
