@@ -67,9 +67,10 @@ class Log(Section, frozen=True, kw_only=True):
     level: Annotated[Annotated[str, words("debug", "info", "warning", "error")], Doc("The least that is said.")] = (
         "info"
     )
-    format: Annotated[Annotated[str, words("json", "text")], Doc("JSON lines for machines, text for terminals.")] = (
-        "json"
-    )
+    format: Annotated[
+        Annotated[str, words("auto", "json", "text")],
+        Doc("JSON lines for machines, text for terminals; auto looks which it is."),
+    ] = "auto"
 
 
 class Shutdown(Section, frozen=True, kw_only=True):

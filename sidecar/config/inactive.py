@@ -9,6 +9,5 @@ NOT_ACTIVE_YET = (
     "backup",
     "listeners.tls",
     "upstreams.breaker.quorum",
-    "upstreams.outlier",
     "upstreams.tls",
 )

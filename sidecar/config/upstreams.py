@@ -108,7 +108,9 @@ class Limits(Section, frozen=True, kw_only=True):
 class RetryBudget(Section, frozen=True, kw_only=True):
     """How many retries an upstream is spared: a share of its requests, and a floor for quiet times."""
 
-    ratio: Annotated[Ratio, Doc("Retries under way, as a share of requests under way.", "Envoy, Linkerd: 20 %")] = 0.2
+    ratio: Annotated[Ratio, Doc("Retries as a share of the requests of the last 10 s.", "Linkerd: 20 % over 10 s")] = (
+        0.2
+    )
     min_per_second: Annotated[Count, Doc("So many retries are always allowed.", "Envoy min_retry_concurrency: 3")] = 3
 
 

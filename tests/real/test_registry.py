@@ -54,6 +54,10 @@ def wait_for(proxy: Sidecar, *names: str) -> None:
     proxy.wait_until(lambda: answers(proxy) == set(names), f"answers of {names}")
 
 
+def own_entry(proxy: Sidecar) -> Any:
+    return next(one for one in proxy.admin("/api/v1/registry").json() if one["kind"] == "self")
+
+
 def named(name: str) -> ScriptedUpstream:
     return ScriptedUpstream().otherwise(says(body=name.encode()))
 
@@ -65,7 +69,7 @@ def test_instances_register_are_found_fall_ill_leave_and_outlive_redis() -> None
     with Redis() as redis, named("one") as one, named("two") as two:
         with Sidecar(member(redis, "one", one, **check)) as first, Sidecar(caller(redis)) as out:
             wait_for(out, "one")
-            with Sidecar(member(redis, "two", two, **check)):
+            with Sidecar(member(redis, "two", two, **check)) as second:
                 wait_for(out, "one", "two")
 
                 one.otherwise(says(status="500 Oops"))
@@ -85,17 +89,16 @@ def test_instances_register_are_found_fall_ill_leave_and_outlive_redis() -> None
                 assert answers(out) == {"one", "two"}
 
                 redis.start()
-                out.wait_until(lambda: out.metrics().sum("sidecar_shared_state_connected"), "back", patience=30)
-                first.wait_until(lambda: first.metrics().sum("sidecar_shared_state_connected"), "back", patience=30)
+                for proxy in (first, second, out):
+                    proxy.wait_until(lambda at=proxy: at.metrics().sum("sidecar_shared_state_connected"), "back")
+                for proxy in (first, second):
+                    proxy.wait_until(lambda at=proxy: own_entry(at)["told"] == "available", "told")
                 assert answers(out) == {"one", "two"}
             with redis_py.Redis(port=redis.port) as raw:
                 told = raw.hget(f"{{shop-{redis.port}}}:registry:pay:instances", "two")
             assert json.loads(told)["state"] == "left"
             wait_for(out, "one")
-            own = first.admin("/api/v1/registry").json()[0]
-            assert own["kind"] == "self"
-            assert own["address"] == first.config["listeners"][0]["bind"]
-            assert own["told"] == "available"
+            assert own_entry(first)["address"] == first.config["listeners"][0]["bind"]
 
 
 def test_a_draining_instance_gets_nothing_new(redis: Redis) -> None:
