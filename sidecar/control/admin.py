@@ -13,6 +13,7 @@ import hmac
 import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Protocol
 
 import msgspec
@@ -21,13 +22,15 @@ from sidecar.config.address import Address, parse_address
 from sidecar.config.document import Admin as AdminConfig
 from sidecar.control import orders, page
 from sidecar.control.admin_http import AdminServer, Door, Request, Response
-from sidecar.runtime import exposition
 from sidecar.runtime.logs import Log
 from sidecar.runtime.metrics import Snapshot
 
 MAX_VIEWERS = 8
 """Browsers that may follow the live status at once."""
 EVENT_INTERVAL = 1.0
+"""Seconds between two looks for those who follow the page; a breaker that changes is seen sooner."""
+BREAKER_LOOKS = 4
+"""Looks at the breakers within that time."""
 MAX_TOKEN = 4096
 
 _log = Log(__name__)
@@ -52,12 +55,15 @@ class Program(Protocol):
     async def status(self) -> dict[str, Any]:
         """What runs.
 
-        service, instance, version, pid, uptime_seconds, state (starting | ready | draining | stopping), workers,
+        service, instance, version, pid, at, uptime_seconds, state (starting | ready | draining | stopping), workers,
         config {path, hash, loaded_at, last_reload_ok, last_reload_error, restart_needed: [sentence]},
         listeners [{name, bind, protocol, connections, routes: [{name, match, upstream, requests_total}]}],
-        upstreams [{name, endpoints: [{address, priority, weight, active, idle, healthy}], inflight, pending,
-        requests_total}], traffic {requests_total, rps, errors_total, inflight, p50_ms, p99_ms}. `match` is a sentence;
-        `loaded_at` is UTC in ISO form; a figure that is not known is null.
+        upstreams [{name, endpoints: [{address, priority, weight, active, idle, healthy, state (healthy | degraded |
+        unhealthy | unknown | unchecked | ejected), why, ejected, ejected_for_seconds, origin, check: {…} or null}],
+        discovery: {source, target, last_success, error, error_at, left_out, refused} or null, inflight, pending,
+        requests_total}], breakers as `breakers` has them, dependencies as `health` has them, fallbacks [{upstream,
+        tier, total, per_second}], traffic {requests_total, rps, errors_total, inflight, p50_ms, p99_ms}. `match` is
+        a sentence; `at`, `loaded_at` and the like are UTC in ISO form; a figure that is not known is null.
         """
         ...
 
@@ -228,6 +234,8 @@ class Admin:
             raise Refused(401, "a valid bearer token is needed", ("www-authenticate", 'Bearer realm="sidecar"'))
 
     async def _metrics(self, request: Request) -> Response:
+        # loaded for the first scrape, beside the loop: the start does not wait for it
+        exposition = await asyncio.to_thread(import_module, "sidecar.runtime.exposition")
         as_openmetrics = exposition.wants_openmetrics(request.fields.get("accept", ""))
         async with self._rendering:
             text = await exposition.render_gently(await self._program.metrics(), as_openmetrics=as_openmetrics)
@@ -242,19 +250,27 @@ class Admin:
         return Response(200, self._stream(), "text/event-stream")
 
     async def _stream(self) -> AsyncIterator[bytes]:
-        """The status whenever it changed, looked at once a second; the running uptime alone is no change."""
+        """The page's parts whenever they changed; an empty piece when none did."""
         self._viewers += 1
-        before: dict[str, Any] = {}
+        follower = page.Follower()
         try:
-            yield b"retry: 2000\n\n"
+            status = await self._program.status()
+            yield f"retry: 2000\nevent: version\ndata: {status['version']}\n\n".encode()
             while True:
+                parts = follower.changed(status, monotonic())
+                yield b"event: parts\ndata: " + msgspec.json.encode(parts) + b"\n\n" if parts else b""
+                await self._next_look(status["breakers"])
                 status = await self._program.status()
-                seen = {**status, "uptime_seconds": 0}
-                yield b"" if seen == before else b"event: status\ndata: " + msgspec.json.encode(status) + b"\n\n"
-                before = seen
-                await asyncio.sleep(EVENT_INTERVAL)
         finally:
             self._viewers -= 1
+
+    async def _next_look(self, breakers: list[dict[str, Any]]) -> None:
+        """Wait for the next look at everything, or until a breaker is in another state than in `breakers`."""
+        before = _states(breakers)
+        for _ in range(BREAKER_LOOKS):
+            await asyncio.sleep(EVENT_INTERVAL / BREAKER_LOOKS)
+            if _states(await self._program.breakers()) != before:
+                return
 
     async def _effective(self, _request: Request) -> Response:
         return _as_json(self._program.config())
@@ -301,6 +317,10 @@ def _asset(content: bytes, content_type: str) -> Handler:
         return Response(200, content, content_type)
 
     return answer
+
+
+def _states(breakers: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(one["name"], one["machine"]) for one in breakers]
 
 
 def _as_json(data: Any, status: int = 200) -> Response:
