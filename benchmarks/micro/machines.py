@@ -18,7 +18,6 @@ from sidecar.config.breaker import Breaker as BreakerPolicy
 from sidecar.config.breaker import Outlier as OutlierPolicy
 from sidecar.machines.balance import Endpoint, LeastRequest, RingHash, RoundRobin
 from sidecar.machines.breaker import Breaker
-from sidecar.machines.limits import Gate
 from sidecar.machines.outlier import Outliers
 from sidecar.machines.retry_budget import RetryBudget
 from sidecar.machines.routing import RouteRule, RouteTable
@@ -71,7 +70,7 @@ def main() -> int:
     healthy, troubled, opened = breaker(), breaker(failing=20), breaker()
     for _ in range(5):
         opened.record(opened.admit(NOW), NOW, ok=False)
-    budget, gate = RetryBudget(0.2, 3), Gate(1024)
+    budget = RetryBudget(0.2, 3)
     outliers = Outliers(OutlierPolicy(), NOW)
     standing = outliers.watch("10.0.0.1:80")
     results = {
@@ -86,7 +85,6 @@ def main() -> int:
         "pick round_robin of 5": measured(picking(RoundRobin, 5)),
         "pick ring_hash of 5": measured(picking(RingHash, 5)),
         "retry budget request": measured(lambda: budget.request(NOW)),
-        "gate enter+leave": measured(lambda: gate.enter() and gate.leave()),
         "outlier record": measured(lambda: outliers.record(standing, NOW, began=NOW, ok=True)),
     }
     singles = {

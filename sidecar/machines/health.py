@@ -94,10 +94,6 @@ class HealthCheck:
         self.next_check = max(now, now - seconds + self._wait(traffic=traffic))
         return change
 
-    def hurry(self, now: float) -> None:
-        """Something hints that the state may be changing: ask soon."""
-        self.next_check = min(self.next_check, now + self._policy.interval / _HASTE)
-
     def reconfigure(self, policy: HealthPolicy, now: float) -> None:
         """Go on under another policy; state and rows stay, the next check comes within the new interval."""
         self._policy = policy

@@ -148,14 +148,6 @@ class TestWhen:
     def test_first_checks_are_spread(self) -> None:
         assert [build(u).next_check - T0 for u in (0.0, 0.5)] == [0.0, 1.5]
 
-    def test_a_hint_hurries_it_and_never_delays_it(self) -> None:
-        check = build()
-        self.wait(check, "+")
-        check.hurry(T0 + 1.0)
-        assert check.next_check == T0 + 4.0
-        check.hurry(T0 + 3.0)
-        assert check.next_check == T0 + 4.0
-
     def test_a_reload_keeps_the_state_and_takes_the_shorter_wait(self) -> None:
         check = build()
         self.wait(check, "+")
