@@ -31,10 +31,13 @@ def own_answer(
     *,
     keep_alive: bool,
     method: bytes = b"GET",
+    request_id: bytes | None = None,
     retry_after: float | None = None,
     allow: bytes | None = None,
 ) -> bytes:
-    """The whole answer as bytes. `retry_after` in seconds is rounded up and never below 1."""
+    """The whole answer as bytes. `retry_after` in seconds is rounded up and never below 1; `request_id` is what the
+    access log calls the request.
+    """
     body = _encode({"error": decision.value, "status": status, "message": detail})
     lines = [
         b"HTTP/1.1 %d %s" % (status, REASONS.get(status, b"Unknown")),
@@ -43,6 +46,8 @@ def own_answer(
         b"Cache-Control: no-store",
         b"X-Sidecar-Decision: " + decision.value.encode(),
     ]
+    if request_id is not None:
+        lines.append(b"X-Request-Id: " + request_id)
     if retry_after is not None:
         lines.append(b"Retry-After: %d" % max(1, math.ceil(retry_after)))
     if allow is not None:
@@ -54,7 +59,9 @@ def own_answer(
     return b"\r\n".join(lines)
 
 
-def fault_answer(fault: RequestFault, *, keep_alive: bool, method: bytes = b"GET") -> bytes:
+def fault_answer(
+    fault: RequestFault, request_id: bytes | None = None, *, keep_alive: bool, method: bytes = b"GET"
+) -> bytes:
     """`fault` as an answer; what a refusal knows beyond its words (Retry-After, Allow) goes along."""
     return own_answer(
         fault.status,
@@ -62,6 +69,7 @@ def fault_answer(fault: RequestFault, *, keep_alive: bool, method: bytes = b"GET
         fault.detail,
         keep_alive=keep_alive,
         method=method,
+        request_id=request_id,
         retry_after=getattr(fault, "retry_after", None),
         allow=_ALLOW if fault.status == HTTPStatus.METHOD_NOT_ALLOWED else None,
     )

@@ -19,7 +19,7 @@ from sidecar.machines import retry
 from sidecar.machines.blame import FALLBACK_DECISIONS, FALLBACK_STATUSES
 from sidecar.proxy import deadline, fallback, guard
 from sidecar.proxy.answer import fault_answer
-from sidecar.proxy.forward import forward
+from sidecar.proxy.forward import forward, next_request_id
 from sidecar.proxy.pool import give_back, open_for
 from sidecar.proxy.settle import settle
 
@@ -202,7 +202,9 @@ def refuse(exchange: Exchange, fault: RequestFault) -> None:
             return
     exchange.decision = fault.decision
     keep_alive = exchange.keep_alive and exchange.uploaded and not exchange.plan.state.draining
-    written = fault_answer(fault, keep_alive=keep_alive, method=exchange.head.method)
+    if exchange.request_id is None:
+        exchange.request_id = next_request_id()
+    written = fault_answer(fault, exchange.request_id, keep_alive=keep_alive, method=exchange.head.method)
     fallback.answer(exchange, fault.status, written, keep_alive=keep_alive)
 
 

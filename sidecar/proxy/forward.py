@@ -33,7 +33,7 @@ def _request_ids() -> Iterator[bytes]:
             yield front + digits
 
 
-_next_request_id = _request_ids().__next__
+next_request_id = _request_ids().__next__
 
 
 class Forwarding:
@@ -88,7 +88,7 @@ def render_request(exchange: Exchange) -> bytes:
     if head.request_id is not None:
         rendered = wire + fields + b"\r\n"
     else:
-        exchange.request_id = request_id = _next_request_id()
+        exchange.request_id = request_id = next_request_id()
         rendered = b"".join((wire, fields, b"X-Request-Id: ", request_id, b"\r\n\r\n"))
     exchange.wire = rendered
     return rendered

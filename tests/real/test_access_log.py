@@ -157,3 +157,9 @@ def test_to_stdout(server: ScriptedUpstream) -> None:
         assert running.wait_exit() == 0
         lines = [json.loads(line) for line in running.log.splitlines()]
     assert [line["path"] for line in lines if "request_id" in line] == [f"/{number}" for number in range(200)]
+
+
+def test_an_answer_of_our_own_names_the_request_as_the_log_does(proxy: Sidecar, codec: str, path: Path) -> None:
+    got = proxy.get(codec, "/dead")
+    assert got.decision == "connect_failure"
+    assert line_of(proxy, path, got.get("x-request-id") or "none")["decision"] == "connect_failure"
