@@ -26,7 +26,9 @@ from sidecar.base.errors import ConfigError
 from sidecar.config.changes import changes
 from sidecar.config.effective import fingerprint, to_plain
 from sidecar.config.load import parse, read
+from sidecar.control import orphans
 from sidecar.control.admin import Admin, Refused, ReloadResult
+from sidecar.control.child import Child
 from sidecar.control.health import HealthChecks
 from sidecar.control.orders import Body
 from sidecar.control.sockets import bind_all, raise_descriptor_limit, shut_door
@@ -38,7 +40,7 @@ from sidecar.runtime.metrics import Snapshot, merge
 from sidecar.runtime.tasks import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sidecar.config.changes import Change
     from sidecar.config.document import Config
@@ -51,8 +53,8 @@ _log = Log(__name__)
 class Program:
     """One run of `sidecar run`."""
 
-    def __init__(self, path: str) -> None:
-        """`path`: the configuration file. Raises ConfigError when it is not usable."""
+    def __init__(self, path: str, command: Sequence[str] = ()) -> None:
+        """`path`: the configuration file; `command`: the service to supervise. Raises ConfigError."""
         self._path = path
         self._text = read(path)
         self._config = _parse(self._text, path)
@@ -64,6 +66,7 @@ class Program:
         self._crew: Crew = LocalCrew(self._worker)
         self._health = HealthChecks(self._registry, self._tasks, self._tell_health, self._requests)
         self._neighbours: Neighbours | None = None
+        self._child = Child(command, self._registry, self._tasks, self._child_finished) if command else None
         self._drain = Drain(self._config.shutdown.delay, self._config.shutdown.drain_timeout)
         self._sockets: dict[str, socket.socket] = {}
         self._admin: Admin | None = None
@@ -90,6 +93,11 @@ class Program:
             self._admin = Admin(config.admin, self)
             bound = await self._admin.start()
             self._forbidden = frozenset((one.host, one.port) for one in bound.values() if one.port)
+            if self._child is not None:
+                orphans.adopt()
+                self._child.start()  # a command that cannot be run ends us before anybody is served
+            if self._child is not None or os.getpid() == 1:
+                self._tasks.start("orphans", orphans.bury)
             if config.workers > 1:
                 from sidecar.app.processes import ProcessCrew
 
@@ -153,7 +161,11 @@ class Program:
         if self._neighbours is not None:
             await self._neighbours.leave()
         await self._crew.stop()
+        if self._child is not None:
+            await self._child.stop()
         await self._tasks.stop()
+        if self._child is not None:
+            await orphans.end_all(self._child.patience)
         if self._admin is not None:
             await self._admin.stop()
         _unlink_names(self._sockets.values())
@@ -179,7 +191,14 @@ class Program:
         self._drain.stop(monotonic())
         if self._drain.phase is not before:
             self._tasks.start(f"phase-{self._drain.phase}", lambda: self._act(before))
+        if self._drain.phase is Phase.STOPPED and self._child is not None:
+            self._child.force()  # nobody says it again who has time
         self._wake.set()
+
+    def _child_finished(self) -> None:
+        """The service ended well: so do we, unless we are at it already."""
+        if self._drain.phase in {Phase.SERVING, Phase.DRAINING} and self._drain.deadline is None:
+            self._stop_now()
 
     def _register_metrics(self) -> None:
         registry = self._registry
@@ -231,6 +250,7 @@ class Program:
             "state": self._state(),
             "workers": self._config.workers,
             "worker_pids": self._crew.pids(),
+            "child": None if self._child is None else self._child.view(),
             "config": {
                 "path": self._path,
                 "hash": self._hash,

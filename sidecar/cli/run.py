@@ -1,4 +1,4 @@
-"""`sidecar run`: the proxy, until it is stopped."""
+"""`sidecar run`: the proxy, until it is stopped; with a command, the parent of that service too."""
 
 import argparse
 import sys
@@ -17,11 +17,8 @@ def run(args: argparse.Namespace) -> int:
     from sidecar.app.program import Program
     from sidecar.base.errors import ConfigError
 
-    if args.command:
-        print("sidecar: supervising a command is not there yet; start the service on its own", file=sys.stderr)
-        return exits.USAGE
     try:
-        program = Program(args.config)
+        program = Program(args.config, args.command)
         uvloop.run(program.run())
     except ConfigError as error:
         print(error, file=sys.stderr)

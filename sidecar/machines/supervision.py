@@ -3,11 +3,11 @@
     starting ──started──▶ running ──died──▶ starting (at once) or backing_off ──wait_over──▶ starting
                              └──finished (exit 0)──▶ ended             └── any ──stop──▶ stopping ──▶ ended
 
-* The first death is answered at once: most are accidents. Whoever dies again waits 1 s, 2 s, 4 s … up to 60 s, so that a
-  service which cannot live costs little and its log stays readable. A start that fails counts as a death.
+* The first death is answered at once: most are accidents. Whoever dies again waits 1 s, 2 s, 4 s … up to 60 s, so that
+  a service which cannot live costs little and its log stays readable. A start that fails counts as a death.
 * What ran for ten minutes was well: its next death is a first one again.
 * Exit 0 is no death: the service has done its work, and there is nothing left to stand in front of.
-* Nothing is started after stop. There is no giving up here: how often is too often is for people, or for recovery's budget.
+* Nothing is started after stop. There is no giving up here: a service that comes back after an hour is welcome.
 """
 
 from enum import StrEnum

@@ -2,7 +2,8 @@
 
 Theory. A line is an event (`listener_bound`, `config_reload_failed`): a name that a search or an alert may rely on, and
 fields that say the rest. JSON lines for machines, aligned text on a terminal. Traffic is not logged here but in
-`runtime/access_log.py`: writing to stderr may block, so nothing on a request's way logs, except limited by `every`.
+`runtime/access_log.py`; nothing on a request's way logs, except limited by `every`. A reader of stderr that stalls
+costs lines, never the loop (`runtime/log_writer.py`).
 
 Rules. `every=SECONDS` lets an event of that name (and `about`, when given) through once in so many seconds, and the
 next one tells how many were held back. No secret and no raw bytes of the network go into a field; control characters
@@ -16,6 +17,8 @@ import sys
 import time
 from datetime import UTC, datetime
 from typing import Any, TextIO
+
+from sidecar.runtime.log_writer import LogWriter
 
 _COLOURS = {
     logging.WARNING: "\x1b[33m",
@@ -99,10 +102,9 @@ class TextFormatter(logging.Formatter):
 
 def setup(level: str = "info", format: str = "auto", stream: TextIO | None = None) -> None:  # noqa: A002 - the YAML's word
     """Send every event of this process to `stream` (stderr). `format`: json, text, or auto (text on a terminal)."""
-    stream = stream or sys.stderr
-    terminal = stream.isatty()
+    terminal = (stream or sys.stderr).isatty()
     as_text = format == "text" or (format == "auto" and terminal)
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(stream or LogWriter(sys.stderr, _tell_lost))
     handler.setFormatter(
         TextFormatter(colour=terminal and "NO_COLOR" not in os.environ) if as_text else JsonFormatter()
     )
@@ -111,6 +113,10 @@ def setup(level: str = "info", format: str = "auto", stream: TextIO | None = Non
     root.setLevel(logging.WARNING)  # libraries speak up only when something is wrong
     logging.getLogger(_ROOT).setLevel(level.upper())
     logging.captureWarnings(capture=True)
+
+
+def _tell_lost(count: int) -> None:
+    Log(__name__).warning("log_lines_lost", lines=count, advice="whoever reads stderr does not keep up")
 
 
 def _stamp(record: logging.LogRecord) -> str:

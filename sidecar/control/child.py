@@ -1,0 +1,260 @@
+"""The supervised service process: started, watched, started again, ended with all that it started.
+
+When is `machines/supervision.py`'s decision; this does it.
+
+* It runs in a session, and so a process group, of its own: a terminal's Ctrl-C reaches us alone, and we end it after
+  its last request. It has our environment and our stdin, stdout and stderr as they are; nothing of its output passes
+  through us. It has none of our descriptors, blocks and ignores no signals, and gets SIGTERM when we are killed.
+* A dead process may leave others of its group behind, who hold its port: they are ended before it is started again.
+* Started by `subprocess`, not by the event loop: uvloop's copies of stdio leak into the child. A thread waits for
+  its end without reaping it: until we have seen that end, no other process can get its number.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+from sidecar.base.errors import ConfigError
+from sidecar.machines.supervision import KILL_AFTER, ChildState, Supervision
+from sidecar.machines.transition import Transition
+from sidecar.runtime import series
+from sidecar.runtime.logs import Log
+from sidecar.runtime.metrics import Registry
+from sidecar.runtime.tasks import Supervisor
+
+_POLL_SECONDS = 0.01
+_PR_SET_PDEATHSIG = 1
+_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_log = Log(__name__)
+
+
+class Child:
+    """One command and its process."""
+
+    def __init__(
+        self, command: Sequence[str], registry: Registry, tasks: Supervisor, finished: Callable[[], None]
+    ) -> None:
+        """`finished` is called when the process ended with 0."""
+        self._command = tuple(command)
+        self._tasks = tasks
+        self._finished = finished
+        self._machine = Supervision()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._group: int | None = None  # forgotten when it is empty: its number may then become somebody else's
+        self._gone = asyncio.Event()  # the process died and is not reaped yet
+        self._kill_at = 0.0
+        self._forced = False
+        self._since = datetime.now(UTC)
+        self._last_exit: str | None = None
+        self._restarted, self._failed = (
+            registry.cell(series.RECOVERY_ATTEMPTS, "process", result) for result in ("started", "failed")
+        )
+
+    def start(self) -> None:
+        """Start it and watch over it; raises ConfigError when there is nothing that could be started."""
+        try:
+            self._spawn()
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ConfigError(f"cannot run {self._command[0]!r}: {_advice(error)}") from None
+        self._tasks.start("child", self._keep)
+
+    async def stop(self) -> None:
+        """End it and its group: SIGTERM, 2 s later SIGKILL. Returns when they are gone."""
+        if self._process is None:
+            return
+        self._took(self._machine.stop(monotonic()))
+        await self._tasks.end("child")
+        told = self._machine.state is ChildState.STOPPING
+        if told:
+            _log.info("child_stopping", pid=self._process.pid)
+        await self._end_group()
+        code = self._process.poll()
+        if told and code is not None:
+            self._last_exit = _exit(code)
+            self._took(self._machine.exited(monotonic(), code))
+            _log.info("child_stopped", pid=self._process.pid, exit=self._last_exit)
+
+    def force(self) -> None:
+        """No more patience: SIGKILL now, or as soon as it is to be ended."""
+        self._forced = True
+        self._kill_at = 0.0
+        self._signal(signal.SIGKILL)
+
+    @property
+    def patience(self) -> float:
+        """Seconds between SIGTERM and SIGKILL for whoever outlives it."""
+        return 0.0 if self._forced else KILL_AFTER
+
+    def view(self) -> dict[str, Any]:
+        """For the status: pid (null while there is none), state, restarts, since (UTC), last_exit (null: none yet)."""
+        alive = self._machine.state in {ChildState.RUNNING, ChildState.STOPPING}
+        return {
+            "pid": self._process.pid if alive and self._process is not None else None,
+            "state": self._machine.state.value,
+            "restarts": self._machine.restarts,
+            "since": self._since.isoformat(timespec="milliseconds"),
+            "last_exit": self._last_exit,
+        }
+
+    # The watch ----------------------------------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        """From state to state until it has ended."""
+        while True:
+            match self._machine.state:
+                case ChildState.RUNNING:
+                    await self._gone.wait()
+                    await self._mourn()
+                case ChildState.BACKING_OFF:
+                    await asyncio.sleep(max(0.0, (self._machine.due or 0.0) - monotonic()))
+                    self._took(self._machine.tick(monotonic()))
+                case ChildState.STARTING:
+                    self._start_again()
+                case ChildState.STOPPING | ChildState.ENDED:
+                    return
+
+    async def _mourn(self) -> None:
+        """It ended: say so, and see that nothing of its group stays."""
+        process = self._process
+        assert process is not None, "it ran"
+        code = process.wait()
+        now = monotonic()
+        self._last_exit = _exit(code)
+        self._took(self._machine.exited(now, code))
+        if self._machine.state is ChildState.ENDED:
+            _log.info("child_finished", pid=process.pid)
+            self._finished()
+            return
+        wait = 0.0 if self._machine.due is None else self._machine.due - now
+        _log.error("child_died", pid=process.pid, exit=self._last_exit, again_in_seconds=wait)
+        await self._end_group()
+
+    def _start_again(self) -> None:
+        try:
+            self._spawn()
+        except (OSError, subprocess.SubprocessError) as error:
+            self._failed.value += 1
+            now = monotonic()
+            self._took(self._machine.start_failed(now))
+            wait = (self._machine.due or now) - now
+            _log.error("child_start_failed", reason=str(error), again_in_seconds=wait)
+        else:
+            self._restarted.value += 1
+
+    def _spawn(self) -> None:
+        self._process = process = _spawn(self._command)
+        self._group = process.pid
+        self._gone = gone = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def watch() -> None:
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
+                loop.call_soon_threadsafe(gone.set)
+
+        threading.Thread(target=watch, name="child-watch", daemon=True).start()
+        self._took(self._machine.started(monotonic()))
+        # the arguments stay out of the log: they may hold what is nobody's business
+        _log.info("child_started", pid=process.pid, program=self._command[0], restarts=self._machine.restarts)
+
+    def _took(self, change: Transition[ChildState] | None) -> None:
+        if change is not None:
+            self._since = datetime.now(UTC)
+
+    # Its end ------------------------------------------------------------------------------------------------------
+
+    async def _end_group(self) -> None:
+        """End whoever is left of the group; returns at once when it is empty."""
+        if not self._reap():
+            return
+        self._signal(signal.SIGTERM)
+        began = monotonic()
+        self._kill_at = began + self.patience
+        killed = False
+        while self._reap():
+            now = monotonic()
+            if now >= began + 2 * KILL_AFTER:
+                _log.error("child_survives", group=self._group, advice="it waits in the kernel, likely for a disk")
+                return
+            if now >= self._kill_at:
+                if not killed:
+                    _log.warning("child_killed", group=self._group)
+                killed = True
+                self._signal(signal.SIGKILL)
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def _reap(self) -> bool:
+        """Bury the dead of the group, orphans that became ours too; whether somebody of it still lives."""
+        if self._group is None:
+            return False
+        with contextlib.suppress(ChildProcessError):
+            while (dead := os.waitid(os.P_PGID, self._group, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if self._process is not None and dead.si_pid == self._process.pid:
+                    self._process.wait()  # which keeps its exit code
+                else:
+                    os.waitpid(dead.si_pid, 0)
+        self._signal(0)
+        return self._group is not None
+
+    def _signal(self, number: int) -> None:
+        """Signal the group; forget it when nobody is in it."""
+        if self._group is not None:
+            try:
+                os.killpg(self._group, number)
+            except ProcessLookupError:
+                self._group = None
+            except PermissionError:  # somebody in it changed its user: alive, and out of our reach
+                pass
+
+
+def _spawn(command: Sequence[str]) -> "subprocess.Popen[bytes]":
+    libc = ctypes.CDLL(None)
+    parent = os.getpid()
+
+    def prepare() -> None:
+        """In the child. Our handlers must not run here: they would write to the wake-up socket of our loop."""
+        for one in _HANDLED:
+            signal.signal(one, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)  # we died before the child could ask to be told
+
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+    try:
+        # to start a program is what was asked for; fork and exec take a few milliseconds
+        return subprocess.Popen(command, start_new_session=True, preexec_fn=prepare)  # noqa: PLW1509
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+def _exit(code: int) -> str:
+    """`code 3`, or `SIGKILL`."""
+    if code >= 0:
+        return f"code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _advice(error: OSError | subprocess.SubprocessError) -> str:
+    match error:
+        case FileNotFoundError():
+            return "there is no such program, or not the interpreter that its first line names; PATH was searched"
+        case PermissionError():
+            return "permission denied; is the file executable, and its directory open to this user?"
+        case OSError(errno=errno.ENOEXEC):
+            return "it is no program for this machine; a script needs its interpreter in the first line (#!)"
+    return str(error)
