@@ -37,6 +37,7 @@ _TAIL = VIA + b"\r\n"
 _TAIL_CLOSE = VIA + b"Connection: close\r\n\r\n"
 _TAIL_KEEP = VIA + b"Connection: keep-alive\r\n\r\n"
 _REFRAMED = b"Transfer-Encoding: chunked\r\n"
+_OK = Outcome.OK  # an enum's member is dearer to look up than a name of the module
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -79,7 +80,8 @@ def relay_head(exchange: Exchange, connection: UpstreamConnection, data: bytes) 
         exchange.client.transport.write(written)
         if arrived:
             plan.overhead.observe(exchange.forwarded_at - exchange.started + monotonic() - arrived)
-        _finish(exchange, reusable=head.keep_alive)
+        give_back(exchange, connection, reusable=head.keep_alive and exchange.uploaded)
+        settle(exchange, exchange.decision or _OK)
     else:
         _relay_long(exchange, head, data[size:])
 
@@ -166,7 +168,7 @@ def _finish(exchange: Exchange, *, reusable: bool) -> None:
     connection = exchange.connection
     if connection is not None:
         give_back(exchange, connection, reusable=reusable and exchange.uploaded)
-    settle(exchange, exchange.decision or Outcome.OK)
+    settle(exchange, exchange.decision or _OK)
 
 
 def upstream_gone(exchange: Exchange, *, unanswered: bool, clean: bool) -> None:
