@@ -42,37 +42,47 @@ class Budget(msgspec.Struct, frozen=True):
 def measure(works: list[str], peer: str = "sidecar", requests: int = 1000) -> dict[str, float]:
     """Instructions per request of the whole process tree, for each of `works`."""
     with origins() as (scratch, origin):
-        tracer = (
-            "valgrind",
-            "-q",
-            "--tool=callgrind",
-            "--instr-atstart=no",
-            "--trace-children=yes",
-            f"--callgrind-out-file={scratch}/counts.%p",
-        )
         # Hashes of strings decide how dictionaries collide; fixed, so that two runs take the same steps.
-        with started(peer_named(peer), scratch, origin, tracer, {"PYTHONHASHSEED": "0"}) as running:
+        with started(peer_named(peer), scratch, origin, tracer(scratch), {"PYTHONHASHSEED": "0"}) as running:
             return {work: _count(running, scratch, work, requests) for work in works}
+
+
+def tracer(scratch: Path) -> tuple[str, ...]:
+    """What goes before a command whose instructions `count` counts; its dumps go to `scratch`."""
+    return (
+        "valgrind",
+        "-q",
+        "--tool=callgrind",
+        "--instr-atstart=no",
+        "--trace-children=yes",
+        f"--callgrind-out-file={scratch}/counts.%p",
+    )
 
 
 def _count(running: Running, scratch: Path, work: str, requests: int) -> float:
     assert running.process is not None
-    pids = running.process.tree()
     port = running.ports.streams if work == "chunked-16x1k" else running.ports.files
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-        send = _sender(connection, routes.REQUESTS[work], WORKS[work])
-        _control(pids, "-i", "on")
-        for _ in range(_WARM_UP):
-            send()
-        _control(pids, "-d", "before")
-        for _ in range(requests):
-            send()
-        _control(pids, "-d", "after")
-        _control(pids, "-i", "off")
+        send = sender(connection, routes.REQUESTS[work], WORKS[work])
+        return count(running.process.tree(), scratch, send, requests)
+
+
+def count(pids: list[int], scratch: Path, send: Callable[[], None], requests: int, warm_up: int = _WARM_UP) -> float:
+    """Instructions that the traced `pids` take for each `send`, once warm."""
+    _control(pids, "-i", "on")
+    for _ in range(warm_up):
+        send()
+    _control(pids, "-d", "before")
+    for _ in range(requests):
+        send()
+    _control(pids, "-d", "after")
+    _control(pids, "-i", "off")
     return _counted(scratch, "after") / requests
 
 
-def _sender(connection: socket.socket, request: bytes, ending: bytes) -> Callable[[], None]:
+def sender(connection: socket.socket, request: bytes, ending: bytes) -> Callable[[], None]:
+    """Sends `request` and reads a 200 up to its `ending`; RuntimeError when something else comes."""
+
     def send() -> None:
         connection.sendall(request)
         answer = connection.recv(65536)

@@ -9,6 +9,7 @@ import sys
 import msgspec
 
 from benchmarks import footprint, instructions, latency
+from benchmarks.failures import report as failures
 from benchmarks.load import table
 from benchmarks.load.report import Report as LoadReport
 from benchmarks.rig.machine import ROOT
@@ -32,6 +33,10 @@ def sections() -> dict[str, str]:
     if (path := _RESULTS / "footprint.json").exists():
         taken = msgspec.json.decode(path.read_bytes(), type=footprint.Report)
         found["footprint"] = f"{_machine(taken.machine)}\n\n{footprint.table(taken)}"
+    if (path := _RESULTS / "failures.json").exists():
+        stormed = msgspec.json.decode(path.read_bytes(), type=failures.Report)
+        run = f"{stormed.rate:,.0f} requests/s for {stormed.seconds:g} s, `open_for` {stormed.open_for:g} s."
+        found["failures"] = f"{run} {_machine(stormed.machine)}\n\n{failures.table(stormed)}"
     if (allowed := instructions.budget()) is not None:
         rows = [f"| {work} | {count:,.0f} |" for work, count in allowed.per_request.items()]
         build = ", ".join(f"{key} {value}" for key, value in allowed.build.items())

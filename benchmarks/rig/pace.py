@@ -32,7 +32,8 @@ class _Period(ctypes.Structure):
     _fields_ = (("interval", _Timespec), ("first", _Timespec))
 
 
-def _timer(interval: float) -> int:
+def timer(interval: float) -> int:
+    """A descriptor that becomes readable every `interval` seconds."""
     libc = ctypes.CDLL(None, use_errno=True)
     descriptor: int = libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK)
     step = _Timespec(int(interval), int(interval % 1 * 1e9))
@@ -108,13 +109,13 @@ def _pace(
     errors = 0
     wanted = round(seconds * rate)
     next_due = time.perf_counter() + interval
-    timer = _timer(interval)
-    poll.register(timer, select.EPOLLIN)
+    ticks = timer(interval)
+    poll.register(ticks, select.EPOLLIN)
     give_up = time.perf_counter() + seconds + 10
     while len(taken) + errors < wanted and time.perf_counter() < give_up:
         for descriptor, _ in poll.poll(1):
-            if descriptor == timer:
-                os.read(timer, 8)
+            if descriptor == ticks:
+                os.read(ticks, 8)
                 now = time.perf_counter()
                 while next_due <= now:
                     late.append(next_due)
@@ -130,8 +131,8 @@ def _pace(
                 poll.unregister(descriptor)
         while late and idle:
             idle.popleft().send(message, late.popleft())
-    poll.unregister(timer)
-    os.close(timer)
+    poll.unregister(ticks)
+    os.close(ticks)
     return taken[:wanted], errors + max(0, wanted - len(taken) - errors)
 
 
