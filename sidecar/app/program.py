@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from sidecar import __version__
 from sidecar.app.crew import Crew, LocalCrew
 from sidecar.app.neighbours import Neighbours
-from sidecar.app.view import view
+from sidecar.app.rates import Rates
+from sidecar.app.view import Counted, Seen, totals, view
 from sidecar.app.worker import Worker
 from sidecar.base.errors import ConfigError
 from sidecar.config.changes import changes
@@ -78,7 +79,7 @@ class Program:
         self._restart_needed: list[str] = []
         self._reloading = asyncio.Lock()
         self._wake = asyncio.Event()
-        self._last_sample: tuple[float, float] = (0.0, 0.0)
+        self._rates: Rates[Counted] = Rates(self._began)
 
     # The run ------------------------------------------------------------------------------------------------------
 
@@ -235,17 +236,20 @@ class Program:
         """What runs, for the status page and `sidecar status`."""
         snapshot = await self.metrics()
         now = monotonic()
-        shown = view(self._config, snapshot, await self._crew.endpoints())
-        since, before = self._last_sample
-        total = shown["traffic"]["requests_total"]
-        shown["traffic"]["rps"] = round((total - before) / (now - since), 1) if since else 0.0
-        if now - since > 1.0:
-            self._last_sample = (now, total)
+        seen = Seen(
+            snapshot,
+            await self._crew.endpoints(),
+            await self.breakers(),
+            await self.health(),
+            await self.registry(),
+            self._rates.take(now, totals(snapshot)),
+        )
         return {
             "service": self._config.service.name,
             "instance": self._config.service.instance or socket.gethostname(),
             "version": __version__,
             "pid": os.getpid(),
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "uptime_seconds": round(now - self._began, 1),
             "state": self._state(),
             "workers": self._config.workers,
@@ -259,7 +263,7 @@ class Program:
                 "last_reload_error": self._reload_error,
                 "restart_needed": self._restart_needed,
             },
-            **shown,
+            **view(self._config, seen),
         }
 
     def _state(self) -> str:

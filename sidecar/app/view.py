@@ -1,10 +1,13 @@
 """The view: what runs, as plain data for the status page, the API and `sidecar status`. Pure.
 
-Numbers come from the same snapshot that `/metrics` renders, so page and metrics never disagree.
+Numbers come from the same snapshot that `/metrics` renders, so page and metrics never disagree. What is known of an
+endpoint in several places (who serves, its active check, discovery) is brought together here, and summed up in one
+word: `state`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,14 +16,41 @@ from sidecar.base.names import Outcome
 from sidecar.runtime import series
 
 if TYPE_CHECKING:
-    from sidecar.app.worker import Endpoints
+    from collections.abc import Mapping
+
+    from sidecar.app.worker import Endpoints, EndpointView
     from sidecar.config.document import Config
     from sidecar.config.listeners import Match
+    from sidecar.config.upstreams import Upstream
     from sidecar.runtime.metrics import Snapshot
 
+Counted = tuple[str, ...]
+"""What a rate is of: `()` all requests, `(upstream, tier)` the answers of a fallback."""
 
-def view(config: Config, snapshot: Snapshot, endpoints: Endpoints) -> dict[str, Any]:
-    """`listeners`, `upstreams` and `traffic` of the status."""
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What everybody said when they were asked, at about the same moment."""
+
+    snapshot: Snapshot
+    endpoints: Endpoints
+    breakers: list[dict[str, Any]]
+    health: list[dict[str, Any]]
+    """Endpoints and dependencies that are asked: the shape of `HealthChecks.view`."""
+    registry: list[dict[str, Any]]
+    """Upstreams and where their endpoints come from: the shape of `Neighbours.view`."""
+    rates: Mapping[Counted, float]
+    """Growth per second of `totals`."""
+
+
+def totals(snapshot: Snapshot) -> dict[Counted, float]:
+    """What `Seen.rates` are to be taken of."""
+    return {(): snapshot.total(series.REQUESTS)} | {one.labels: one.value for one in snapshot.select(series.FALLBACKS)}
+
+
+def view(config: Config, seen: Seen) -> dict[str, Any]:
+    """`listeners`, `upstreams`, `breakers`, `dependencies`, `fallbacks` and `traffic` of the status."""
+    snapshot = seen.snapshot
     return {
         "listeners": [
             {
@@ -43,18 +73,63 @@ def view(config: Config, snapshot: Snapshot, endpoints: Endpoints) -> dict[str, 
             }
             for listener in config.listeners
         ],
-        "upstreams": [
+        "upstreams": [_upstream(upstream, seen) for upstream in config.upstreams],
+        "breakers": seen.breakers,
+        "dependencies": [one for one in seen.health if one["kind"] == "dependency"],
+        "fallbacks": [
             {
-                "name": upstream.name,
-                "inflight": int(snapshot.total(series.INFLIGHT, upstream=upstream.name)),
-                "pending": int(snapshot.total(series.PENDING_REQUESTS, upstream=upstream.name)),
-                "connections": int(snapshot.total(series.UPSTREAM_CONNECTIONS, upstream=upstream.name)),
-                "requests_total": int(snapshot.total(series.REQUESTS, upstream=upstream.name)),
-                "endpoints": [msgspec.to_builtins(one) for one in endpoints.get(upstream.name, ())],
+                "upstream": one.labels[0],
+                "tier": one.labels[1],
+                "total": int(one.value),
+                "per_second": round(seen.rates.get(one.labels, 0.0), 1),
             }
-            for upstream in config.upstreams
+            for one in snapshot.select(series.FALLBACKS)
         ],
-        "traffic": _traffic(snapshot),
+        "traffic": {**_traffic(snapshot), "rps": round(seen.rates.get((), 0.0), 1)},
+    }
+
+
+def _upstream(upstream: Upstream, seen: Seen) -> dict[str, Any]:
+    name, snapshot = upstream.name, seen.snapshot
+    checks = {one["endpoint"]: one for one in seen.health if one["kind"] == "endpoint" and one["upstream"] == name}
+    found = next((one for one in seen.registry if one["kind"] == "upstream" and one["upstream"] == name), None)
+    origins = {one["address"]: one["origin"] for one in found["endpoints"]} if found else {}
+    return {
+        "name": name,
+        "inflight": int(snapshot.total(series.INFLIGHT, upstream=name)),
+        "pending": int(snapshot.total(series.PENDING_REQUESTS, upstream=name)),
+        "connections": int(snapshot.total(series.UPSTREAM_CONNECTIONS, upstream=name)),
+        "requests_total": int(snapshot.total(series.REQUESTS, upstream=name)),
+        "discovery": _discovery(found),
+        "endpoints": [
+            _endpoint(one, checks.get(one.address)) | {"origin": origins.get(one.address)}
+            for one in seen.endpoints.get(name, ())
+        ],
+    }
+
+
+def _discovery(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Where an upstream's endpoints come from; None: from the configuration."""
+    if found is None or found["source"] == "static":
+        return None
+    shown = ("source", "target", "last_success", "error", "error_at", "left_out", "refused")
+    return {key: found[key] for key in shown}
+
+
+def _endpoint(one: EndpointView, check: dict[str, Any] | None) -> dict[str, Any]:
+    """With `state` (healthy, degraded, unhealthy, unknown, unchecked or ejected), `why`, and what its check says."""
+    if one.ejected:
+        state, why = "ejected", one.ejected
+    elif check is not None:
+        state, why = check["state"], check["detail"] if check["state"] in {"unhealthy", "degraded"} else ""
+    else:
+        state, why = "unchecked" if one.healthy else "unhealthy", ""
+    told = ("check", "state", "since", "last_check", "next_check", "latency_seconds", "detail")
+    return {
+        **msgspec.to_builtins(one),
+        "state": state,
+        "why": why,
+        "check": None if check is None else {key: check[key] for key in told},
     }
 
 

@@ -13,12 +13,10 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from sidecar.base.errors import ConfigError, SidecarError
 from sidecar.cli import exits
-from sidecar.cli.paint import paint
 
 DEFAULT_SOCKET = "/run/sidecar/admin.sock"
 TIMEOUT = 40.0
@@ -135,12 +133,16 @@ def _read_status(path: str) -> dict[str, Any]:
 
 
 def _status(path: str, *, as_json: bool) -> int:
+    from sidecar.cli.status_text import describe
+
     answer = _read_status(path)
     print(json.dumps(answer, indent=2, ensure_ascii=False) if as_json else "\n".join(describe(answer)))
     return exits.OK if answer["state"] == "ready" else exits.UNHEALTHY
 
 
 def _watch(path: str, *, as_json: bool) -> int:
+    from sidecar.cli.status_text import describe
+
     clear = "\x1b[H\x1b[J" if sys.stdout.isatty() else ""
     try:
         while True:
@@ -153,70 +155,3 @@ def _watch(path: str, *, as_json: bool) -> int:
             time.sleep(WATCH_INTERVAL)
     except KeyboardInterrupt:
         return exits.OK
-
-
-def describe(status: dict[str, Any]) -> Iterator[str]:
-    """The status for people, line by line."""
-    from sidecar.control.page import figure
-
-    config, traffic = status["config"], status["traffic"]
-    colour = "green" if status["state"] == "ready" else "yellow"
-    yield (
-        f"{paint(str(status['service']), 'bold')} ({status['instance']})  {paint(status['state'], colour)}  "
-        f"up {figure(status['uptime_seconds'], 'seconds')}  {_count(status['workers'], 'worker')}  "
-        f"sidecar {status['version']}  pid {status['pid']}"
-    )
-    yield f"config    {config['path']}  {str(config['hash'])[:12]}  loaded {config['loaded_at']}"
-    if not config["last_reload_ok"]:
-        yield paint(f"          the file is invalid now: {config['last_reload_error']}", "red")
-    for change in config["restart_needed"]:
-        yield paint(f"          needs a restart: {change}", "yellow")
-    yield (
-        f"traffic   {figure(traffic['rps'], 'rate')} requests/s  {figure(traffic['inflight'])} in flight  "
-        f"p50 {figure(traffic['p50_ms'], 'ms')}  p99 {figure(traffic['p99_ms'], 'ms')}  "
-        f"{figure(traffic['requests_total'])} requests, {figure(traffic['errors_total'])} errors"
-    )
-    for listener in status["listeners"]:
-        yield ""
-        yield (
-            f"listener  {paint(listener['name'], 'bold')}  {listener['bind']} ({listener['protocol']})  "
-            f"{_count(listener['connections'], 'connection')}"
-        )
-        yield from _columns(
-            [
-                (route["name"], route["match"], f"-> {route['upstream']}", _requests(route))
-                for route in listener["routes"]
-            ]
-        )
-    for upstream in status["upstreams"]:
-        yield ""
-        yield (
-            f"upstream  {paint(upstream['name'], 'bold')}  {figure(upstream['inflight'])} in flight  "
-            f"{figure(upstream['pending'])} waiting  {_requests(upstream)}"
-        )
-        yield from _columns(
-            [
-                (one["address"], _health(one["healthy"]), f"{one['active']} active, {one['idle']} idle")
-                for one in upstream["endpoints"]
-            ]
-        )
-
-
-def _requests(item: dict[str, Any]) -> str:
-    from sidecar.control.page import figure
-
-    return f"{figure(item['requests_total'])} requests"
-
-
-def _health(healthy: bool | None) -> str:
-    return "unknown" if healthy is None else "healthy" if healthy else "UNHEALTHY"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield ("          " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip()

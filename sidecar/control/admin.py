@@ -14,6 +14,7 @@ import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib import import_module
+from time import monotonic
 from typing import Any, Protocol
 
 import msgspec

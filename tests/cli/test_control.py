@@ -44,6 +44,36 @@ def test_status_shows_what_runs(sidecar, capsys):
         assert expected in text
 
 
+def test_status_says_what_the_page_says(sidecar, admin, capsys):
+    from sidecar.control.page import words
+
+    assert sidecar("status") == exits.OK
+    lines = capsys.readouterr().out.splitlines()
+    for trouble in words.troubles(admin.program.state):
+        assert f"! {trouble.text}" in lines
+    told = {line.split()[0]: line for line in lines if line.startswith(" ")}
+    assert (
+        "OPEN           for 11s  5 of 7 failed  5 failures in a row; next trial in 48s; 1,204 refused"
+        in told["payments"]
+    )
+    assert "HELD OPEN" in told["payments/pay"] and "ordered by alice: deploy; until it is reset" in told["payments/pay"]
+    assert "would be open" in told["egress"] and "1,204 would have been refused" in told["egress"]
+    assert "EJECTED" in told["[fd00::8]:8080"] and "9 of 10 calls failed; back in 28s" in told["[fd00::8]:8080"]
+    assert "answered 500" in told["10.0.0.8:8080"]
+    assert "by dns payments.shop.svc:8080, last answer 3s ago" in told["found"]
+    assert "degraded" in told["taxes"] and "1 of 2 healthy" in told["taxes"]
+    assert any("cache" in line and "1,213 answers, 12.4/s" in line for line in lines)
+
+
+def test_what_others_wrote_cannot_command_the_terminal(sidecar, admin, capsys):
+    admin.program.state["dependencies"][0] |= {"state": "unhealthy", "detail": "\x1b]0;gone\x07\nroot# "}
+    admin.program.state["config"] |= {"last_reload_ok": False, "last_reload_error": "two\nlines \x9b2J"}
+    assert sidecar("status") == exits.OK
+    text = capsys.readouterr().out
+    assert not set(text) & set("\x1b\x07\x9b")
+    assert "\n  lines \\x9b2J\n" in text
+
+
 def test_status_as_json_is_the_api_s(sidecar, admin, capsys):
     assert sidecar("status", "--json") == exits.OK
     assert json.loads(capsys.readouterr().out) == admin.program.state
@@ -63,8 +93,8 @@ def test_status_tells_of_an_invalid_file_and_of_restarts(sidecar, admin, capsys)
     }
     assert sidecar("status") == exits.OK
     text = capsys.readouterr().out
-    assert "the file is invalid now: 3:1: no such key" in text
-    assert "needs a restart: workers: 1 -> 2" in text
+    assert "the last good one runs: 3:1: no such key" in text
+    assert "Needs a restart: workers: 1 -> 2" in text
 
 
 def test_status_copes_with_figures_that_are_not_known(sidecar, admin, capsys):

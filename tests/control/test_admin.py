@@ -7,6 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.control.admin import MAX_VIEWERS, ReloadResult
 from sidecar.control.admin_http import Door
+from sidecar.control.page.sections import sections
 
 EVERYWHERE = list(Door)
 PROBE_PATHS = ["/livez", "/readyz", "/healthz", "/startupz", "/livez/service"]
@@ -51,7 +52,7 @@ def test_metrics_come_as_openmetrics_when_asked_for(admin):
 def test_the_api_answers_json(admin, door):
     assert json.loads(admin.ask("/api/v1/status", door=door).body) == admin.program.state
     assert json.loads(admin.ask("/api/v1/config?x=1", door=door).body) == {"version": 1}
-    assert json.loads(admin.ask("/api/v1/breakers", door=door).body) == [{"upstream": "app", "state": "closed"}]
+    assert json.loads(admin.ask("/api/v1/breakers", door=door).body) == admin.program.state["breakers"]
     for name in ("health", "registry", "incidents", "backups"):
         assert json.loads(admin.ask(f"/api/v1/{name}", door=door).body) == []
 
@@ -211,32 +212,55 @@ def follow(admin):
     return sock, sock.makefile("rb")
 
 
-def next_status(stream) -> dict:
-    while not (line := stream.readline()).startswith(b"data: "):
+def next_parts(stream) -> dict:
+    """The next parts of the page that the stream brings, by name."""
+    event = b""
+    while not ((line := stream.readline()).startswith(b"data: ") and event == b"event: parts\n"):
         assert line, "the stream ended"
+        event = line
     return json.loads(line.removeprefix(b"data: "))
 
 
-def test_the_stream_brings_the_status_and_then_its_changes(admin):
+def test_the_stream_brings_the_page_and_then_what_changes(admin):
     sock, stream = follow(admin)
     with sock:
-        assert next_status(stream)["state"] == "ready"
+        assert next_parts(stream) == sections(admin.program.state)
         admin.program.state["uptime_seconds"] += 1  # no news
         admin.program.state["state"] = "draining"
-        assert next_status(stream)["state"] == "draining"
+        news = next_parts(stream)
+        assert news == {"state": sections(admin.program.state)["state"]}
+
+
+def test_the_stream_begins_with_the_version_that_the_page_must_have(admin):
+    sock, stream = follow(admin)
+    with sock:
+        while (line := stream.readline()) != b"event: version\n":
+            assert line
+        assert stream.readline() == b"data: 0.1.0\n"
+        assert 'data-version="0.1.0"' in admin.ask("/").body.decode()
+
+
+def test_a_breaker_that_changes_is_not_kept_waiting_for_the_next_look_at_everything(admin, monkeypatch):
+    monkeypatch.setattr("sidecar.control.admin.EVENT_INTERVAL", 4000.0)
+    monkeypatch.setattr("sidecar.control.admin.BREAKER_LOOKS", 400_000)
+    sock, stream = follow(admin)
+    with sock:
+        next_parts(stream)
+        admin.program.state["breakers"][0]["machine"] = "open"
+        assert 'data-state="open"' in next_parts(stream)["breakers"]
 
 
 def test_the_number_of_viewers_is_bounded_and_one_that_left_makes_room(admin):
     viewers = [follow(admin) for _ in range(MAX_VIEWERS)]
     for _, stream in viewers:
-        next_status(stream)
+        next_parts(stream)
     assert admin.ask("/events").status == 503
     viewers[0][1].close()
     viewers[0][0].close()
     while admin.admin._viewers == MAX_VIEWERS:
         admin.ask("/livez")
     sock, stream = follow(admin)
-    assert next_status(stream)
+    assert next_parts(stream)
     for one, opened in [*viewers[1:], (sock, stream)]:
         opened.close()
         one.close()

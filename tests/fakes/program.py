@@ -7,11 +7,73 @@ from sidecar.control.admin import ReloadResult
 from sidecar.runtime.metrics import Registry, Snapshot
 from sidecar.runtime.series import REQUESTS
 
+
+def _check(state: str, detail: str = "", *, check: str = "http") -> dict[str, Any]:
+    return {
+        "check": check,
+        "state": state,
+        "since": "2026-01-02T04:50:00.000Z",
+        "last_check": "2026-01-02T04:59:45.000Z",
+        "next_check": "2026-01-02T05:00:15.000Z",
+        "latency_seconds": 0.0123,
+        "detail": detail,
+    }
+
+
+def _endpoint(
+    address: str,
+    state: str,
+    *,
+    why: str = "",
+    active: int = 0,
+    idle: int = 0,
+    check: dict[str, Any] | None = None,
+    seconds: float | None = None,
+) -> dict[str, Any]:
+    return {
+        "address": address,
+        "priority": 0,
+        "weight": 1,
+        "active": active,
+        "idle": idle,
+        "healthy": state != "unhealthy",
+        "ejected": why if state == "ejected" else "",
+        "ejected_for_seconds": seconds,
+        "state": state,
+        "why": why,
+        "check": check,
+        "origin": "written",
+    }
+
+
+def _breaker(name: str, machine: str = "closed", *, left: float | None = None, **more: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "mode": "enforce",
+        "state": "closed",
+        "machine": machine,
+        "reason": "",
+        "detail": "",
+        "for_seconds": 11.8,
+        "remaining_seconds": left,
+        "reopened": 0,
+        "consecutive_failures": 0,
+        "window": {"total": 7, "failures": 0 if machine == "closed" else 5, "slow": 0},
+        "trials": 0,
+        "trial_successes": 0,
+        "refused": 0 if machine == "closed" else 1204,
+        "ordered_by": "",
+        "ordered_why": "",
+        **more,
+    }
+
+
 STATUS: dict[str, Any] = {
     "service": "orders",
     "instance": "orders-7d9f",
     "version": "0.1.0",
     "pid": 4711,
+    "at": "2026-01-02T05:00:00.000+00:00",
     "uptime_seconds": 93784,
     "state": "ready",
     "workers": 2,
@@ -50,24 +112,56 @@ STATUS: dict[str, Any] = {
     "upstreams": [
         {
             "name": "app",
-            "endpoints": [
-                {"address": "127.0.0.1:8000", "priority": 0, "weight": 1, "active": 5, "idle": 12, "healthy": True}
-            ],
+            "discovery": None,
+            "endpoints": [_endpoint("127.0.0.1:8000", "unchecked", active=5, idle=12)],
             "inflight": 5,
             "pending": 0,
             "requests_total": 1234567,
         },
         {
             "name": "payments",
+            "discovery": {
+                "source": "dns",
+                "target": "payments.shop.svc:8080",
+                "last_success": "2026-01-02T04:59:57.000+00:00",
+                "error": None,
+                "error_at": None,
+                "left_out": 0,
+                "refused": [],
+            },
             "endpoints": [
-                {"address": "10.0.0.7:8080", "priority": 0, "weight": 2, "active": 1, "idle": 4, "healthy": True},
-                {"address": "10.0.0.8:8080", "priority": 1, "weight": 1, "active": 0, "idle": 0, "healthy": False},
-                {"address": "[fd00::8]:8080", "priority": 1, "weight": 1, "active": 0, "idle": 0, "healthy": None},
+                _endpoint("10.0.0.7:8080", "healthy", active=1, idle=4, check=_check("healthy")),
+                _endpoint("10.0.0.8:8080", "unhealthy", why="answered 500", check=_check("unhealthy", "answered 500")),
+                _endpoint("[fd00::8]:8080", "ejected", why="failure_rate: 9 of 10 calls failed", seconds=28.5),
             ],
             "inflight": 1,
             "pending": 0,
             "requests_total": 8135,
         },
+    ],
+    "breakers": [
+        _breaker("app"),
+        _breaker(
+            "payments", "open", state="open", reason="consecutive_failures", detail="5 failures in a row", left=48.2
+        ),
+        _breaker("payments/pay", "forced_open", state="open", ordered_by="alice", ordered_why="deploy"),
+        _breaker("egress", "open", mode="observe", reason="failure_rate", detail="20 of 30 calls failed", left=3.0),
+    ],
+    "dependencies": [
+        {"kind": "dependency", "dependency": "orders-db", "parts": None} | _check("healthy", check="postgres"),
+        {
+            "kind": "dependency",
+            "dependency": "taxes",
+            "parts": [
+                {"target": "https://a.example/", **_check("healthy")},
+                {"target": "https://b.example/", **_check("unhealthy", "answered 503")},
+            ],
+        }
+        | _check("degraded", "1 of 2 healthy"),
+    ],
+    "fallbacks": [
+        {"upstream": "payments", "tier": "cache", "total": 1213, "per_second": 12.4},
+        {"upstream": "payments", "tier": "respond", "total": 0, "per_second": 0.0},
     ],
     "traffic": {
         "requests_total": 1242702,
@@ -98,7 +192,7 @@ class FakeProgram:
         return copy.deepcopy(self.state)
 
     async def breakers(self) -> list[dict[str, Any]]:
-        return [{"upstream": "app", "state": "closed"}]
+        return copy.deepcopy(self.state["breakers"])
 
     async def health(self) -> list[dict[str, Any]]:
         return []

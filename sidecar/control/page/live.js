@@ -1,10 +1,10 @@
-// Follows /events and puts each new figure where the page says it belongs: data-live is the figure's path in the status.
+// Follows /events: each event holds the parts of the page that changed, as the server would write them now. The page
+// is brought up to date in place, so that focus, scrolling and selection stay. Clocks run here.
 
-const UNKNOWN = "–";
-const counts = new Intl.NumberFormat("en-US");
-const tenths = new Intl.NumberFormat("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
-const hundredths = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
-const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+const clocks = "time[data-up], time[data-down]";
+const arrived = new WeakMap(); // part -> when its clocks were right, in milliseconds of performance.now()
+const lost = document.getElementById("connection");
+const title = document.title.replace(/^\(\d+\) /, "");
 
 function duration(seconds) {
   const sizes = [["d", 86400], ["h", 3600], ["m", 60], ["s", 1]];
@@ -19,58 +19,59 @@ function duration(seconds) {
   return words.join(" ");
 }
 
-function figure(value, form) {
-  if (form === "health") return value === null ? UNKNOWN : value ? "healthy" : "unhealthy";
-  if (value === null || value === undefined) return UNKNOWN;
-  if (form === "rate") return tenths.format(value);
-  if (form === "ms") return `${(value < 10 ? hundredths : whole).format(value)} ms`;
-  if (form === "seconds") return duration(value);
-  return typeof value === "number" ? counts.format(value) : String(value);
-}
-
-const lookUp = (status, path) => path.split(".").reduce((value, key) => value?.[key], status);
-
-// What the page was built from besides figures. When it changes, the page has to be built anew.
-const outline = (status) =>
-  JSON.stringify([
-    status.version,
-    status.pid,
-    status.config,
-    status.listeners.map((one) => [one.name, one.bind, one.routes.map((route) => [route.name, route.match, route.upstream])]),
-    status.upstreams.map((one) => [one.name, one.endpoints.map((end) => [end.address, end.priority, end.weight])]),
-  ]);
-
-let known = null;
-let ticking = null;
-let clock = 0;
-
-function show(status) {
-  const now = outline(status);
-  if (known !== null && known !== now) return location.reload();
-  known = now;
-  clock = status.uptime_seconds;
-  for (const element of document.querySelectorAll("[data-live]")) {
-    const text = figure(lookUp(status, element.dataset.live), element.dataset.form);
-    if (element.textContent !== text) element.textContent = text;
-    if (element.dataset.state !== undefined) element.dataset.state = text;
+function tick() {
+  for (const clock of document.querySelectorAll(clocks)) {
+    const passed = (performance.now() - (arrived.get(clock.closest(".part")) ?? 0)) / 1000;
+    const { up, down } = clock.dataset;
+    const text = duration(up === undefined ? Math.max(0, Number(down) - passed) : Number(up) + passed);
+    if (clock.textContent !== text) clock.textContent = text;
   }
 }
 
-// The stream is silent while nothing but the time changes.
-function tick() {
-  clock += 1;
-  document.querySelector('[data-live="uptime_seconds"]').textContent = duration(clock);
+// Make what is inside `old` be what is inside `fresh`, touching only what differs.
+function morph(old, fresh) {
+  const wanted = [...fresh.childNodes];
+  wanted.forEach((node, place) => {
+    const present = old.childNodes[place];
+    if (!present) old.append(node);
+    else if (present.nodeName !== node.nodeName || present.id !== node.id) present.replaceWith(node);
+    else if (node.nodeType === Node.TEXT_NODE) {
+      if (present.data !== node.data) present.data = node.data;
+    } else {
+      for (const { name } of [...present.attributes]) if (!node.hasAttribute(name)) present.removeAttribute(name);
+      for (const { name, value } of node.attributes) {
+        if (present.getAttribute(name) !== value) present.setAttribute(name, value);
+      }
+      morph(present, node);
+    }
+  });
+  while (old.childNodes.length > wanted.length) old.lastChild.remove();
 }
 
-const events = new EventSource("/events");
-const lost = document.getElementById("connection");
-events.addEventListener("status", (event) => {
-  show(JSON.parse(event.data));
-  clearInterval(ticking);
-  ticking = setInterval(tick, 1000);
-});
-events.addEventListener("open", () => (lost.hidden = true));
-events.addEventListener("error", () => {
-  lost.hidden = false;
-  clearInterval(ticking);
-});
+function show(parts) {
+  for (const [id, html] of Object.entries(parts)) {
+    const part = document.getElementById(id);
+    const template = document.createElement("template");
+    template.innerHTML = html;
+    morph(part, template.content);
+    arrived.set(part, performance.now());
+  }
+  const troubles = document.querySelectorAll("#attention li").length;
+  document.title = troubles ? `(${troubles}) ${title}` : title;
+}
+
+function follow() {
+  const events = new EventSource("/events");
+  events.addEventListener("version", (event) => {
+    if (event.data !== document.body.dataset.version) location.reload();
+  });
+  events.addEventListener("parts", (event) => show(JSON.parse(event.data)));
+  events.addEventListener("open", () => (lost.hidden = true));
+  events.addEventListener("error", () => {
+    lost.hidden = false;
+    if (events.readyState === EventSource.CLOSED) setTimeout(follow, 5000); // refused: too many follow already
+  });
+}
+
+setInterval(tick, 500);
+follow();

@@ -1,0 +1,266 @@
+"""The parts of the status page as HTML, each from the status alone (its shape: `Program.status` in `control/admin.py`).
+
+Theory. A part is what stands inside one element of the page, named by the element's id. Figures that only grow older
+are clocks: `<time data-up=12>12s</time>` counts up in the browser by itself, `data-down` counts down, so that a
+second that passes is no reason to send a part again (`follow.py`). Nothing comes into the page but through `_text`
+and `_name`, which escape.
+"""
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any, Literal
+from urllib.parse import quote
+
+from sidecar.control.page import words
+from sidecar.control.page.words import figure
+
+MAX_TROUBLES = 20
+MAX_ENDPOINTS = 50
+"""Of an upstream on the page; those that are out come first. The API has all."""
+NUMBERS = {"Requests", "Active", "Idle", "Priority", "Weight", "Latency", "Answers", "Per second"}
+"""Columns that are set to the right."""
+
+
+def sections(status: dict[str, Any]) -> dict[str, str]:
+    """Every part by the id of its element, in the page's order; what there is nothing to say of is empty."""
+    return {
+        "state": _state(status),
+        "attention": _attention(status),
+        "traffic": _traffic(status["traffic"]),
+        "breakers": _breakers(status["breakers"]),
+        "upstreams": _upstreams(status),
+        "dependencies": _dependencies(status),
+        "fallbacks": _fallbacks(status["fallbacks"]),
+        "listeners": _listeners(status["listeners"]),
+        "program": _program(status),
+    }
+
+
+# Bricks ---------------------------------------------------------------------------------------------------------------
+
+_text = escape
+
+
+def _clock(seconds: float, direction: Literal["up", "down"] = "up", moment: str | None = None) -> str:
+    """A duration that the browser keeps up to date; `moment` (UTC, ISO) is when it began."""
+    when = f' datetime="{_text(moment)}" title="{_text(moment)}"' if moment else ""
+    return f'<time data-{direction}="{seconds:.1f}"{when}>{figure(seconds, "seconds")}</time>'
+
+
+def _ago(status: dict[str, Any], moment: str | None) -> str:
+    seconds = words.seconds_since(status, moment)
+    return words.UNKNOWN if seconds is None else f"{_clock(seconds, 'up', moment)} ago"
+
+
+def _mark(state: str, level: words.Level) -> str:
+    """A state, in a word with a sign before it that says the same without colour."""
+    return f'<span class="mark" data-level="{level}">{_text(state)}</span>'
+
+
+def _section(title: str, content: str) -> str:
+    return f"<h2>{title}</h2>{content}" if content else ""
+
+
+def _table(caption: str, heads: tuple[str, ...], rows: Iterable[str]) -> str:
+    columns = "".join(f"<th scope=col{' class=number' if head in NUMBERS else ''}>{head}</th>" for head in heads)
+    return (
+        f'<div class="wide" role="region" aria-label="{caption}" tabindex=0><table><caption>{caption}</caption>'
+        f"<thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _pairs(kind: str, pairs: Iterable[tuple[str, str]]) -> str:
+    return f'<dl class="{kind}">{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in pairs)}</dl>'
+
+
+def _number(value: Any, form: Literal["count", "rate", "ms"] = "count") -> str:
+    return f"<td class=number>{figure(value, form)}</td>"
+
+
+# Parts ----------------------------------------------------------------------------------------------------------------
+
+
+def _state(status: dict[str, Any]) -> str:
+    return f'<p class="pill" data-state="{_text(status["state"])}">{_text(status["state"])}</p>'
+
+
+def _attention(status: dict[str, Any]) -> str:
+    found = words.troubles(status)
+    if not found:
+        return f'<h2 class="unseen">Needs attention</h2><p class="well">{_text(words.all_well(status))}</p>'
+    items = [
+        f'<li data-level="{one.level}"><a href="#{quote(one.place)}">{_text(one.text)}</a></li>'
+        for one in found[:MAX_TROUBLES]
+    ]
+    if len(found) > MAX_TROUBLES:
+        items.append(f"<li>and {len(found) - MAX_TROUBLES} more</li>")
+    return f"<h2>Needs attention</h2><ul>{''.join(items)}</ul>"
+
+
+def _traffic(traffic: dict[str, Any]) -> str:
+    tiles: tuple[tuple[str, str, Literal["count", "rate", "ms"]], ...] = (
+        ("requests / s", "rps", "rate"),
+        ("in flight", "inflight", "count"),
+        ("p50", "p50_ms", "ms"),
+        ("p99", "p99_ms", "ms"),
+        ("errors", "errors_total", "count"),
+        ("requests", "requests_total", "count"),
+    )
+    return '<h2 class="unseen">Traffic</h2>' + _pairs(
+        "tiles", ((label, figure(traffic[name], form)) for label, name, form in tiles)
+    )
+
+
+def _breakers(breakers: list[dict[str, Any]]) -> str:
+    cards = "".join(_breaker(one) for one in breakers)
+    return _section("Circuit breakers", f'<div class="cards">{cards}</div>' if cards else "")
+
+
+def _breaker(one: dict[str, Any]) -> str:
+    level = words.breaker_level(one)
+    why = words.breaker_why(one)
+    pairs = [("For", _clock(one["for_seconds"])), ("In the window", words.breaker_window(one))]
+    said, left = words.breaker_next(one)
+    if said:
+        pairs.append(("Next", said if left is None else f"{said} {_clock(left, 'down')}"))
+    observed = one["mode"] == "observe"
+    pairs.append(("Would have refused" if observed else "Refused", figure(one["refused"])))
+    if one["reopened"]:
+        pairs.append(("Opened again", words.count(one["reopened"], "time")))
+    return (
+        f'<article id="breaker-{_text(one["name"])}" class="breaker" data-level="{level}" '
+        f'data-state="{_text(one["machine"])}"><h3>{_text(one["name"])} '
+        f"{_mark(words.breaker_state(one), level)}{'<small>only observed</small>' if observed else ''}</h3>"
+        + (f'<p class="why">{_text(why)}</p>' if why else "")
+        + _pairs("pairs", pairs)
+        + "</article>"
+    )
+
+
+def _upstreams(status: dict[str, Any]) -> str:
+    return _section("Upstreams", "".join(_upstream(status, one) for one in status["upstreams"]))
+
+
+def _upstream(status: dict[str, Any], upstream: dict[str, Any]) -> str:
+    name, endpoints = _text(upstream["name"]), upstream["endpoints"]
+    shown = endpoints
+    if len(endpoints) > MAX_ENDPOINTS:
+        shown = sorted(endpoints, key=lambda one: words.level_of(one["state"]) in {"good", "off"})[:MAX_ENDPOINTS]
+    heads = ("Endpoint", "State", "Why", "Checked", "Active", "Idle", "Priority", "Weight")
+    rows = [_endpoint(status, one) for one in shown]
+    left_out = len(endpoints) - len(shown)
+    return (
+        f'<article id="upstream-{name}"><h3>{name} <small>{figure(upstream["requests_total"])} requests · '
+        f"{figure(upstream['inflight'])} in flight · {figure(upstream['pending'])} waiting</small></h3>"
+        + _discovery(status, upstream["discovery"])
+        + (_table(f"Endpoints of {name}", heads, rows) if rows else '<p class="nothing">No endpoint.</p>')
+        + (f'<p class="nothing">and {left_out:,} more that are in use</p>' if left_out else "")
+        + "</article>"
+    )
+
+
+def _discovery(status: dict[str, Any], found: dict[str, Any] | None) -> str:
+    """Where the endpoints come from, when they are not written down."""
+    if found is None:
+        return ""
+    source = f"Found by {_text(str(found['source']))} <code>{_text(str(found['target']))}</code>"
+    said = f'<p class="source">{source}, last answer {_ago(status, found["last_success"])}'
+    if found["left_out"]:
+        said += f"; {found['left_out']:,} left out, too many"
+    if found["refused"]:
+        said += f"; refused {_text(', '.join(found['refused']))}"
+    said += "</p>"
+    if found["error"]:
+        said += f'<p class="source" data-level="warn">Fails since {_ago(status, found["error_at"])}: '
+        said += f"{_text(found['error'])}</p>"
+    return said
+
+
+def _endpoint(status: dict[str, Any], one: dict[str, Any]) -> str:
+    why, check = _text(one["why"]), one["check"]
+    if one["ejected_for_seconds"] is not None:
+        why += f"; back in {_clock(one['ejected_for_seconds'], 'down')}"
+    elif check is not None and check["state"] not in {"healthy", "unknown"}:
+        why += f"; for {_clock(words.seconds_since(status, check['since']) or 0.0, 'up', check['since'])}"
+    checked = "no check" if check is None else f"{_text(check['check'])}, {_ago(status, check['last_check'])}"
+    return (
+        f"<tr><th scope=row><code>{_text(one['address'])}</code></th>"
+        f"<td>{_mark(one['state'], words.level_of(one['state']))}</td><td>{why}</td><td>{checked}</td>"
+        + "".join(_number(one[key]) for key in ("active", "idle", "priority", "weight"))
+        + "</tr>"
+    )
+
+
+def _dependencies(status: dict[str, Any]) -> str:
+    rows = []
+    for one in status["dependencies"]:
+        rows.append(_dependency(status, one["dependency"], one["check"], one))
+        rows += [_dependency(status, part["target"], "", part) for part in one["parts"] or ()]
+    heads = ("Dependency", "State", "For", "Latency", "Checked", "Detail")
+    return _section("Dependencies", f"<article>{_table('Dependencies', heads, rows)}</article>" if rows else "")
+
+
+def _dependency(status: dict[str, Any], name: str, kind: str, one: dict[str, Any]) -> str:
+    latency = None if one["latency_seconds"] is None else 1000 * one["latency_seconds"]
+    since = words.seconds_since(status, one["since"])
+    head = f"{_text(name)} <small>{_text(kind)}</small>" if kind else f'<span class="part-of">{_text(name)}</span>'
+    return (
+        f"<tr><th scope=row>{head}</th><td>{_mark(one['state'], words.level_of(one['state']))}</td>"
+        f"<td>{words.UNKNOWN if since is None else _clock(since, 'up', one['since'])}</td>{_number(latency, 'ms')}"
+        f"<td>{_ago(status, one['last_check'])}</td><td>{_text(one['detail'] or '')}</td></tr>"
+    )
+
+
+def _fallbacks(fallbacks: list[dict[str, Any]]) -> str:
+    rows = [
+        f"<tr><th scope=row>{_text(one['upstream'])}</th><td>{_text(one['tier'])}</td>"
+        f"<td>{_mark('active', 'warn') if one['per_second'] else _mark('at rest', 'off')}</td>"
+        f"{_number(one['total'])}{_number(one['per_second'], 'rate')}</tr>"
+        for one in fallbacks
+    ]
+    heads = ("Instead of", "Tier", "State", "Answers", "Per second")
+    return _section("Fallbacks", f"<article>{_table('Fallbacks', heads, rows)}</article>" if rows else "")
+
+
+def _listeners(listeners: list[dict[str, Any]]) -> str:
+    return _section("Listeners and routes", "".join(_listener(one) for one in listeners))
+
+
+def _listener(listener: dict[str, Any]) -> str:
+    name = _text(listener["name"])
+    rows = [
+        f"<tr><th scope=row>{_text(route['name'])}</th><td>{_text(route['match'])}</td>"
+        f"<td>{_text(route['upstream'])}</td>{_number(route['requests_total'])}</tr>"
+        for route in listener["routes"]
+    ]
+    return (
+        f"<article><h3>{name} <small>{_text(listener['bind'])} · {_text(listener['protocol'])} · "
+        f"{words.count(listener['connections'], 'connection')}</small></h3>"
+        + _table(f"Routes of {name}", ("Route", "Takes", "To", "Requests"), rows)
+        + "</article>"
+    )
+
+
+def _program(status: dict[str, Any]) -> str:
+    config = status["config"]
+    facts = (
+        ("Version", _text(str(status["version"]))),
+        ("Up for", _clock(status["uptime_seconds"])),
+        ("Workers", figure(status["workers"])),
+        ("Process", str(status["pid"])),
+        ("Configuration", f"<code>{_text(str(config['path']))}</code>"),
+        ("Loaded", f"{_ago(status, config['loaded_at'])} <code>{_text(str(config['hash'])[:12])}</code>"),
+        ("Last reload", "failed; see above" if not config["last_reload_ok"] else "good"),
+    )
+    links = " · ".join(
+        f'<a href="{path}">{name}</a>'
+        for name, path in (
+            ("status", "/api/v1/status"),
+            ("breakers", "/api/v1/breakers"),
+            ("health", "/api/v1/health"),
+            ("registry", "/api/v1/registry"),
+            ("configuration", "/api/v1/config"),
+            ("metrics", "/metrics"),
+        )
+    )
+    return _section("Program", _pairs("facts", facts) + f"<p>As data: {links}</p>")

@@ -1,0 +1,193 @@
+"""What the status says to people: words, figures and troubles, the same on the page and in `sidecar status`. Pure.
+
+A trouble is what somebody on call wants to see first: what does not work, where, and why, in one sentence.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+UNKNOWN = "–"
+Level = Literal["good", "warn", "bad", "off"]
+"""How it goes: well, to be watched, not at all, or switched off."""
+
+_HEALTH_LEVELS: dict[str, Level] = {
+    "ready": "good",
+    "starting": "warn",
+    "draining": "warn",
+    "stopping": "warn",
+    "healthy": "good",
+    "unchecked": "off",
+    "unknown": "off",
+    "degraded": "warn",
+    "ejected": "bad",
+    "unhealthy": "bad",
+}
+
+
+class Trouble(NamedTuple):
+    """Something that needs attention."""
+
+    level: Level
+    text: str
+    place: str
+    """The id, on the page, of what it is about; empty: nowhere."""
+
+
+# Figures --------------------------------------------------------------------------------------------------------------
+
+
+def figure(value: Any, form: Literal["count", "rate", "ms", "seconds"] = "count") -> str:
+    """A figure for people: a count, a rate (per second), milliseconds or a duration in seconds; None is unknown."""
+    if value is None:
+        return UNKNOWN
+    match form:
+        case "rate":
+            return f"{value:,.1f}"
+        case "ms":
+            return f"{value:,.2f} ms" if value < 10 else f"{value:,.0f} ms"
+        case "seconds":
+            return duration(int(value))
+        case _:
+            return f"{value:,}"
+
+
+def duration(seconds: int) -> str:
+    """`3d 4h`, `4h 5m`, `5m 6s`, `6s`: the two largest units."""
+    sizes = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    first = next((place for place, (_, size) in enumerate(sizes) if seconds >= size), 3)
+    words = []
+    for unit, size in sizes[first : first + 2]:
+        count, seconds = divmod(seconds, size)
+        words.append(f"{count}{unit}")
+    return " ".join(words)
+
+
+def count(number: int, noun: str) -> str:
+    """`1 worker`, `2 workers`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def seconds_since(status: dict[str, Any], moment: str | None) -> float | None:
+    """Seconds from `moment` (UTC, ISO) to the moment of the status."""
+    if moment is None:
+        return None
+    return max(0.0, (datetime.fromisoformat(status["at"]) - datetime.fromisoformat(moment)).total_seconds())
+
+
+def level_of(state: str) -> Level:
+    """How an endpoint, a dependency or the program goes."""
+    return _HEALTH_LEVELS.get(state, "warn")
+
+
+# Breakers -------------------------------------------------------------------------------------------------------------
+
+
+def breaker_state(one: dict[str, Any]) -> str:
+    """What the breaker does, in a word or two."""
+    machine = str(one["machine"])
+    if machine in {"forced_open", "forced_closed"}:
+        return machine.replace("forced_", "held ")
+    if one["mode"] == "disabled":
+        return "disabled"
+    word = machine.replace("_", "-")
+    return f"would be {word}" if one["mode"] == "observe" and machine != "closed" else word
+
+
+def breaker_level(one: dict[str, Any]) -> Level:
+    """How it goes: refusing is bad, trying or held or only observed is to be watched."""
+    machine = one["machine"]
+    if machine == "forced_open":
+        return "bad"
+    if machine == "closed" or (one["mode"] == "disabled" and machine != "forced_closed"):
+        return "off" if one["mode"] == "disabled" else "good"
+    return "bad" if machine == "open" and one["mode"] == "enforce" else "warn"
+
+
+def breaker_why(one: dict[str, Any]) -> str:
+    """Why it is in its state: who ordered it, or what was seen; empty when it never changed."""
+    if one["machine"] in {"forced_open", "forced_closed"}:
+        why = f": {one['ordered_why']}" if one["ordered_why"] else ""
+        return f"ordered by {one['ordered_by'] or 'somebody'}{why}"
+    return str(one["detail"] or one["reason"].replace("_", " "))
+
+
+def breaker_next(one: dict[str, Any]) -> tuple[str, float | None]:
+    """What comes next, and in how many seconds when that is known; empty: nothing is to come."""
+    machine, left = one["machine"], one["remaining_seconds"]
+    if machine in {"forced_open", "forced_closed"}:
+        return ("until it is reset", None) if left is None else ("order ends in", left)
+    if machine == "half_open":
+        return f"{count(one['trials'], 'trial call')} under way, {one['trial_successes']} succeeded", None
+    if machine == "open":
+        return ("next trial in", left) if left else ("next trial with the next call", None)
+    return "", None
+
+
+def breaker_window(one: dict[str, Any]) -> str:
+    """What the window holds: `5 of 7 failed`, and how many were slow."""
+    window = one["window"]
+    slow = f", {window['slow']:,} slow" if window["slow"] else ""
+    return f"{window['failures']:,} of {window['total']:,} failed{slow}"
+
+
+# Troubles -------------------------------------------------------------------------------------------------------------
+
+
+def troubles(status: dict[str, Any]) -> list[Trouble]:
+    """All that needs attention, the bad before what is to be watched."""
+    found = [
+        *_of_config(status["config"]),
+        *_of_breakers(status["breakers"]),
+        *_of_upstreams(status["upstreams"]),
+        *_of_dependencies(status["dependencies"]),
+    ]
+    return sorted(found, key=lambda one: one.level != "bad")
+
+
+def all_well(status: dict[str, Any]) -> str:
+    """What is said when there is no trouble."""
+    endpoints = sum(len(one["endpoints"]) for one in status["upstreams"])
+    said = [count(len(status["breakers"]), "breaker"), count(endpoints, "endpoint")]
+    said += [f"{len(status['dependencies'])} dependencies"] if len(status["dependencies"]) > 1 else []
+    return f"Nothing needs attention: {', '.join(said)}."
+
+
+def _of_config(config: dict[str, Any]) -> Iterator[Trouble]:
+    if not config["last_reload_ok"]:
+        reason = config["last_reload_error"] or "the log has the reason"
+        yield Trouble("bad", f"The configuration file is invalid; the last good one runs: {reason}", "program")
+    for change in config["restart_needed"]:
+        yield Trouble("warn", f"Needs a restart: {change}", "program")
+
+
+def _of_breakers(breakers: list[dict[str, Any]]) -> Iterator[Trouble]:
+    for one in breakers:
+        level = breaker_level(one)
+        if level in {"bad", "warn"}:
+            why = breaker_why(one)
+            text = f"Breaker {one['name']} {'' if one['mode'] == 'observe' else 'is '}{breaker_state(one)}"
+            yield Trouble(level, f"{text}: {why}" if why else text, f"breaker-{one['name']}")
+
+
+def _of_upstreams(upstreams: list[dict[str, Any]]) -> Iterator[Trouble]:
+    for upstream in upstreams:
+        name, place = upstream["name"], f"upstream-{upstream['name']}"
+        if not upstream["endpoints"]:
+            yield Trouble("bad", f"Upstream {name} has no endpoint", place)
+        for one in upstream["endpoints"]:
+            level = level_of(one["state"])
+            if level in {"bad", "warn"}:
+                why = f": {one['why']}" if one["why"] else ""
+                yield Trouble(level, f"Endpoint {one['address']} of {name} is {one['state']}{why}", place)
+        discovery = upstream["discovery"]
+        if discovery is not None and discovery["error"]:
+            yield Trouble("warn", f"Discovery of {name} fails, the last answer stays: {discovery['error']}", place)
+
+
+def _of_dependencies(dependencies: list[dict[str, Any]]) -> Iterator[Trouble]:
+    for one in dependencies:
+        level = level_of(one["state"])
+        if level in {"bad", "warn"}:
+            detail = f": {one['detail']}" if one["detail"] else ""
+            yield Trouble(level, f"Dependency {one['dependency']} is {one['state']}{detail}", "dependencies")

@@ -1,0 +1,260 @@
+"""The status page: whole without JavaScript, safe against names, small, and readable by those who do not see it."""
+
+import copy
+import itertools
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from sidecar.control import page
+from sidecar.control.page import words
+from sidecar.control.page.sections import MAX_ENDPOINTS, MAX_TROUBLES, sections
+from tests.fakes.program import STATUS
+
+EVIL = "<script>alert(1)</script>\"'><img src=x>&"
+
+
+class Reader(HTMLParser):
+    """The tags with their attributes, and the text inside each element that has an id."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text: dict[str, str] = {}
+        self._open: list[tuple[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        fields = dict(attrs)
+        self.tags.append((tag, fields))
+        if tag not in {"meta", "link"}:
+            self._open.append((tag, fields.get("id")))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop()[0] == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        for _, name in self._open:
+            if name:
+                self.text[name] = self.text.get(name, "") + data
+
+    def all(self, tag: str) -> list[dict]:
+        return [fields for name, fields in self.tags if name == tag]
+
+
+def read(status) -> Reader:
+    reader = Reader(page.render(status))
+    assert reader._open == []
+    return reader
+
+
+@pytest.fixture
+def status():
+    return copy.deepcopy(STATUS)
+
+
+# What it says ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_and_its_files_are_served(admin):
+    answer = admin.ask("/")
+    assert answer.fields["content-type"] == "text/html; charset=utf-8"
+    assert answer.body.decode() == page.render(STATUS)
+    assert admin.ask("/page.css").fields["content-type"].startswith("text/css")
+    assert admin.ask("/live.js").fields["content-type"].startswith("text/javascript")
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("state", ["ready"]),
+        ("attention", ["Breaker payments is open: 5 failures in a row", "Dependency taxes is degraded"]),
+        ("traffic", ["1,833.4", "1.23 ms"]),
+        ("breaker-app", ["closed", "0 of 7 failed"]),
+        ("breaker-payments", ["open", "5 failures in a row", "next trial in 48s", "5 of 7 failed", "1,204", "11s"]),
+        ("breaker-payments/pay", ["held open", "ordered by alice: deploy", "until it is reset"]),
+        ("breaker-egress", ["would be open", "only observed", "Would have refused"]),
+        ("upstream-payments", ["dns payments.shop.svc:8080", "3s ago", "answered 500", "for 10m 0s", "back in 28s"]),
+        ("dependencies", ["orders-db postgres", "healthy", "12 ms", "1 of 2 healthy", "https://b.example/"]),
+        ("fallbacks", ["cache", "active", "1,213", "12.4", "respond", "at rest"]),
+        ("listeners", ["host payments.internal", "8,123"]),
+        ("program", ["1d 2h", "/etc/sidecar/sidecar.yaml"]),
+    ],
+)
+def test_everything_is_in_the_page_before_any_script_runs(place, said):
+    text = read(STATUS).text[place]
+    for one in said:
+        assert one in text
+
+
+def test_half_open_tells_of_its_trials(status):
+    status["breakers"][1] |= {"machine": "half_open", "trials": 1, "trial_successes": 2, "remaining_seconds": None}
+    assert "1 trial call under way, 2 succeeded" in read(status).text["breaker-payments"]
+
+
+def test_an_open_period_that_is_over_waits_for_a_call(status):
+    status["breakers"][1]["remaining_seconds"] = 0.0
+    assert "next trial with the next call" in read(status).text["breaker-payments"]
+
+
+def test_an_order_with_an_end_says_when(status):
+    status["breakers"][2]["remaining_seconds"] = 600.0
+    assert "order ends in 10m 0s" in read(status).text["breaker-payments/pay"]
+
+
+def test_discovery_that_fails_says_so_and_since_when(status):
+    status["upstreams"][1]["discovery"] |= {"error": "no such name", "error_at": "2026-01-02T04:59:00Z"}
+    reader = read(status)
+    assert "Fails since 1m 0s ago: no such name" in reader.text["upstream-payments"]
+    assert "Discovery of payments fails, the last answer stays: no such name" in reader.text["attention"]
+
+
+def test_a_refused_reload_comes_first(status):
+    status["config"] |= {"last_reload_ok": False, "last_reload_error": "3:1: no such key"}
+    assert words.troubles(status)[0].text.endswith("the last good one runs: 3:1: no such key")
+
+
+def test_when_all_is_well_it_says_so_in_a_sentence(status):
+    for one in status["breakers"]:
+        one |= {"machine": "closed", "state": "closed"}
+    for upstream in status["upstreams"]:
+        for endpoint in upstream["endpoints"]:
+            endpoint["state"] = "healthy"
+    status["dependencies"][1]["state"] = "healthy"
+    reader = read(status)
+    assert "Nothing needs attention: 4 breakers, 4 endpoints, 2 dependencies." in reader.text["attention"]
+    assert "<title>orders" in page.render(status)
+
+
+def test_unknown_figures_are_a_dash_and_what_is_not_there_has_no_heading(status):
+    status |= {"traffic": dict.fromkeys(STATUS["traffic"]), "listeners": [], "upstreams": [], "breakers": []}
+    status |= {"dependencies": [], "fallbacks": []}
+    parts = sections(status)
+    assert parts["traffic"].count(words.UNKNOWN) == len(STATUS["traffic"])
+    for name in ("breakers", "upstreams", "dependencies", "fallbacks", "listeners"):
+        assert parts[name] == ""
+
+
+# What it must not do --------------------------------------------------------------------------------------------------
+
+
+def test_it_loads_nothing_from_elsewhere_and_nothing_inline():
+    for tag, fields in read(STATUS).tags:
+        assert not any(name.startswith("on") or name == "style" for name in fields)
+        assert tag != "style"
+        for name in ("src", "href"):
+            assert fields.get(name, "/").startswith(("/", "data:,", "#"))
+        if tag == "script":
+            assert fields["src"]
+
+
+def poison(value):
+    """The same shape, with every text that others may choose made evil."""
+    if isinstance(value, dict):
+        chosen = {"state", "machine", "mode", "at", "since", "last_check", "last_success", "error_at", "loaded_at"}
+        return {key: one if key in chosen and isinstance(one, str) else poison(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [poison(one) for one in value]
+    return EVIL if isinstance(value, str) else value
+
+
+def test_no_text_can_become_markup(status):
+    status["upstreams"][1]["discovery"] |= {"error": "x", "error_at": status["at"], "refused": ["x"]}
+    status["config"] |= {"last_reload_ok": False, "last_reload_error": "x", "restart_needed": ["x"]}
+    evil = page.render(poison(status))
+    assert "<img" not in evil
+    assert evil.count("<script") == 1
+    assert all("src=x" not in (value or "") or name in ("id", "aria-label", "data-version")
+               for _, fields in Reader(evil).tags for name, value in fields.items())  # fmt: skip
+
+
+def test_a_crowd_stays_within_bounds(status):
+    one = status["upstreams"][1]["endpoints"]
+    crowd = [{**one[0], "address": f"10.0.{n // 250}.{n % 250}:80"} for n in range(1000)]
+    status["upstreams"][1]["endpoints"] = [*crowd, *({**one[1], "address": f"10.9.9.{n}:80"} for n in range(30))]
+    parts = sections(status)
+    assert parts["upstreams"].count("<tr>") == MAX_ENDPOINTS + 1 + 2
+    assert parts["upstreams"].count(">unhealthy<") == 30
+    assert "980 more" in parts["upstreams"]
+    assert parts["attention"].count("<li") == MAX_TROUBLES + 1
+
+
+def test_the_payload_is_small(status):
+    assert len(status["upstreams"]) == 2
+    status["upstreams"] *= 10
+    status["breakers"] *= 5
+    files = sum(len(content) for content, _ in page.assets().values())
+    assert len(page.render(status).encode()) + files < 150_000
+
+
+# For those who do not see it ------------------------------------------------------------------------------------------
+
+
+def test_headings_tables_and_regions_are_named():
+    reader = read(STATUS)
+    levels = [int(tag[1]) for tag, _ in reader.tags if tag in {"h1", "h2", "h3"}]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    assert len(reader.all("table")) == len(reader.all("caption")) > 3
+    for scrolled in (fields for fields in reader.all("div") if fields.get("class") == "wide"):
+        assert scrolled["tabindex"] == "0" and scrolled["role"] == "region" and scrolled["aria-label"]
+    ids = [fields["id"] for _, fields in reader.tags if "id" in fields]
+    assert len(ids) == len(set(ids))
+
+
+def test_what_needs_attention_is_announced_and_its_links_lead_somewhere():
+    reader = read(STATUS)
+    by_id = {fields["id"]: fields for _, fields in reader.tags if "id" in fields}
+    assert by_id["attention"]["aria-live"] == "polite"
+    assert by_id["state"]["role"] == "status"
+    targets = [fields["href"][1:] for fields in reader.all("a") if fields["href"].startswith("#")]
+    assert targets and set(targets) <= set(by_id)
+
+
+def test_a_state_is_a_word_and_not_only_a_colour():
+    for words_ in ("open", "unhealthy", "ejected", "degraded", "healthy"):
+        assert f">{words_}</span>" in page.render(STATUS)
+
+
+# What a browser is sent -----------------------------------------------------------------------------------------------
+
+
+def pass_time(status, seconds):
+    """The same, so many seconds later, with nothing having happened."""
+    later = json.loads(json.dumps(status).replace("05:00:00.000+00:00", f"05:00:{seconds:06.3f}+00:00"))
+    later["uptime_seconds"] += seconds
+    for one in later["breakers"]:
+        one["for_seconds"] += seconds
+        if one["remaining_seconds"] is not None:
+            one["remaining_seconds"] = max(0.0, one["remaining_seconds"] - seconds)
+    later["upstreams"][1]["endpoints"][2]["ejected_for_seconds"] -= seconds
+    return later
+
+
+def test_all_at_first_and_then_nothing_while_only_time_passes(status):
+    follower = page.Follower()
+    assert follower.changed(status, 100.0) == sections(status)
+    assert follower.changed(pass_time(status, 2.5), 102.5) == {}
+
+
+def test_an_open_period_that_ends_is_news(status):
+    follower = page.Follower()
+    follower.changed(status, 100.0)
+    assert set(follower.changed(pass_time(status, 3.0), 103.0)) == {"breakers"}
+
+
+def test_a_clock_that_began_anew_is_news(status):
+    follower = page.Follower()
+    follower.changed(status, 100.0)
+    later = pass_time(status, 2.5)
+    later["breakers"][0]["for_seconds"] = 0.0
+    assert set(follower.changed(later, 102.5)) == {"breakers"}
+
+
+def test_only_the_part_that_changed_is_sent_and_once(status):
+    follower = page.Follower()
+    follower.changed(status, 100.0)
+    status["traffic"]["rps"] = 1.0
+    assert follower.changed(status, 100.0) == {"traffic": sections(status)["traffic"]}
+    assert follower.changed(status, 100.0) == {}
