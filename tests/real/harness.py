@@ -7,6 +7,7 @@ log and that no child outlived it. Everything is bounded: a process that hangs i
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import re
@@ -17,8 +18,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -72,8 +74,15 @@ class Sidecar:
         nofile: int | None = None,
         stains: bool = False,
         configmap: bool = False,
+        command: Sequence[str] = (),
+        stdio: int | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
-        """`nofile`: the limit of open files; `configmap`: lay the file out as Kubernetes mounts it."""
+        """`nofile`: the limit of open files; `configmap`: lay the file out as Kubernetes mounts it.
+
+        `command`: the service to supervise. `prefix`: what starts the program. `stdio`: a descriptor in place of the
+        log; a terminal becomes the controlling one.
+        """
         self.directory = directory or Path(tempfile.mkdtemp(prefix="sidecar-test-"))
         self._own_directory = directory is None
         self.socket_path = str(self.directory / "admin.sock")
@@ -86,13 +95,14 @@ class Sidecar:
         self._configmap = configmap
         self._writes = 0
         self.write(config)
+        words = [sys.executable, "-m", "sidecar", "run", "-c", str(self.file)]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sidecar", "run", "-c", str(self.file)],
+                [*prefix, *words, *(["--", *command] if command else [])],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdin=subprocess.DEVNULL if stdio is None else stdio,
+                stdout=log if stdio is None else stdio,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=_before_exec(nofile),
@@ -283,6 +293,8 @@ def _before_exec(nofile: int | None) -> Callable[[], None]:
 
     def prepare() -> None:
         libc.prctl(1, signal.SIGKILL, 0, 0, 0)
+        if os.isatty(0):
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         if nofile is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
 
