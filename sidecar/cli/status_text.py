@@ -53,6 +53,8 @@ def _head(status: dict[str, Any]) -> Iterator[str]:
         f"sidecar {status['version']}  pid {status['pid']}"
     )
     yield f"config    {_plain(config['path'])}  {str(config['hash'])[:12]}  loaded {config['loaded_at']}"
+    if (child := status.get("child")) is not None:
+        yield f"service   {_plain(words.child_said(child))}"
     yield (
         f"traffic   {figure(traffic['rps'], 'rate')} requests/s  {figure(traffic['inflight'])} in flight  "
         f"p50 {figure(traffic['p50_ms'], 'ms')}  p99 {figure(traffic['p99_ms'], 'ms')}  "

@@ -57,6 +57,7 @@ class Program(Protocol):
         """What runs.
 
         service, instance, version, pid, at, uptime_seconds, state (starting | ready | draining | stopping), workers,
+        child {pid, state, restarts, since, last_exit} or null (Child.view),
         config {path, hash, loaded_at, last_reload_ok, last_reload_error, restart_needed: [sentence]},
         listeners [{name, bind, protocol, connections, routes: [{name, match, upstream, requests_total}]}],
         upstreams [{name, endpoints: [{address, priority, weight, active, idle, healthy, state (healthy | degraded |

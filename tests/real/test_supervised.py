@@ -171,6 +171,7 @@ def test_who_keeps_dying_is_started_ever_later_and_harms_nobody(stage: Stage) ->
     about = child(proxy)
     assert (about["pid"], about["state"], about["restarts"]) == (None, "backing_off", 2)
     assert proxy.metrics().sum(ATTEMPTS, strategy="process", result="started") == 2
+    assert "keeps dying (code 3), restarted 2 times" in proxy.command("status", check=False).stdout
     assert proxy.get("in", "/other").status == 200
     assert proxy.probe("/readyz") == 200
     proxy.stop()  # while it waits

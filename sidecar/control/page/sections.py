@@ -57,6 +57,12 @@ def _mark(state: str, level: words.Level) -> str:
     return f'<span class="mark" data-level="{level}">{_text(state)}</span>'
 
 
+def _standing(state: str, why: str) -> str:
+    """A cell with a state and, below it, what is to be said of it (HTML)."""
+    below = f'<p class="below">{why}</p>' if why else ""
+    return f"<td>{_mark(state, words.level_of(state))}{below}</td>"
+
+
 def _section(title: str, content: str) -> str:
     return f"<h2>{title}</h2>{content}" if content else ""
 
@@ -64,7 +70,8 @@ def _section(title: str, content: str) -> str:
 def _table(caption: str, heads: tuple[str, ...], rows: Iterable[str]) -> str:
     columns = "".join(f"<th scope=col{' class=number' if head in NUMBERS else ''}>{head}</th>" for head in heads)
     return (
-        f'<div class="wide" role="region" aria-label="{caption}" tabindex=0><table><caption>{caption}</caption>'
+        f'<div class="wide" role="region" aria-label="{caption}" tabindex=0><table>'
+        f'<caption class="unseen">{caption}</caption>'
         f"<thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -119,19 +126,19 @@ def _breakers(breakers: list[dict[str, Any]]) -> str:
 def _breaker(one: dict[str, Any]) -> str:
     level = words.breaker_level(one)
     why = words.breaker_why(one)
-    pairs = [("For", _clock(one["for_seconds"])), ("In the window", words.breaker_window(one))]
     said, left = words.breaker_next(one)
-    if said:
-        pairs.append(("Next", said if left is None else f"{said} {_clock(left, 'down')}"))
+    then = said if left is None else f"{said} {_clock(left, 'down')}"
+    pairs = [("For", _clock(one["for_seconds"])), ("In the window", words.breaker_window(one))]
     observed = one["mode"] == "observe"
     pairs.append(("Would have refused" if observed else "Refused", figure(one["refused"])))
     if one["reopened"]:
         pairs.append(("Opened again", words.count(one["reopened"], "time")))
     return (
         f'<article id="breaker-{_text(one["name"])}" class="breaker" data-level="{level}" '
-        f'data-state="{_text(one["machine"])}"><h3>{_text(one["name"])} '
-        f"{_mark(words.breaker_state(one), level)}{'<small>only observed</small>' if observed else ''}</h3>"
+        f'data-state="{_text(one["machine"])}"><h3><span>{_text(one["name"])}'
+        f"{' <small>only observed</small>' if observed else ''}</span> {_mark(words.breaker_state(one), level)}</h3>"
         + (f'<p class="why">{_text(why)}</p>' if why else "")
+        + (f'<p class="then">{then}</p>' if then else "")
         + _pairs("pairs", pairs)
         + "</article>"
     )
@@ -146,7 +153,7 @@ def _upstream(status: dict[str, Any], upstream: dict[str, Any]) -> str:
     shown = endpoints
     if len(endpoints) > MAX_ENDPOINTS:
         shown = sorted(endpoints, key=lambda one: words.level_of(one["state"]) in {"good", "off"})[:MAX_ENDPOINTS]
-    heads = ("Endpoint", "State", "Why", "Checked", "Active", "Idle", "Priority", "Weight")
+    heads = ("Endpoint", "State", "Checked", "Active", "Idle", "Priority", "Weight")
     rows = [_endpoint(status, one) for one in shown]
     left_out = len(endpoints) - len(shown)
     return (
@@ -185,7 +192,7 @@ def _endpoint(status: dict[str, Any], one: dict[str, Any]) -> str:
     checked = "no check" if check is None else f"{_text(check['check'])}, {_ago(status, check['last_check'])}"
     return (
         f"<tr><th scope=row><code>{_text(one['address'])}</code></th>"
-        f"<td>{_mark(one['state'], words.level_of(one['state']))}</td><td>{why}</td><td>{checked}</td>"
+        f"{_standing(one['state'], why)}<td>{checked}</td>"
         + "".join(_number(one[key]) for key in ("active", "idle", "priority", "weight"))
         + "</tr>"
     )
@@ -196,7 +203,7 @@ def _dependencies(status: dict[str, Any]) -> str:
     for one in status["dependencies"]:
         rows.append(_dependency(status, one["dependency"], one["check"], one))
         rows += [_dependency(status, part["target"], "", part) for part in one["parts"] or ()]
-    heads = ("Dependency", "State", "For", "Latency", "Checked", "Detail")
+    heads = ("Dependency", "State", "For", "Latency", "Checked")
     return _section("Dependencies", f"<article>{_table('Dependencies', heads, rows)}</article>" if rows else "")
 
 
@@ -205,9 +212,9 @@ def _dependency(status: dict[str, Any], name: str, kind: str, one: dict[str, Any
     since = words.seconds_since(status, one["since"])
     head = f"{_text(name)} <small>{_text(kind)}</small>" if kind else f'<span class="part-of">{_text(name)}</span>'
     return (
-        f"<tr><th scope=row>{head}</th><td>{_mark(one['state'], words.level_of(one['state']))}</td>"
+        f"<tr><th scope=row>{head}</th>{_standing(one['state'], _text(one['detail'] or ''))}"
         f"<td>{words.UNKNOWN if since is None else _clock(since, 'up', one['since'])}</td>{_number(latency, 'ms')}"
-        f"<td>{_ago(status, one['last_check'])}</td><td>{_text(one['detail'] or '')}</td></tr>"
+        f"<td>{_ago(status, one['last_check'])}</td></tr>"
     )
 
 
@@ -248,6 +255,7 @@ def _program(status: dict[str, Any]) -> str:
         ("Up for", _clock(status["uptime_seconds"])),
         ("Workers", figure(status["workers"])),
         ("Process", str(status["pid"])),
+        *([("Service", _text(words.child_said(child)))] if (child := status.get("child")) is not None else []),
         ("Configuration", f"<code>{_text(str(config['path']))}</code>"),
         ("Loaded", f"{_ago(status, config['loaded_at'])} <code>{_text(str(config['hash'])[:12])}</code>"),
         ("Last reload", "failed; see above" if not config["last_reload_ok"] else "good"),

@@ -138,6 +138,7 @@ def troubles(status: dict[str, Any]) -> list[Trouble]:
     """All that needs attention, the bad before what is to be watched."""
     found = [
         *_of_config(status["config"]),
+        *_of_child(status.get("child")),
         *_of_breakers(status["breakers"]),
         *_of_upstreams(status["upstreams"]),
         *_of_dependencies(status["dependencies"]),
@@ -159,6 +160,18 @@ def _of_config(config: dict[str, Any]) -> Iterator[Trouble]:
         yield Trouble("bad", f"The configuration file is invalid; the last good one runs: {reason}", "program")
     for change in config["restart_needed"]:
         yield Trouble("warn", f"Needs a restart: {change}", "program")
+
+
+def _of_child(child: dict[str, Any] | None) -> Iterator[Trouble]:
+    if child is not None and child["state"] == "backing_off":
+        text = f"The service's process keeps dying ({child['last_exit']}), restarted {count(child['restarts'], 'time')}"
+        yield Trouble("bad", text, "program")
+
+
+def child_said(child: dict[str, Any]) -> str:
+    """The supervised process in a few words."""
+    process = "" if child["pid"] is None else f", process {child['pid']}"
+    return f"{child['state'].replace('_', ' ')}{process}, {count(child['restarts'], 'restart')}"
 
 
 def _of_breakers(breakers: list[dict[str, Any]]) -> Iterator[Trouble]:
