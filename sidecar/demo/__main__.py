@@ -3,10 +3,7 @@
 import argparse
 import asyncio
 import fcntl
-import json
-import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -16,48 +13,13 @@ import httpx
 
 from sidecar.demo.child import Child
 from sidecar.demo.faults import Faults
+from sidecar.demo.stage import GREETING, Cast, Places, cast, choose, port_is_free
+from sidecar.demo.story import retell
 from sidecar.demo.traffic import Tally, customer
 
 CUSTOMERS = 4
 PAUSE = 0.5  # seconds between two requests of one customer: about eight requests a second in all
 READY_WITHIN = 10.0
-
-CONFIG = """\
-# Written by the demo at each start. Every key: `sidecar explain KEY`.
-version: 1
-service: {{name: orders, instance: demo}}
-admin: {{bind: "127.0.0.1:{admin_port}", socket: "{state}/admin.sock"}}
-access_log: {{path: "{state}/access.log"}}
-shutdown: {{drain_timeout: 3s}}
-
-listeners:
-  - name: inbound
-    bind: 127.0.0.1:{port}
-    routes:
-      - name: orders
-        match: {{path_prefix: /orders}}
-        upstream: app
-        timeout: 2s
-        retry: {{attempts: 2}}
-        fallback: [{{cache: {{max_age: 5m}}}}]   # who only looks gets the last good answer, marked as such
-      - {{name: health, match: {{path: /healthz}}, upstream: app, timeout: 2s}}
-
-upstreams:
-  - name: app
-    endpoints: [{{address: "127.0.0.1:{service_port}"}}]
-    breaker: {{open_for: 4s}}       # the default is 60s; nobody watches a demo for so long
-"""
-
-GREETING = """\
-
-  The service     orders in {state}/orders.db, on 127.0.0.1:{service_port}
-  The proxy       http://127.0.0.1:{port}/orders
-  Status page     http://127.0.0.1:{admin_port}/
-  Metrics         http://127.0.0.1:{admin_port}/metrics     Probes  /livez /readyz
-  Logs            {state}/sidecar.log  access.log  service.log     Configuration  {state}/sidecar.yaml
-
-  Ctrl-C ends everything.
-"""
 
 
 class DemoError(Exception):
@@ -66,23 +28,6 @@ class DemoError(Exception):
 
 def tell(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
-
-
-def port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def any_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def until_answers(url: str, child: Child) -> None:
@@ -107,56 +52,29 @@ async def watch(child: Child) -> None:
         raise DemoError(f"{child.name} ended with {code}; its last words in {child.log}:\n{child.last_words()}")
 
 
-async def retell(log: Path) -> None:
-    """Tells what the proxy logs from now on: each line is a JSON object with time, level, event and more."""
-    with log.open(encoding="utf-8") as lines:
-        lines.seek(0, os.SEEK_END)
-        while True:
-            line = lines.readline()
-            if not line.endswith("\n"):
-                await asyncio.sleep(0.1)
-                continue
-            event = json.loads(line)
-            name = event.pop("event")
-            del event["time"], event["level"]
-            tell(f"proxy     {name}   " + "   ".join(f"{key}: {value}" for key, value in event.items() if value))
-
-
 async def summarise(tally: Tally, every: float) -> None:
     while True:
         await asyncio.sleep(every)
         tell(f"traffic   {tally.summary()}")
 
 
-def cast(places: dict[str, object], state: Path) -> tuple[Child, Child]:
-    """The service and the proxy, not started yet; the proxy's configuration is written."""
-    for log in state.glob("*.log"):
-        log.unlink()  # of the demo before
-    config = state / "sidecar.yaml"
-    config.write_text(CONFIG.format(**places), encoding="utf-8")
-    python = [sys.executable, "-m"]
-    database = ["--port", str(places["service_port"]), "--database", str(state / "orders.db")]
-    service = Child("the service", [*python, "sidecar.demo.service", *database], state / "service.log")
-    proxy = Child("the proxy", [*python, "sidecar", "run", "-c", str(config)], state / "sidecar.log")
-    return service, proxy
-
-
-async def play(service: Child, proxy: Child, places: dict[str, object], args: argparse.Namespace) -> None:
+async def play(company: Cast, places: Places, args: argparse.Namespace) -> None:
     """Everything that happens between start and end; raises DemoError when a process fails."""
-    service_port, proxy_url = int(str(places["service_port"])), f"http://127.0.0.1:{args.port}"
-    await service.start()
-    await proxy.start()
-    await until_answers(f"http://127.0.0.1:{service_port}/healthz", service)
-    await until_answers(f"http://127.0.0.1:{args.admin_port}/readyz", proxy)
-    print(GREETING.format(**places), flush=True)
-    tally = Tally(tell)
+    proxy = company.proxy
+    for child in (*company.services, proxy):
+        await child.start()
+    for shop, port in zip(company.services, (*places.shop_ports, places.warehouse_port), strict=True):
+        await until_answers(f"http://127.0.0.1:{port}/healthz", shop)
+    await until_answers(f"{places.admin}/readyz", proxy)
+    print(places.told(GREETING), flush=True)
+    tally = Tally(tell, places.admin)
     async with asyncio.TaskGroup() as group:
         group.create_task(watch(proxy))
-        group.create_task(retell(proxy.log))
+        group.create_task(retell(proxy.log, places.admin, tell))
         group.create_task(summarise(tally, args.summary_every))
-        group.create_task(Faults(service, service_port, args.port, tally, tell).run(args.fault_every))
+        group.create_task(Faults(company, places, tally, tell).run(args.fault_every))
         for _ in range(CUSTOMERS):
-            group.create_task(customer(proxy_url, tally, PAUSE))
+            group.create_task(customer(f"http://127.0.0.1:{args.port}", tally, PAUSE))
 
 
 async def run(args: argparse.Namespace, state: Path) -> None:
@@ -164,21 +82,21 @@ async def run(args: argparse.Namespace, state: Path) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    places = {"state": state, "port": args.port, "admin_port": args.admin_port, "service_port": any_free_port()}
-    service, proxy = cast(places, state)
-    playing = asyncio.create_task(play(service, proxy, places, args))
+    places = choose(state, args.port, args.admin_port)
+    company = cast(places)
+    playing = asyncio.create_task(play(company, places, args))
     stopped = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([playing, stopped], return_when=asyncio.FIRST_COMPLETED)
     finally:
         print(flush=True)
-        tell("ending    the customers, the proxy, the service")
+        tell("ending    the customers, the proxy, the shops, the warehouse")
         failed = playing.exception() if playing.done() else None
         playing.cancel()
         stopped.cancel()
         await asyncio.gather(playing, stopped, return_exceptions=True)
-        await proxy.stop()
-        await service.stop()
+        await company.proxy.stop()
+        await asyncio.gather(*(service.stop() for service in company.services))
         tell("ended")
     if failed:
         raise failed

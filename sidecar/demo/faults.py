@@ -4,11 +4,12 @@ To add one, write a coroutine that does it and cures it, and put it into `Faults
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import httpx
 
 from sidecar.demo.child import Child
+from sidecar.demo.stage import Cast, Places
 from sidecar.demo.traffic import Tally, Tell, listed
 
 TWO_FRAMINGS = (
@@ -19,15 +20,22 @@ TWO_FRAMINGS = (
 
 
 class Faults:
-    """Breaks the service, or attacks the proxy, every `every` seconds."""
+    """Breaks a service, or attacks the proxy, every `every` seconds."""
 
-    def __init__(self, service: Child, service_port: int, port: int, tally: Tally, tell: Tell) -> None:
-        self.service = service
-        self.service_port = service_port
-        self.port = port
+    def __init__(self, company: Cast, places: Places, tally: Tally, tell: Tell) -> None:
+        self.shops = dict(zip(company.shops, places.shop_ports, strict=True))
+        self.warehouse = {company.warehouse: places.warehouse_port}
+        self.port = places.port
         self.tally = tally
         self.tell = tell
-        self.turn: Sequence[Callable[[], Awaitable[None]]] = (self.killed, self.errors, self.smuggled, self.slow)
+        self.turn: Sequence[Callable[[], Awaitable[None]]] = (
+            self.one_killed,
+            self.all_killed,
+            self.smuggled,
+            self.errors,
+            self.no_warehouse,
+            self.slow,
+        )
 
     async def run(self, every: float) -> None:
         while True:
@@ -37,23 +45,39 @@ class Faults:
                 await fault()
                 await self.tally.served.wait()
                 if self.tally.in_fault:
-                    self.tell(f"served    by the service again; meanwhile: {listed(self.tally.in_fault)}")
+                    self.tell(f"served    by the shops again; meanwhile: {listed(self.tally.in_fault)}")
+                else:
+                    self.tell("served    by the shops all the time")
+
+    async def one_killed(self) -> None:
+        self.tell("fault     one of the two shops is killed; it is started again in 5 s")
+        await self._killed(dict([next(iter(self.shops.items()))]), 5.0)
+
+    async def all_killed(self) -> None:
+        self.tell("fault     both shops are killed; they are started again in 5 s")
+        await self._killed(self.shops, 5.0)
+
+    async def no_warehouse(self) -> None:
+        self.tell("fault     the warehouse is killed; it is started again in 4 s")
+        await self._killed(self.warehouse, 4.0)
 
     async def errors(self) -> None:
-        self.tell("fault     the service answers 503 for 3 s")
+        self.tell("fault     both shops answer 503 for 3 s")
         await self._misbehave({"kind": "errors"}, 3.0)
 
     async def slow(self) -> None:
-        self.tell("fault     the service takes 3 s for each answer, for 6 s; the route allows 2 s")
+        self.tell("fault     the shops take 3 s for each answer, for 6 s; the route allows 2 s")
         await self._misbehave({"kind": "slow", "delay": 3.0}, 6.0)
 
-    async def killed(self) -> None:
-        self.tell("fault     the service is killed; it is started again in 3 s")
-        await self.service.kill()
-        await asyncio.sleep(3.0)
-        await self.service.start()
-        await self._listening()
-        self.tell("cured     the service listens again")
+    async def _killed(self, victims: Mapping[Child, int], seconds: float) -> None:
+        for victim in victims:
+            await victim.kill()
+        await asyncio.sleep(seconds)
+        for victim in victims:
+            await victim.start()
+        for port in victims.values():
+            await self._listening(port)
+        self.tell(f"cured     listening again: {', '.join(victim.name for victim in victims)}")
 
     async def smuggled(self) -> None:
         self.tell("attack    a request with two framings, another request hidden behind it")
@@ -72,16 +96,18 @@ class Faults:
 
     async def _misbehave(self, fault: dict[str, object], seconds: float) -> None:
         async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
-            url = f"http://127.0.0.1:{self.service_port}/_fault"
-            await client.post(url, json=fault)
+            urls = [f"http://127.0.0.1:{port}/_fault" for port in self.shops.values()]
+            for url in urls:
+                await client.post(url, json=fault)
             await asyncio.sleep(seconds)
-            await client.post(url, json={"kind": "none"})
-        self.tell("cured     the service works again")
+            for url in urls:
+                await client.post(url, json={"kind": "none"})
+        self.tell("cured     the shops work again")
 
-    async def _listening(self) -> None:
+    async def _listening(self, port: int) -> None:
         for _ in range(100):
             try:
-                _, writer = await asyncio.open_connection("127.0.0.1", self.service_port)
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
             except OSError:
                 await asyncio.sleep(0.05)
             else:

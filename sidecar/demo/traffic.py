@@ -19,8 +19,10 @@ Tell = Callable[[str], None]
 class Tally:
     """What the customers saw since the last summary, and since the last fault began."""
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: Tell, admin: str) -> None:
+        """`admin` is the URL of the proxy's admin interface."""
         self.tell = tell
+        self.admin = admin
         self.since = time.monotonic()
         self.answers: Counter[str] = Counter()
         self.seconds: list[float] = []
@@ -49,7 +51,9 @@ class Tally:
         if not self.in_fault[kind]:
             status, _, decision = kind.partition(" ")
             if status.isdigit():
-                told = f"{status} from the proxy: {decision}" if decision else f"{status} from the service itself"
+                told = f"{status} from the proxy: {decision}" if decision else f"{status} from a shop itself"
+                if decision.startswith("fallback"):
+                    told += f"   {self.admin}/metrics sidecar_fallbacks_total"
             else:
                 told = kind
             self.tell(f"          customers now get {told}")

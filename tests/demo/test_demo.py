@@ -97,7 +97,7 @@ def test_it_serves_and_ends_without_leaving_anything_behind(start, number: signa
     demo.until("traffic", "200 ×")
     assert httpx.get(f"http://127.0.0.1:{demo.port}/orders", trust_env=False).status_code == 200
     assert httpx.get(f"http://127.0.0.1:{demo.admin_port}/readyz", trust_env=False).status_code == 200
-    assert len(demo.children()) >= 2, "the service and the proxy"
+    assert len(demo.children()) == 4, "two shops, the warehouse and the proxy"
 
     demo.process.send_signal(number)
     demo.until("ended")
@@ -107,14 +107,15 @@ def test_it_serves_and_ends_without_leaving_anything_behind(start, number: signa
 
 def test_each_fault_is_told_and_cured(start):
     demo = start(fault_every=0.5)
-    demo.until("fault", "killed")
-    demo.until("customers now get", "from the proxy")
+    demo.until("fault", "one of the two shops is killed")
+    demo.until("health", "is unhealthy", "/api/v1/health")
     demo.until("cured")
-    demo.until("served", "by the service again")
-    demo.until("fault", "503")
-    demo.until("customers now get")
+    demo.until("fault", "both shops are killed")
+    demo.until("customers now get", "from the proxy: fallback")
+    demo.until("breaker", "opens", "/api/v1/breakers")
     demo.until("cured")
-    demo.until("served", "by the service again")
+    demo.until("served", "by the shops again", "fallback")
+    demo.until("breaker", "closes: 3 trial calls succeeded")
     demo.until("attack")
     demo.until("400", "1 answer")
     demo.until("traffic", "200 ×")

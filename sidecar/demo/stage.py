@@ -1,0 +1,150 @@
+"""The stage: which processes there are, on which ports, and the proxy's configuration.
+
+Two shops share one database and stand behind the proxy; a warehouse does not, but the shops cannot do without it, so
+it is a dependency whose health the proxy watches.
+"""
+
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.demo.child import Child
+
+CONFIG = """\
+# Written by the demo at each start. Every key: `sidecar explain KEY`.
+version: 1
+service: {{name: orders, instance: demo}}
+admin: {{bind: "127.0.0.1:{admin_port}", socket: "{state}/admin.sock"}}
+access_log: {{path: "{state}/access.log"}}
+shutdown: {{drain_timeout: 3s}}
+
+listeners:
+  - name: inbound
+    bind: 127.0.0.1:{port}
+    routes:
+      - name: orders
+        match: {{path_prefix: /orders}}
+        upstream: shops
+        timeout: 2s
+        retry: {{attempts: 2}}
+        fallback:
+          - cache: {{max_age: 5m}}       # who only looks gets the last good answer, marked as such
+          - respond:                   # who orders is told so
+              status: 503
+              headers: {{content-type: application/json, retry-after: "5"}}
+              body: '{{"error": "the shops are closed for a moment, please try again"}}'
+      - {{name: health, match: {{path: /healthz}}, upstream: shops, timeout: 2s}}
+
+# Where a figure is not the default, it is shorter: nobody watches a demo for a minute.
+upstreams:
+  - name: shops
+    endpoints: [{{address: "127.0.0.1:{shop_ports[0]}"}}, {{address: "127.0.0.1:{shop_ports[1]}"}}]
+    breaker: {{open_for: 4s}}                              # 60s
+    outlier: {{interval: 1s, base_ejection: 2s}}           # 10s, 30s
+    health_check: {{http: {{path: /healthz}}, interval: 1s, timeout: 1s, unhealthy_after: 2}}   # 30s, 10s, 3
+
+dependencies:
+  - name: warehouse
+    check: {{http: {{url: "http://127.0.0.1:{warehouse_port}/healthz"}}}}
+    interval: 1s                                         # 60s
+    timeout: 1s                                          # 10s
+    unhealthy_after: 2                                   # 3
+"""
+
+GREETING = """\
+
+  The shops       orders in {state}/orders.db, on 127.0.0.1:{shop_ports[0]} and :{shop_ports[1]}
+  The warehouse   on 127.0.0.1:{warehouse_port}; the proxy only watches its health
+  The proxy       http://127.0.0.1:{port}/orders
+  Status page     http://127.0.0.1:{admin_port}/
+  Metrics         http://127.0.0.1:{admin_port}/metrics     Probes  /livez /readyz
+  Logs            {state}/sidecar.log  access.log  shop-1.log  shop-2.log     Configuration  {state}/sidecar.yaml
+  By hand         sidecar breaker open shops --for 10s -c {state}/sidecar.yaml
+
+  Ctrl-C ends everything.
+"""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where everything is; ports are those of 127.0.0.1."""
+
+    state: Path
+    port: int
+    admin_port: int
+    shop_ports: tuple[int, int]
+    warehouse_port: int
+
+    @property
+    def admin(self) -> str:
+        """The admin interface's URL, without a path."""
+        return f"http://127.0.0.1:{self.admin_port}"
+
+    def told(self, text: str) -> str:
+        """CONFIG or GREETING with these places."""
+        return text.format(**vars(self))
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The processes, not started yet."""
+
+    proxy: Child
+    shops: tuple[Child, Child]
+    warehouse: Child
+
+    @property
+    def services(self) -> tuple[Child, ...]:
+        """All but the proxy."""
+        return (*self.shops, self.warehouse)
+
+
+def choose(state: Path, port: int, admin_port: int) -> Places:
+    """The given ports for the proxy, free ones for the services."""
+    first, second, third = any_free_ports(3)
+    return Places(state, port, admin_port, (first, second), third)
+
+
+def cast(places: Places) -> Cast:
+    """Writes the proxy's configuration; logs of the demo before are gone."""
+    state = places.state
+    for log in state.glob("*.log"):
+        log.unlink()
+    config = state / "sidecar.yaml"
+    config.write_text(places.told(CONFIG), encoding="utf-8")
+    python = [sys.executable, "-m"]
+
+    def service(name: str, port: int, database: str) -> Child:
+        command = [*python, "sidecar.demo.service", "--port", str(port), "--database", str(state / database)]
+        return Child(name, command, state / f"{name}.log")
+
+    first, second = places.shop_ports
+    return Cast(
+        proxy=Child("the proxy", [*python, "sidecar", "run", "-c", str(config)], state / "sidecar.log"),
+        shops=(service("shop-1", first, "orders.db"), service("shop-2", second, "orders.db")),
+        warehouse=service("warehouse", places.warehouse_port, "warehouse.db"),
+    )
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a listener could have it now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def any_free_ports(count: int) -> list[int]:
+    """Different ports that nobody listens on."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()

@@ -1,0 +1,64 @@
+"""What the proxy logs, told in sentences, each with the address where to look for more.
+
+Sentences are for the events that the demo is about; every other event is told as it is.
+"""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from sidecar.demo.traffic import Tell
+
+_SILENT = frozenset({"listener_bound", "admin_bound", "started"})
+"""The greeting has said it."""
+
+
+def sentence(event: dict[str, Any], admin: str) -> str:
+    """`event` is a line of the proxy's log; `admin` the URL of its admin interface."""
+    match event:
+        case {"event": "breaker_changed", "upstream": upstream, "new": new, "detail": detail}:
+            happens = {
+                "open": f"opens: {detail}; the {upstream} are left alone for some seconds",
+                "half_open": "is half open: a few trial calls",
+                "closed": f"closes: {detail}",
+            }.get(new, f"is {new} now: {detail}")
+            return f"breaker   of {upstream} {happens}   {admin}/api/v1/breakers"
+        case {"event": "breaker_ordered", "breaker": breaker, "action": action, "by": by}:
+            return f"breaker   of {breaker}: {by} says {action}   {admin}/api/v1/breakers"
+        case {"event": "endpoint_health_changed", "upstream": upstream, "endpoint": endpoint, "now": now}:
+            return f"health    {endpoint} of {upstream} is {now}{_why(event)}   {admin}/api/v1/health"
+        case {"event": "dependency_health_changed", "dependency": dependency, "now": now}:
+            return f"health    the {dependency} is {now}{_why(event)}   {admin}/api/v1/health"
+        case {"event": "endpoint_ejected", "upstream": upstream, "endpoint": endpoint, "detail": detail}:
+            how_long = f"passed over for {event['seconds']:g} s"
+            return f"outlier   {endpoint} of {upstream} is {how_long}: {detail}   {admin}/"
+        case {"event": "endpoint_readmitted", "upstream": upstream, "endpoint": endpoint}:
+            return f"outlier   {endpoint} of {upstream} gets calls again   {admin}/"
+    rest = "   ".join(f"{k}: {v}" for k, v in event.items() if v and k not in ("event", "time", "level"))
+    return f"proxy     {event['event']}   {rest}"
+
+
+def _why(event: dict[str, Any]) -> str:
+    return f": {event['detail']}" if event.get("detail") else ""
+
+
+async def retell(log: Path, admin: str, tell: Tell) -> None:
+    """Tells what the proxy logs from now on: each line is a JSON object with time, level, event and more."""
+    with log.open(encoding="utf-8") as lines:
+        lines.seek(0, os.SEEK_END)
+        begun = ""
+        while True:
+            begun += lines.readline()
+            if not begun.endswith("\n"):
+                await asyncio.sleep(0.1)
+                continue
+            line, begun = begun, ""
+            try:
+                event = json.loads(line)
+            except ValueError:
+                tell(f"proxy     {line.rstrip()}")
+                continue
+            if event["event"] not in _SILENT:
+                tell(sentence(event, admin))
