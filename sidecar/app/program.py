@@ -73,6 +73,7 @@ class Program:
         self._admin: Admin | None = None
         self._forbidden: frozenset[tuple[str, int]] = frozenset()  # where our admin answers: never an upstream
         self._started = False
+        self._stop_owed = False  # somebody said stop while we started
         self._began = monotonic()
         self._loaded_at = time.time()
         self._reload_error: str | None = None
@@ -122,6 +123,8 @@ class Program:
                 _log.info("listener_bound", listener=name, address=_shown(sock))
             _log.info("started", service=config.service.name, version=__version__, pid=os.getpid(),
                       admin=config.admin.bind, workers=config.workers, config_hash=self._hash)  # fmt: skip
+            if self._stop_owed:
+                self._stop_now()
             await self._until_stopped()
         finally:
             await self._end()
@@ -188,6 +191,9 @@ class Program:
         await self.reload()
 
     def _stop_now(self) -> None:
+        if not self._started:
+            self._stop_owed = True  # who is half started cannot be drained
+            return
         before = self._drain.phase
         self._drain.stop(monotonic())
         if self._drain.phase is not before:

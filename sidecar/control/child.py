@@ -163,7 +163,12 @@ class Child:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
                 loop.call_soon_threadsafe(gone.set)
 
-        threading.Thread(target=watch, name="child-watch", daemon=True).start()
+        try:
+            threading.Thread(target=watch, name="child-watch", daemon=True).start()
+        except RuntimeError as error:  # the limit of processes is reached: whom nobody watches must not run
+            self._signal(signal.SIGKILL)
+            process.wait()
+            raise OSError(str(error)) from None
         self._took(self._machine.started(monotonic()))
         # the arguments stay out of the log: they may hold what is nobody's business
         _log.info("child_started", pid=process.pid, program=self._command[0], restarts=self._machine.restarts)

@@ -232,6 +232,14 @@ def test_a_child_that_is_done_ends_us_after_the_last_request(stage: Stage, serve
     assert "child_died" not in proxy.log
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_child_that_is_done_before_we_serve_ends_us_too(stage: Stage, workers: int) -> None:
+    proxy = stage.run(command=["true"], root={"workers": workers}, ready=False)
+    assert proxy.wait_exit() == 0
+    assert "child_finished" in proxy.log
+    assert '"error"' not in proxy.log
+
+
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGTERM, 2)])
 def test_it_is_told_after_its_last_request(stage: Stage, number: int, workers: int) -> None:
     proxy = stage.run(root={"workers": workers})
