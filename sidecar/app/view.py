@@ -119,7 +119,8 @@ def _discovery(found: dict[str, Any] | None) -> dict[str, Any] | None:
 def _endpoint(one: EndpointView, check: dict[str, Any] | None) -> dict[str, Any]:
     """With `state` (healthy, degraded, unhealthy, unknown, unchecked or ejected), `why`, and what its check says."""
     if one.ejected:
-        state, why = "ejected", one.ejected
+        reason, colon, detail = one.ejected.partition(":")
+        state, why = "ejected", reason.replace("_", " ") + colon + detail
     elif check is not None:
         state, why = check["state"], check["detail"] if check["state"] in {"unhealthy", "degraded"} else ""
     else:

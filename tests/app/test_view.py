@@ -50,7 +50,7 @@ def endpoint(address: str = "10.0.0.1:80", *, healthy: bool = True, **more) -> E
         (endpoint(), [checked("10.0.0.1:80", "degraded", "took 2 s")], "degraded", "took 2 s"),
         (endpoint(healthy=False), [checked("10.0.0.1:80", "unhealthy", "refused")], "unhealthy", "refused"),
         (endpoint(healthy=False), [], "unhealthy", ""),
-        (endpoint(ejected="failure_rate: 9 of 10", ejected_for_seconds=3.0), [], "ejected", "failure_rate: 9 of 10"),
+        (endpoint(ejected="failure_rate: 9 of 10", ejected_for_seconds=3.0), [], "ejected", "failure rate: 9 of 10"),
         (endpoint(ejected="x"), [checked("10.0.0.1:80", "healthy")], "ejected", "x"),
         (
             endpoint(),
