@@ -166,6 +166,9 @@ class ChunkedReader:
                         out.append(data[mark:pos])
                         mark = start
                     if length == 0:
+                        if self._open and not decode:
+                            out.append(b"\r\n")
+                        self._open = False
                         self._trailer = []
                         pos = start
                         break
@@ -197,7 +200,7 @@ class ChunkedReader:
         if self._trailer is not None:
             mark = pos = self._read_trailer(data, pos)
             if self.done and not decode:
-                out += (b"\r\n0\r\n" if self._open else b"0\r\n", *self._trailer, b"\r\n")
+                out += (b"0\r\n", *self._trailer, b"\r\n")
         self._held = b"" if self.done else data[pos:]
         if decode:
             payload = b"".join(out)
