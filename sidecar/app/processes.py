@@ -284,8 +284,7 @@ class ProcessCrew:
         for one in await self._everyone("breakers"):
             for view in one:
                 known = views.get(view["name"])
-                if known is None or _STRICTNESS[view["state"]] > _STRICTNESS[known["state"]]:
-                    views[view["name"]] = view
+                views[view["name"]] = view if known is None else _stricter(known, view)
         return list(views.values())
 
     async def order(self, name: str, action: str, seconds: float | None, by: str, why: str) -> bool:
@@ -319,6 +318,13 @@ class ProcessCrew:
             except TimeoutError:
                 worker.process.kill()
                 await worker.process.wait()
+
+
+def _stricter(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Two workers' views of a breaker as one: the stricter state with its story, and what both counted."""
+    first, second = (one, other) if _STRICTNESS[one["state"]] >= _STRICTNESS[other["state"]] else (other, one)
+    window = {key: first["window"][key] + second["window"][key] for key in first["window"]}
+    return {**first, "window": window, "refused": first["refused"] + second["refused"]}
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

@@ -1,5 +1,6 @@
 """`workers: 2`: one parent, two processes that serve; one of them dies and nobody notices but who was with it."""
 
+import json
 import os
 import signal
 import time
@@ -196,3 +197,18 @@ def test_workers_do_not_outlive_their_parent(server: ScriptedUpstream) -> None:
     proxy.stop()
     with pytest.raises(ConnectionRefusedError):
         dial(proxy.port("in"))
+
+
+def test_breakers_are_shown_as_one(server: ScriptedUpstream) -> None:
+    """Each worker counts its own; who looks sees the strictest state and what all of them counted."""
+    config = tree(server)
+    config["upstreams"] = [upstream("app", server.address, breaker={"consecutive_failures": 0, "failure_rate": 0})]
+    with Sidecar(config) as proxy:
+        for _ in range(40):
+            assert proxy.get("in", "/").status == 200
+        (shown,) = json.loads(proxy.command("breaker", "list", "--json").stdout)
+        assert shown["window"]["total"] == 40
+        proxy.command("breaker", "open", "app")
+        assert {proxy.get("in", "/").decision for _ in range(20)} == {"manual_open"}
+        (shown,) = json.loads(proxy.command("breaker", "list", "--json").stdout)
+        assert (shown["state"], shown["refused"]) == ("open", 20)
