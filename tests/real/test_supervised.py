@@ -76,7 +76,11 @@ def stage(tmp_path: Path, server: ScriptedUpstream, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv(MARK, str(tmp_path))
     with contextlib.ExitStack() as stack:
         yield Stage(tmp_path, server, stack)
-    assert marked(tmp_path) == [], "left behind"
+    left = marked(tmp_path)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert left == [], "left behind"
 
 
 def marked(directory: Path) -> list[int]:
@@ -200,7 +204,9 @@ def test_what_a_dead_service_left_behind_does_not_hold_its_port(stage: Stage) ->
     assert stage.serving(proxy, but=first) != first
     assert child(proxy)["restarts"] == 1
     proxy.signal(signal.SIGTERM)
-    proxy.signal(signal.SIGTERM)
+    proxy.wait_until(lambda: refuses(proxy), "no new connections")
+    proxy.signal(signal.SIGTERM)  # the deaf one need not be waited for
+    assert proxy.wait_exit() == 0
 
 
 @pytest.mark.parametrize("prefix", [(), ("unshare", "--pid", "--fork", "--mount-proc")], ids=["subreaper", "pid 1"])
