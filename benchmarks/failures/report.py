@@ -39,7 +39,10 @@ def rows(report: Report) -> list[Row]:
     if (outcome := report.without) is not None:
         refused = outcome.refusals
         share = refused.within_5ms_share
-        told = f"{share:.2%} of {refused.count:,} (p50 {refused.p50_ms:.2f} ms, p99 {refused.p99_ms:.2f} ms)"
+        told = (
+            f"{share:.2%} of {refused.count:,} (p50 {refused.p50_ms:.2f} ms, p99 {refused.p99_ms:.2f} ms; "
+            f"the generator itself was late by p99 {outcome.seen.generator_late_p99_ms:.2f} ms)"
+        )
         found.append(Row("refusals answered in < 5 ms, without one", "≥ 99 %", told, share >= 0.99))
         found.append(_detected(outcome.detections))
     outcomes = [outcome for outcome in (report.with_fallback, report.without) if outcome is not None]
@@ -65,15 +68,20 @@ def rows(report: Report) -> list[Row]:
 
 
 def _detected(detections: list[Detection]) -> Row:
-    """Five failures open it; a sixth may have been on its way when the fifth came back."""
-    failures = [one.failures_before for one in detections]
+    """Five failures in a row open it; what was on its way then still fails, nothing else does."""
     reached = [one.reached for one in detections if one.reached is not None]
     waits = [one.opened_after_ms for one in detections if one.opened_after_ms is not None]
-    met = len(waits) == len(detections) and all(5 <= count <= 6 for count in failures)
-    told = f"{_span(failures)} failures seen, {_span(reached)} requests reached it"
+    met = len(waits) == len(detections) and all(
+        one.why == "5 failures in a row" and one.failures >= 5 and not one.let_through for one in detections
+    )
+    told = (
+        f"{', '.join(sorted({one.why for one in detections}))}; clients saw {_span([o.failures for o in detections])}"
+    )
+    if reached:
+        told += f", the upstream {_span(reached)}"
     if waits:
-        told += f", {max(waits):.0f} ms at most"
-    return Row(f"open after 5 failures, in each of {len(detections)} faults", "5 (and what is in flight)", told, met)
+        told += f", within {max(waits):.0f} ms"
+    return Row(f"open at the 5th failure, in each of {len(detections)} faults", "5, and what is on its way", told, met)
 
 
 def _span(counts: list[int]) -> str:

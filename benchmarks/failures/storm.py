@@ -50,11 +50,13 @@ class Storm:
     faults: list[Fault]
     arrivals: list[float]
     """When a request reached the upstream while it was sick."""
-    changes: list[tuple[float, str, str]]
-    """The breaker's changes: (when, old state, new state), to the millisecond."""
+    changes: list[tuple[float, str, str, str]]
+    """The breaker's changes, from the proxy's log: (when, old state, new state, detail), to the millisecond."""
     decisions: dict[float, float] = field(default_factory=dict)
     """`sidecar_breaker_decision_seconds`: upper bound in seconds to the count at or below it."""
     closed_at_last: bool = False
+    late_p99_ms: float = 0.0
+    """How late the load generator itself was."""
 
 
 class Mortal:
@@ -174,6 +176,7 @@ def storm(
                 answers=[(due, done, word) for due, done, word in told["answers"]],
                 faults=broken[0].result(),
                 arrivals=app.arrivals(),
+                late_p99_ms=told["late_p99_ms"],
                 changes=_changes(scratch / "sidecar.log"),
                 decisions=_buckets(scraped, "sidecar_breaker_decision_seconds_bucket"),
                 closed_at_last=any(
@@ -198,13 +201,14 @@ def _break(app: Mortal, period: float, faults: int, stop: Event) -> list[Fault]:
     return happened
 
 
-def _changes(log: Path) -> list[tuple[float, str, str]]:
+def _changes(log: Path) -> list[tuple[float, str, str, str]]:
     ahead = time.time() - time.monotonic()
     changes = []
     for line in log.read_text().splitlines():
         told = json.loads(line)
         if told["event"] == "breaker_changed" and told["upstream"] == "app":
-            changes.append((datetime.fromisoformat(told["time"]).timestamp() - ahead, told["old"], told["new"]))
+            when = datetime.fromisoformat(told["time"]).timestamp() - ahead
+            changes.append((when, told["old"], told["new"], told["detail"]))
     return changes
 
 

@@ -24,6 +24,7 @@ class Seen(msgspec.Struct, frozen=True):
     words: dict[str, int]
     p50_ms: float
     p99_ms: float
+    generator_late_p99_ms: float
 
 
 class Refusals(msgspec.Struct, frozen=True):
@@ -36,12 +37,16 @@ class Refusals(msgspec.Struct, frozen=True):
 
 
 class Detection(msgspec.Struct, frozen=True):
-    """One fault. `failures_before` were seen by clients until the first refusal; `reached` is the upstream's own count
-    until the breaker opened, null when it was dead; `opened_after_ms` runs from the fault to the first refusal.
+    """One fault. `why` is the proxy's own word for opening. `failures` were seen by clients until the first refusal;
+    those beyond what opened it were on their way already, and `let_through` counts the ones that were not: due
+    after the breaker had opened, and failed all the same. `reached` is the upstream's count until it opened, null when
+    it was dead. `opened_after_ms` runs from the fault to the first refusal.
     """
 
     kind: str
-    failures_before: int
+    why: str
+    failures: int
+    let_through: int
     reached: int | None
     opened_after_ms: float | None
 
@@ -82,6 +87,7 @@ def outcome(storm: Storm) -> Outcome:
             words=dict(words.most_common()),
             p50_ms=percentile(took, 0.5) * 1e3,
             p99_ms=percentile(took, 0.99) * 1e3,
+            generator_late_p99_ms=storm.late_p99_ms,
         ),
         refusals=Refusals(
             count=len(refused),
@@ -90,38 +96,40 @@ def outcome(storm: Storm) -> Outcome:
             p99_ms=percentile(refused, 0.99) * 1e3,
         ),
         detections=[_detection(storm, fault) for fault in storm.faults] if refused else [],
-        trials=sum(new == "half_open" for _, _, new in storm.changes),
+        trials=sum(new == "half_open" for _, _, new, _ in storm.changes),
         touched_while_open=_touched(storm),
         closed_at_last=storm.closed_at_last,
     )
 
 
 def _detection(storm: Storm, fault: Fault) -> Detection:
-    failures, opened = 0, None
-    for _, done, word in sorted(storm.answers, key=lambda answer: answer[1]):
-        if not fault.began <= done <= fault.ended:
-            continue
-        if word == REFUSED:
-            opened = done
-            break
-        failures += word != "200"
-    changed = next((when for when, _, new in storm.changes if new == "open" and when >= fault.began - STAMP), None)
-    reached = None
-    if fault.kind != "killed" and changed is not None:
-        reached = sum(fault.began <= when <= changed + IN_FLIGHT for when in storm.arrivals)
+    opening = next(
+        (at for at, change in enumerate(storm.changes) if change[2] == "open" and change[0] >= fault.began - STAMP),
+        None,
+    )
+    opened = storm.changes[opening][0] if opening is not None else fault.ended
+    why = storm.changes[opening][3] if opening is not None else "never"
+    tried = next((when for when, old, _, _ in storm.changes if old == "open" and when > opened), fault.ended)
+    within = sorted((done, due, word) for due, done, word in storm.answers if fault.began <= done <= fault.ended)
+    refused = next((done for done, _, word in within if word == REFUSED), None)
+    failed = [(done, due) for done, due, word in within if word not in ("200", REFUSED)]
     return Detection(
         kind=fault.kind,
-        failures_before=failures,
-        reached=reached,
-        opened_after_ms=None if opened is None else (opened - fault.began) * 1e3,
+        why=why,
+        failures=sum(refused is None or done < refused for done, _ in failed),
+        let_through=sum(opened + STAMP < due < tried - IN_FLIGHT for _, due in failed),
+        reached=None
+        if fault.kind == "killed"
+        else sum(fault.began <= when <= opened + IN_FLIGHT for when in storm.arrivals),
+        opened_after_ms=None if refused is None else (refused - fault.began) * 1e3,
     )
 
 
 def _touched(storm: Storm) -> int:
     """Arrivals within a period in which the breaker was open, its edges left out."""
     spans = [
-        (when + IN_FLIGHT, next((later for later, old, _ in storm.changes if old == "open" and later > when), None))
-        for when, _, new in storm.changes
+        (when + IN_FLIGHT, next((later for later, old, _, _ in storm.changes if old == "open" and later > when), None))
+        for when, _, new, _ in storm.changes
         if new == "open"
     ]
     return sum(

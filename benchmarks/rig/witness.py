@@ -1,7 +1,8 @@
 """Load at a constant rate whose every answer is noted: what clients saw while something broke.
 
 `python -m benchmarks.rig.witness PORT PATH RATE SECONDS CONNECTIONS LENGTH` prints JSON: `answers`, a list of
-`[due, done, word]` in the order in which they ended, times in seconds of CLOCK_MONOTONIC.
+`[due, done, word]` in the order in which they ended, times in seconds of CLOCK_MONOTONIC; and `late_p99_ms`, how late
+the generator itself sent: on a machine that others use, what it waited for is no proxy's doing.
 
 A request counts from the moment it was *due*, whether or not a connection was free for it then (no coordinated
 omission). `word` is the status, followed by the proxy's own word for it where it had one (`200`, `503 breaker_open`,
@@ -16,7 +17,7 @@ import sys
 import time
 from collections import deque
 
-from benchmarks.rig.client import await_go
+from benchmarks.rig.client import await_go, percentile
 from benchmarks.rig.pace import timer
 from benchmarks.rig.routes import request
 
@@ -87,7 +88,7 @@ def _field(head: bytes, name: bytes) -> bytes:
     return lowered[start:].partition(b"\r\n")[0].strip()
 
 
-def _load(port: int, path: str, rate: float, seconds: float, count: int, length: int) -> list[Answer]:
+def _load(port: int, path: str, rate: float, seconds: float, count: int, length: int) -> dict[str, object]:
     message = request("GET", path)
     poll = select.epoll()
     connections = [_Connection(port, poll, length) for _ in range(count)]
@@ -98,11 +99,12 @@ def _load(port: int, path: str, rate: float, seconds: float, count: int, length:
 
 def _pace(
     poll: select.epoll, connections: list[_Connection], message: bytes, rate: float, seconds: float
-) -> list[Answer]:
+) -> dict[str, object]:
     held = {connection.socket.fileno(): connection for connection in connections}
     idle = deque(connections)
     late: deque[float] = deque()
     answers: list[Answer] = []
+    lags: list[float] = []
     interval, begin = 1 / rate, time.monotonic()
     wanted, made = round(seconds * rate), 0
     ticks = timer(interval)
@@ -130,15 +132,18 @@ def _pace(
                 connection.due = None
                 idle.append(connection)
         while late and idle:
-            idle.popleft().send(message, late.popleft())
+            due = late.popleft()
+            lags.append(time.monotonic() - due)
+            idle.popleft().send(message, due)
     poll.unregister(ticks)
     os.close(ticks)
     end = time.monotonic()
     missing = [connection.due for connection in connections if connection.due is not None]
-    return answers + [(due, end, "lost") for due in (*missing, *late)]
+    answers += [(due, end, "lost") for due in (*missing, *late)]
+    return {"answers": answers, "late_p99_ms": percentile(sorted(lags), 0.99) * 1e3}
 
 
 if __name__ == "__main__":
     _port, _path, _rate, _seconds, _count, _length = sys.argv[1:]
     told = _load(int(_port), _path, float(_rate), float(_seconds), int(_count), int(_length))
-    print(json.dumps({"answers": told}))
+    print(json.dumps(told))
