@@ -20,7 +20,9 @@ from dataclasses import dataclass
 
 KEPT_STATUSES = frozenset({200, 203, 301, 308, 404, 410})
 REFRESH_SECONDS = 1.0
-"""An answer is not kept anew more often than this: under load, one copy a second is as good as a thousand."""
+"""An answer is not looked at more often than this: under load, one copy a second is as good as a thousand."""
+QUIET_TARGETS = 4096
+"""So many targets are remembered as just looked at; more only means looking sooner again."""
 _ENTRY_OVERHEAD = 512
 """Bytes that an entry costs beside its own; an estimate."""
 
@@ -38,8 +40,6 @@ class Kept:
     status: int
     stored: float
     """Monotonic seconds, moved back by the Age that it came with."""
-    kept_at: float
-    """Monotonic seconds."""
     varies: tuple[tuple[bytes, bytes | None], ...]
     """The request fields that it depends on, and their values then."""
 
@@ -52,7 +52,7 @@ class Kept:
 class AnswerCache:
     """The kept answers of one route."""
 
-    __slots__ = ("_across_authorization", "_entries", "_max_age", "_max_bytes", "size")
+    __slots__ = ("_across_authorization", "_entries", "_max_age", "_max_bytes", "_quiet_until", "size")
 
     def __init__(self, max_bytes: int, max_age: float, *, across_authorization: bool) -> None:
         """`max_age` in seconds."""
@@ -60,6 +60,7 @@ class AnswerCache:
         self._max_age = max_age
         self._across_authorization = across_authorization
         self._entries: OrderedDict[tuple[bytes, bytes], Kept] = OrderedDict()
+        self._quiet_until: dict[tuple[bytes, bytes], float] = {}
         self.size = 0
 
     @property
@@ -71,8 +72,16 @@ class AnswerCache:
         """Whether it is worth asking `may_keep`: the kind of answer is right, and none was kept a moment ago."""
         if method != b"GET" or status not in KEPT_STATUSES:
             return False
-        kept = self._entries.get((host, target))
-        return kept is None or now - kept.kept_at >= REFRESH_SECONDS
+        return now >= self._quiet_until.get((host, target), 0.0)
+
+    def refuse(self, host: bytes, target: bytes, now: float) -> None:
+        """`may_keep` said no: do not ask again for a moment."""
+        self._be_quiet(host, target, now)
+
+    def _be_quiet(self, host: bytes, target: bytes, now: float) -> None:
+        if len(self._quiet_until) >= QUIET_TARGETS:
+            self._quiet_until.clear()
+        self._quiet_until[host, target] = now + REFRESH_SECONDS
 
     def may_keep(self, method: bytes, status: int, request: FieldOf, answer: FieldOf) -> bool:
         """Whether this answer may be kept for others who ask the same."""
@@ -100,7 +109,8 @@ class AnswerCache:
         came_with = answer(b"age") or b""
         age = int(came_with) if came_with.isdigit() and len(came_with) < 10 else 0
         varies = tuple((name, request(name)) for name in sorted(_names(answer(b"vary"))))
-        kept = Kept(_AGE.sub(b"", wire), body, status, now - age, now, varies)
+        self._be_quiet(host, target, now)
+        kept = Kept(_AGE.sub(b"", wire), body, status, now - age, varies)
         self._drop((host, target))
         if len(body) > self.largest or kept.size > self._max_bytes:
             return
@@ -127,6 +137,7 @@ class AnswerCache:
     def clear(self) -> None:
         """Forget everything."""
         self._entries.clear()
+        self._quiet_until.clear()
         self.size = 0
 
     def _drop(self, key: tuple[bytes, bytes]) -> None:

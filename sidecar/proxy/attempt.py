@@ -39,8 +39,8 @@ def attempt(exchange: Exchange) -> None:
     now = exchange.started if first else monotonic()
     measured = not upstream.requests & MEASURED
     ready = exchange.guarded.breaker.ready
-    if ready > 0 and not measured:
-        # what `guard.ask` would find out: the breaker is closed and lets everybody pass
+    if ready and not measured:
+        # what `guard.ask` would find out: the breaker is closed, or disabled, and lets everybody pass
         exchange.permit = ready
         exchange.tried_at = now
         exchange.answered_at = 0.0

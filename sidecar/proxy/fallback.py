@@ -182,18 +182,25 @@ def answer(exchange: Exchange, status: int, written: bytes, *, keep_alive: bool)
 # Keeping the last good answers ------------------------------------------------------------------------------------
 
 
-def keep_answer(exchange: Exchange, head: ResponseHead, body: bytes) -> None:
-    """An answer came whole: keep it, if it may be kept."""
-    if _may_keep(exchange, head):
-        _keep(exchange, head, body)
-
-
-def begin_to_keep(exchange: Exchange, head: ResponseHead) -> bool:
-    """Whether the body that follows is worth collecting."""
-    cache = exchange.route.cache
-    if cache is None or head.length == UNTIL_CLOSE or head.length > cache.largest:
+def may_keep(exchange: Exchange, cache: AnswerCache, head: ResponseHead, now: float) -> bool:
+    """Whether this answer is to be kept as the last good one. Asked for every answer of such a route, so most often
+    the cache's short "not again so soon" is all.
+    """
+    request = exchange.head
+    if not cache.wants(request.method, head.status, request.host, request.target, now):
         return False
-    return _may_keep(exchange, head)
+    if head.length == UNTIL_CLOSE or head.length > cache.largest:
+        return False
+    if cache.may_keep(request.method, head.status, request.field, head.field):
+        return True
+    cache.refuse(request.host, request.target, now)
+    return False
+
+
+def keep_answer(exchange: Exchange, cache: AnswerCache, head: ResponseHead, body: bytes, now: float) -> None:
+    """Keep an answer that `may_keep` allowed; its body is whole."""
+    request = exchange.head
+    cache.keep(request.host, request.target, request.field, head.field, head.wire, body, head.status, now)
 
 
 def go_on_keeping(exchange: Exchange, piece: bytes, received: int, *, done: bool) -> None:
@@ -206,19 +213,4 @@ def go_on_keeping(exchange: Exchange, piece: bytes, received: int, *, done: bool
         return
     kept.append(piece)
     if done:
-        _keep(exchange, head, b"".join(kept))
-
-
-def _may_keep(exchange: Exchange, head: ResponseHead) -> bool:
-    cache = exchange.route.cache
-    request = exchange.head
-    if cache is None or not cache.wants(request.method, head.status, request.host, request.target, monotonic()):
-        return False
-    return cache.may_keep(request.method, head.status, request.field, head.field)
-
-
-def _keep(exchange: Exchange, head: ResponseHead, body: bytes) -> None:
-    request = exchange.head
-    cache = exchange.route.cache
-    if cache is not None:
-        cache.keep(request.host, request.target, request.field, head.field, head.wire, body, head.status, monotonic())
+        keep_answer(exchange, cache, head, b"".join(kept), monotonic())

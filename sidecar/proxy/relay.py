@@ -19,7 +19,7 @@ from sidecar.proxy import deadline, guard
 from sidecar.proxy.attempt import cut_off, fail, give_up_answer
 from sidecar.proxy.codec.body import BadBody
 from sidecar.proxy.codec.head import CHUNKED, UNTIL_CLOSE
-from sidecar.proxy.fallback import begin_to_keep, go_on_keeping, keep_answer
+from sidecar.proxy.fallback import go_on_keeping, keep_answer, may_keep
 from sidecar.proxy.forward import VIA
 from sidecar.proxy.pool import give_back
 from sidecar.proxy.settle import settle
@@ -72,8 +72,8 @@ def relay_head(exchange: Exchange, connection: UpstreamConnection, data: bytes) 
         tail = _TAIL if keep else _TAIL_CLOSE
         if exchange.decision is not None:
             tail = b"X-Sidecar-Decision: %b\r\n%b" % (exchange.decision.value.encode(), tail)
-        elif route.cache is not None:
-            keep_answer(exchange, head, data[size:])
+        elif route.cache is not None and may_keep(exchange, route.cache, head, now := monotonic()):
+            keep_answer(exchange, route.cache, head, data[size:], now)
         written = b"".join((head.wire, tail, data[size:])) if length else head.wire + tail
         exchange.begun = True
         exchange.bytes_out += len(written)
@@ -100,7 +100,7 @@ def _relay_long(exchange: Exchange, head: ResponseHead, body: bytes) -> None:
     exchange.answer_reader = exchange.plan.codec.body(head.length, old and head.length == CHUNKED)
     if exchange.decision is not None:
         wire += b"X-Sidecar-Decision: %b\r\n" % exchange.decision.value.encode()
-    elif exchange.route.cache is not None and not old and begin_to_keep(exchange, head):
+    elif (cache := exchange.route.cache) is not None and not old and may_keep(exchange, cache, head, monotonic()):
         exchange.kept = []
     before = wire + ((_TAIL_KEEP if old else _TAIL) if keep else _TAIL_CLOSE)
     exchange.bytes_out += len(before)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.machines.answer_cache import AnswerCache
+from sidecar.machines.answer_cache import QUIET_TARGETS, AnswerCache
 
 NONE: Mapping[bytes, bytes] = {}
 
@@ -54,6 +54,20 @@ def test_a_popular_answer_is_kept_once_a_second():
     assert kept.wants(b"GET", 200, b"host", b"/a", 1.0)
     assert not kept.wants(b"POST", 200, b"host", b"/a", 1.0)
     assert not kept.wants(b"GET", 500, b"host", b"/a", 1.0)
+
+
+def test_a_refusal_is_remembered_as_long():
+    kept = cache()
+    kept.refuse(b"host", b"/a", 0.0)
+    assert not kept.wants(b"GET", 200, b"host", b"/a", 0.9)
+    assert kept.wants(b"GET", 200, b"host", b"/a", 1.0)
+
+
+def test_what_is_remembered_as_looked_at_is_bounded():
+    kept = cache()
+    for number in range(3 * QUIET_TARGETS):
+        kept.refuse(b"host", b"/%d" % number, 0.0)
+    assert len(kept._quiet_until) <= QUIET_TARGETS
 
 
 def test_another_target_or_host_is_another_answer():
