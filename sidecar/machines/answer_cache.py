@@ -68,10 +68,8 @@ class AnswerCache:
         """No body larger than this is kept: one answer shall not push out all others."""
         return self._max_bytes // 8
 
-    def wants(self, method: bytes, status: int, host: bytes, target: bytes, now: float) -> bool:
-        """Whether it is worth asking `may_keep`: the kind of answer is right, and none was kept a moment ago."""
-        if method != b"GET" or status not in KEPT_STATUSES:
-            return False
+    def wants(self, host: bytes, target: bytes, now: float) -> bool:
+        """Whether it is worth asking `may_keep`: no answer of this target was looked at a moment ago."""
         return now >= self._quiet_until.get((host, target), 0.0)
 
     def refuse(self, host: bytes, target: bytes, now: float) -> None:

@@ -183,12 +183,8 @@ def answer(exchange: Exchange, status: int, written: bytes, *, keep_alive: bool)
 
 
 def may_keep(exchange: Exchange, cache: AnswerCache, head: ResponseHead, now: float) -> bool:
-    """Whether this answer is to be kept as the last good one. Asked for every answer of such a route, so most often
-    the cache's short "not again so soon" is all.
-    """
+    """Whether this answer is to be kept as the last good one. Asked when the cache `wants` one."""
     request = exchange.head
-    if not cache.wants(request.method, head.status, request.host, request.target, now):
-        return False
     if head.length == UNTIL_CLOSE or head.length > cache.largest:
         return False
     if cache.may_keep(request.method, head.status, request.field, head.field):

@@ -72,8 +72,11 @@ def relay_head(exchange: Exchange, connection: UpstreamConnection, data: bytes) 
         tail = _TAIL if keep else _TAIL_CLOSE
         if exchange.decision is not None:
             tail = b"X-Sidecar-Decision: %b\r\n%b" % (exchange.decision.value.encode(), tail)
-        elif route.cache is not None and may_keep(exchange, route.cache, head, now := monotonic()):
-            keep_answer(exchange, route.cache, head, data[size:], now)
+        elif (cache := route.cache) is not None:
+            request = exchange.head
+            now = monotonic()
+            if cache.wants(request.host, request.target, now) and may_keep(exchange, cache, head, now):
+                keep_answer(exchange, cache, head, data[size:], now)
         written = b"".join((head.wire, tail, data[size:])) if length else head.wire + tail
         exchange.begun = True
         exchange.bytes_out += len(written)
@@ -100,8 +103,10 @@ def _relay_long(exchange: Exchange, head: ResponseHead, body: bytes) -> None:
     exchange.answer_reader = exchange.plan.codec.body(head.length, old and head.length == CHUNKED)
     if exchange.decision is not None:
         wire += b"X-Sidecar-Decision: %b\r\n" % exchange.decision.value.encode()
-    elif (cache := exchange.route.cache) is not None and not old and may_keep(exchange, cache, head, monotonic()):
-        exchange.kept = []
+    elif (cache := exchange.route.cache) is not None and not old:
+        request, now = exchange.head, monotonic()
+        if cache.wants(request.host, request.target, now) and may_keep(exchange, cache, head, now):
+            exchange.kept = []
     before = wire + ((_TAIL_KEEP if old else _TAIL) if keep else _TAIL_CLOSE)
     exchange.bytes_out += len(before)
     now = monotonic()

@@ -381,7 +381,7 @@ class Simulation:
         cache, asked, now = call.route.cache, call.asked, self.now
         if cache is None or call.decision is not None:
             return
-        if cache.wants(asked.method, status, asked.host, call.target, now) and cache.may_keep(
+        if cache.wants(asked.host, call.target, now) and cache.may_keep(
             asked.method, status, asked.field_of, _no_field
         ):
             body = self._world.body(endpoint)

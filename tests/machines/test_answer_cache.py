@@ -47,20 +47,18 @@ def test_the_last_good_answer_comes_back_until_it_is_too_old():
 
 def test_a_popular_answer_is_kept_once_a_second():
     kept = cache()
-    assert kept.wants(b"GET", 200, b"host", b"/a", 0.0)
+    assert kept.wants(b"host", b"/a", 0.0)
     offer(kept, now=0.0)
-    assert not kept.wants(b"GET", 200, b"host", b"/a", 0.9)
-    assert kept.wants(b"GET", 200, b"host", b"/b", 0.9)
-    assert kept.wants(b"GET", 200, b"host", b"/a", 1.0)
-    assert not kept.wants(b"POST", 200, b"host", b"/a", 1.0)
-    assert not kept.wants(b"GET", 500, b"host", b"/a", 1.0)
+    assert not kept.wants(b"host", b"/a", 0.9)
+    assert kept.wants(b"host", b"/b", 0.9)
+    assert kept.wants(b"host", b"/a", 1.0)
 
 
 def test_a_refusal_is_remembered_as_long():
     kept = cache()
     kept.refuse(b"host", b"/a", 0.0)
-    assert not kept.wants(b"GET", 200, b"host", b"/a", 0.9)
-    assert kept.wants(b"GET", 200, b"host", b"/a", 1.0)
+    assert not kept.wants(b"host", b"/a", 0.9)
+    assert kept.wants(b"host", b"/a", 1.0)
 
 
 def test_what_is_remembered_as_looked_at_is_bounded():
