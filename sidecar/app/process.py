@@ -36,7 +36,7 @@ async def serve(channel: int) -> None:
                 drain_timeout = config.shutdown.drain_timeout
                 sockets = {name: descriptor(number) for name, number in argument["sockets"].items()}
                 forbidden = frozenset((host, port) for host, port in argument["forbidden"])
-                worker.start(config, sockets, forbidden, shared_log=True)
+                worker.start(config, sockets, forbidden, among_others=True)
                 # before the loop accepts anybody: no request goes where others know that nobody answers
                 for upstream, endpoints in argument["endpoints"].items():
                     worker.set_endpoints(upstream, endpoints)

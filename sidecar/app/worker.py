@@ -60,7 +60,7 @@ class Worker:
         self._tasks = Supervisor(self.registry)
         self._plane: DataPlane | None = None
         self._log_config: AccessLogConfig | None = None
-        self._shared_log = False
+        self._among_others = False
 
     @property
     def plane(self) -> DataPlane:
@@ -73,15 +73,17 @@ class Worker:
         sockets: Mapping[str, socket.socket],
         forbidden: frozenset[tuple[str, int]],
         *,
-        shared_log: bool = False,
+        among_others: bool = False,
     ) -> None:
-        """Begin to serve. Raises ConfigError when the access log cannot be opened."""
+        """Begin to serve, alone or `among_others` who share sockets and log. Raises ConfigError when the log cannot be
+        opened.
+        """
         loop = asyncio.get_running_loop()
         plane = DataPlane(loop, self.registry)
         plane.forbidden = forbidden
-        plane.shares_sockets = shared_log
+        plane.shares_sockets = among_others
         self._plane = plane
-        self._shared_log = shared_log
+        self._among_others = among_others
         self._set_access_log(config)
         plane.start(config, sockets)
         observed = self.registry.cell(series.EVENT_LOOP_LAG)
@@ -107,7 +109,7 @@ class Worker:
         log = None
         if wanted is not None:
             dropped = self.registry.cell(series.ACCESS_LOG_DROPPED)
-            log = AccessLog(wanted.path, wanted.sample, dropped, shared=self._shared_log)
+            log = AccessLog(wanted.path, wanted.sample, dropped, shared=self._among_others)
             log.start()
         self.plane.access_log = log
         self._log_config = wanted

@@ -20,7 +20,7 @@ from sidecar.base.errors import ClientFault, RequestFault
 from sidecar.base.names import Decision, Outcome
 from sidecar.proxy import attempt, deadline
 from sidecar.proxy.admit import admit
-from sidecar.proxy.answer import fault_answer, own_answer
+from sidecar.proxy.answer import fault_answer
 from sidecar.proxy.codec.body import BadBody
 from sidecar.proxy.codec.head import head_end
 from sidecar.proxy.connection import HIGH_WATER
@@ -380,8 +380,3 @@ class ClientConnection(asyncio.Protocol):
         """The exchange got, or lost, its connection: its reasons for not reading are over."""
         if self.holds:
             self.release(deadline.WAITING)
-
-    def overloaded(self) -> None:
-        """Refuse the connection itself."""
-        self.transport.write(own_answer(503, Decision.OVERFLOW, "too many connections", keep_alive=False))
-        self._close_gently()
