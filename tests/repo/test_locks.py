@@ -11,12 +11,13 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SHIPS = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["all"]
 LOCKS = {
-    "requirements.txt": PROJECT["project"]["dependencies"],
+    "requirements.txt": SHIPS,
     "requirements-build.txt": PROJECT["dependency-groups"]["build"],
     "requirements-dev.txt": [item for item in PROJECT["dependency-groups"]["dev"] if isinstance(item, str)]
     + PROJECT["dependency-groups"]["build"]
-    + PROJECT["project"]["dependencies"],
+    + SHIPS,
 }
 
 
