@@ -38,6 +38,7 @@ from sidecar.machines.drain import Drain, Phase
 from sidecar.runtime import logs, series
 from sidecar.runtime.logs import Log
 from sidecar.runtime.metrics import Snapshot, merge
+from sidecar.runtime.systemd import Systemd
 from sidecar.runtime.tasks import Supervisor
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Program:
         self._reloading = asyncio.Lock()
         self._wake = asyncio.Event()
         self._rates: Rates[Counted] = Rates(self._began)
+        self._systemd = Systemd(os.environ)
 
     # The run ------------------------------------------------------------------------------------------------------
 
@@ -123,6 +125,8 @@ class Program:
                 _log.info("listener_bound", listener=name, address=_shown(sock))
             _log.info("started", service=config.service.name, version=__version__, pid=os.getpid(),
                       admin=config.admin.bind, workers=config.workers, config_hash=self._hash)  # fmt: skip
+            self._systemd.ready(f"serving {config.service.name}")
+            self._tasks.start("systemd-watchdog", self._systemd.pat)
             if self._stop_owed:
                 self._stop_now()
             await self._until_stopped()
@@ -152,6 +156,7 @@ class Program:
         if phase is Phase.DRAINING:
             await self._crew.drain()
         elif phase is Phase.STOPPING:
+            self._systemd.stopping()
             await self._crew.drain()
             for sock in self._sockets.values():
                 shut_door(sock)
@@ -325,6 +330,7 @@ class Program:
     async def reload(self) -> ReloadResult:
         """Read the file again and serve by it; a bad one changes nothing but what we say about it."""
         async with self._reloading:
+            self._systemd.reloading()
             try:
                 text = read(self._path)
                 config = _parse(text, self._path)
@@ -340,6 +346,7 @@ class Program:
     def _reload_failed(self, reason: str) -> ReloadResult:
         self._reload_error = reason
         self._registry.cell(series.CONFIG_RELOAD_OK).value = 0
+        self._systemd.ready("the last reload failed; the configuration before it serves")
         _log.error("config_reload_failed", path=self._path, reason=reason,
                    advice="the running configuration stays; mend the file (`sidecar check`)")  # fmt: skip
         return ReloadResult(ok=False, message=reason)
@@ -349,6 +356,7 @@ class Program:
         self._drain.retime(config.shutdown.delay, config.shutdown.drain_timeout)
         self._loaded_at = time.time()
         self._reload_error = None
+        self._systemd.ready(f"serving {config.service.name}")
         needed = [one for one in changes(self._started_with, config) if not one.live]
         self._restart_needed = [f"{one.path}: {one.why}" for one in needed]
         registry = self._registry
