@@ -16,6 +16,7 @@ from sidecar.proxy import guard
 from sidecar.proxy import upstream as upstreams
 from sidecar.proxy.attempt import MEASURED
 from sidecar.runtime.metrics import Registry
+from sidecar.runtime.observer import Observer
 
 TURNS = 1600
 
@@ -29,7 +30,7 @@ class _Exchange:
 def _exchange() -> Any:
     addresses = (Endpoint(address="127.0.0.1:8001"), Endpoint(address="127.0.0.1:8002"))
     made: Any = _Exchange()
-    made.upstream = upstreams.Upstream(Upstream(name="app", endpoints=addresses), Registry())
+    made.upstream = upstreams.Upstream(Upstream(name="app", endpoints=addresses), Registry(), Observer())
     made.guarded = made.upstream.guarded
     made.endpoint = made.upstream.endpoints[0]
     assert made.endpoint.standing is not None, "the outlier watch is at work"

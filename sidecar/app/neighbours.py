@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sidecar.control.registry import ServiceRegistry
     from sidecar.control.resolvers import Report, Source
     from sidecar.runtime.metrics import Registry
+    from sidecar.runtime.observer import Observer
     from sidecar.runtime.tasks import Supervisor
 
 FIRST_ANSWERS_SECONDS = 2.0
@@ -39,6 +40,7 @@ class Neighbours:
         config: Config,
         tasks: Supervisor,
         registry: Registry,
+        observer: Observer,
         tell: Tell,
         is_healthy: IsHealthy,
         ready: Callable[[], bool],
@@ -49,7 +51,7 @@ class Neighbours:
         self._tasks = tasks
         self._is_healthy = is_healthy
         self._ready = ready
-        self._discovery = Discovery(self._source, tell, is_healthy, own, tasks, registry)
+        self._discovery = Discovery(self._source, tell, is_healthy, own, tasks, registry, observer)
         self._link: RedisLink | None = None
         self._registry: ServiceRegistry | None = None
         self._shared = shared = config.shared_state
@@ -57,7 +59,7 @@ class Neighbours:
             from sidecar.control.redis_link import RedisLink
             from sidecar.control.registry import ServiceRegistry
 
-            self._link = RedisLink(shared.redis, registry)
+            self._link = RedisLink(shared.redis, registry, observer)
             instance = config.service.instance or socket.gethostname()
             self._registry = ServiceRegistry(
                 self._link, registry, shared.namespace, config.service.name, instance, shared.registry, self._state

@@ -13,19 +13,29 @@ from typing import Any
 
 import uvloop
 
-from sidecar.app.processes import descriptor, read_frame, write_frame
+from sidecar.app.channel import read_frame, say, write_frame
+from sidecar.app.processes import descriptor
 from sidecar.app.worker import Worker
 from sidecar.base.errors import ConfigError
 from sidecar.config.load import parse
 from sidecar.control.sockets import raise_descriptor_limit
-from sidecar.runtime import logs
+from sidecar.runtime import logs, series
+from sidecar.runtime.observer import Happening
 
 
 async def serve(channel: int) -> None:
     """Follow the program until it says stop or is gone."""
     reader, writer = await asyncio.open_unix_connection(sock=descriptor(channel))
     worker = Worker()
+    dropped = worker.registry.cell(series.OBSERVER_DROPPED)
     drain_timeout = 0.0
+
+    def forward(happening: Happening) -> None:
+        """The program's observer hears it, unless the program does not keep up."""
+        if not say(writer, "happening", happening):
+            dropped.value += 1
+
+    worker.observer.subscribe(forward)
 
     async def do(verb: str, argument: Any) -> Any:
         nonlocal drain_timeout

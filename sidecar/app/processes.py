@@ -1,9 +1,9 @@
 """Worker processes: started by the program, given its listening sockets, told what to do, started again when they die.
 
-Each is a fresh interpreter (`python -m sidecar.app.process`) that inherits the sockets and one end of a socket pair.
-Over that go frames of msgpack, a length of four bytes before each: requests `[number, verb, argument]` one way,
-`[number, error or null, result]` the other. The listening sockets belong to the program, so a client in the
-kernel's queue outlives any worker. What a dead worker had counted is kept, so that no sum ever goes back.
+Each is a fresh interpreter (`python -m sidecar.app.process`) that inherits the sockets and one end of a socket pair,
+over which both talk (`channel.py`). The listening sockets belong to the program, so a client in the kernel's queue
+outlives any worker. What a dead worker had counted is kept, so that no sum ever goes back. What happens in a worker
+is told to the program's observer.
 """
 
 from __future__ import annotations
@@ -18,85 +18,25 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from sidecar.app.channel import CALL_SECONDS, Channel
 from sidecar.app.worker import EndpointList, Endpoints
 from sidecar.base.backoff import exponential
 from sidecar.base.errors import ConfigError
 from sidecar.runtime import series
-from sidecar.runtime.logs import Log
 from sidecar.runtime.metrics import Registry, Snapshot, lasting, merge
+from sidecar.runtime.observer import Happening, Kind, Level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sidecar.config.document import Config
+    from sidecar.runtime.observer import Observer
     from sidecar.runtime.tasks import Supervisor
 
 START_SECONDS = 20.0
-CALL_SECONDS = 5.0
 SNAPSHOT_SECONDS = 1.0
 """How often each worker's numbers are fetched, so that a worker that is killed takes at most a second with it."""
 _STRICTNESS = {"closed": 0, "half_open": 1, "open": 2}
-FRAME_LIMIT = 64 * 1024 * 1024
-
-_log = Log(__name__)
-
-
-class Channel:
-    """Requests and answers over one socket."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._calls: dict[int, asyncio.Future[Any]] = {}
-        self._number = 0
-
-    async def call(self, verb: str, argument: Any = None, within: float = CALL_SECONDS) -> Any:
-        """The answer to one request; raises ConfigError as the worker did, ConnectionError when it is gone."""
-        self._number += 1
-        number = self._number
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._calls[number] = answer
-        try:
-            write_frame(self._writer, [number, verb, argument])
-            return await asyncio.wait_for(answer, within)
-        except TimeoutError:
-            raise ConnectionError(f"the worker did not answer {verb}") from None
-        finally:
-            self._calls.pop(number, None)
-
-    async def listen(self) -> None:
-        """Hand answers to their callers until the worker is gone."""
-        try:
-            while (frame := await read_frame(self._reader)) is not None:
-                number, error, result = frame
-                answer = self._calls.pop(number, None)
-                if answer is not None and not answer.done():
-                    if error is None:
-                        answer.set_result(result)
-                    else:
-                        answer.set_exception(ConfigError(error))
-        finally:
-            for answer in self._calls.values():
-                if not answer.done():
-                    answer.set_exception(ConnectionError("the worker is gone"))
-            self._writer.close()
-
-
-def write_frame(writer: asyncio.StreamWriter, message: Any) -> None:
-    """Send one message."""
-    body = msgspec.msgpack.encode(message)
-    writer.write(len(body).to_bytes(4, "big") + body)
-
-
-async def read_frame(reader: asyncio.StreamReader) -> Any:
-    """The next message, None at the end."""
-    try:
-        size = int.from_bytes(await reader.readexactly(4), "big")
-        if size > FRAME_LIMIT:
-            return None
-        return msgspec.msgpack.decode(await reader.readexactly(size))
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return None
 
 
 class Process:
@@ -111,10 +51,11 @@ class Process:
 class ProcessCrew:
     """`count` worker processes."""
 
-    def __init__(self, count: int, registry: Registry, tasks: Supervisor) -> None:
+    def __init__(self, count: int, registry: Registry, tasks: Supervisor, observer: Observer) -> None:
         self._count = count
         self._registry = registry
         self._tasks = tasks
+        self._observer = observer
         self._crew: dict[int, Process] = {}
         self._past = Snapshot({})  # counters of workers that are no more
         self._starting: set[asyncio.subprocess.Process] = set()
@@ -153,7 +94,9 @@ class ProcessCrew:
         theirs.close()
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         worker = Process(process, Channel(reader, writer))
-        self._tasks.start(f"worker-channel-{process.pid}", worker.channel.listen)
+        self._tasks.start(
+            f"worker-channel-{process.pid}", lambda: worker.channel.listen(functools.partial(self._told, worker))
+        )
         self._starting.add(process)
         try:
             order = {
@@ -175,7 +118,12 @@ class ProcessCrew:
             raise
         finally:
             self._starting.discard(process)
-        _log.info("worker_started", worker=place, pid=process.pid)
+        self._observer.tell(Kind.WORKER_STARTED, str(place), worker=place, pid=process.pid)
+
+    def _told(self, worker: Process, topic: str, payload: Any) -> None:  # noqa: ARG002
+        """A worker said something unasked."""
+        if topic == "happening":
+            self._observer.hear(msgspec.convert(payload, Happening))
 
     async def _catch_up(
         self, worker: Process, endpoints: dict[str, EndpointList], health: dict[tuple[str, str], bool]
@@ -205,7 +153,8 @@ class ProcessCrew:
                     break
                 deaths = 0 if loop.time() - began > 60.0 else deaths + 1
                 self._registry.cell(series.WORKER_RESTARTS).value += 1
-                _log.error("worker_died", worker=place, pid=worker.process.pid, status=status)
+                self._observer.tell(Kind.WORKER_DIED, str(place), level=Level.ERROR, worker=place,
+                                    pid=worker.process.pid, status=status)  # fmt: skip
             if deaths > 1:
                 await asyncio.sleep(exponential(deaths - 2, 0.5, 30.0))
             try:
@@ -214,7 +163,8 @@ class ProcessCrew:
                 if self._stopping:
                     return  # the sockets are closed, and what was half started is gone
                 deaths += 1
-                _log.error("worker_start_failed", worker=place, reason=str(error))
+                self._observer.tell(Kind.WORKER_START_FAILED, str(place), level=Level.ERROR, reason=str(error),
+                                    worker=place)  # fmt: skip
 
     async def _fetch(self) -> None:
         while True:

@@ -38,6 +38,7 @@ from sidecar.machines.drain import Drain, Phase
 from sidecar.runtime import logs, series
 from sidecar.runtime.logs import Log
 from sidecar.runtime.metrics import Snapshot, merge
+from sidecar.runtime.observer import Happening, Kind, Level
 from sidecar.runtime.systemd import Systemd
 from sidecar.runtime.tasks import Supervisor
 
@@ -64,11 +65,14 @@ class Program:
         self._hash = fingerprint(self._config)
         self._worker = Worker()  # its registry counts for the program too, whoever serves
         self._registry = self._worker.registry
+        self.observer = self._worker.observer  # hears the workers' too, when there are some
         self._tasks = Supervisor(self._registry)
         self._crew: Crew = LocalCrew(self._worker)
-        self._health = HealthChecks(self._registry, self._tasks, self._tell_health, self._requests)
+        self._health = HealthChecks(self._registry, self._tasks, self.observer, self._tell_health, self._requests)
         self._neighbours: Neighbours | None = None
-        self._child = Child(command, self._registry, self._tasks, self._child_finished) if command else None
+        self._child = (
+            Child(command, self._registry, self._tasks, self.observer, self._child_finished) if command else None
+        )
         self._drain = Drain(self._config.shutdown.delay, self._config.shutdown.drain_timeout)
         self._sockets: dict[str, socket.socket] = {}
         self._admin: Admin | None = None
@@ -81,6 +85,9 @@ class Program:
         self._restart_needed: list[str] = []
         self._reloading = asyncio.Lock()
         self._wake = asyncio.Event()
+        self._happened = 0
+        self._news = asyncio.Event()  # set, and replaced, whenever something happens
+        self.observer.subscribe(self._note)
         self._rates: Rates[Counted] = Rates(self._began)
         self._systemd = Systemd(os.environ)
 
@@ -105,7 +112,7 @@ class Program:
             if config.workers > 1:
                 from sidecar.app.processes import ProcessCrew
 
-                self._crew = ProcessCrew(config.workers, self._registry, self._tasks)
+                self._crew = ProcessCrew(config.workers, self._registry, self._tasks, self.observer)
             await self._crew.start(config, self._text, self._sockets, self._forbidden)
             await self._health.apply(config)
             self._watch_signals()
@@ -114,6 +121,7 @@ class Program:
                 config,
                 self._tasks,
                 self._registry,
+                self.observer,
                 self._tell_endpoints,
                 self._health.healthy,
                 self.ready,
@@ -152,7 +160,7 @@ class Program:
         phase = self._drain.phase
         if phase is before:
             return
-        _log.info("phase_changed", before=before.value, now=phase.value)
+        self.observer.tell(Kind.PHASE_CHANGED, self._config.service.name, before=before.value, now=phase.value)
         if phase is Phase.DRAINING:
             await self._crew.drain()
         elif phase is Phase.STOPPING:
@@ -319,6 +327,17 @@ class Program:
     def service_live(self) -> bool:
         return True
 
+    async def news(self, seen: int) -> int:
+        while self._happened <= seen:
+            await self._news.wait()
+        return self._happened
+
+    def _note(self, happening: Happening) -> None:
+        self._registry.cell(series.HAPPENINGS, happening.kind).value += 1
+        self._happened += 1
+        self._news.set()
+        self._news = asyncio.Event()
+
     async def drain(self) -> None:
         before = self._drain.phase
         self._drain.drain(monotonic())
@@ -347,8 +366,10 @@ class Program:
         self._reload_error = reason
         self._registry.cell(series.CONFIG_RELOAD_OK).value = 0
         self._systemd.ready("the last reload failed; the configuration before it serves")
-        _log.error("config_reload_failed", path=self._path, reason=reason,
-                   advice="the running configuration stays; mend the file (`sidecar check`)")  # fmt: skip
+        self.observer.tell(
+            Kind.CONFIG_RELOAD_FAILED, self._path, level=Level.ERROR, reason=reason, path=self._path,
+            advice="the running configuration stays; mend the file (`sidecar check`)",
+        )  # fmt: skip
         return ReloadResult(ok=False, message=reason)
 
     def _reload_done(self, config: Config, text: bytes, found: list[Change]) -> ReloadResult:
@@ -364,7 +385,9 @@ class Program:
         registry.cell(series.CONFIG_HASH).value = int(self._hash[:12], 16)
         registry.cell(series.CONFIG_RELOAD_TIME).value = self._loaded_at
         live = [one.path for one in found if one.live]
-        _log.info("config_reloaded", config_hash=self._hash, changed=live, restart_needed=self._restart_needed)
+        self.observer.tell(
+            Kind.CONFIG_RELOADED, self._path, config_hash=self._hash, changed=live, restart_needed=self._restart_needed
+        )
         if self._restart_needed:
             message = "reloaded; some changes need a restart"
         else:

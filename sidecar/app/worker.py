@@ -16,6 +16,7 @@ from sidecar.proxy.dataplane import DataPlane
 from sidecar.runtime import lag, series
 from sidecar.runtime.access_log import AccessLog
 from sidecar.runtime.metrics import Registry, Snapshot
+from sidecar.runtime.observer import Observer
 from sidecar.runtime.tasks import Supervisor
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.registry = Registry()
+        self.observer = Observer()
         self._tasks = Supervisor(self.registry)
         self._plane: DataPlane | None = None
         self._log_config: AccessLogConfig | None = None
@@ -79,7 +81,7 @@ class Worker:
         opened.
         """
         loop = asyncio.get_running_loop()
-        plane = DataPlane(loop, self.registry)
+        plane = DataPlane(loop, self.registry, self.observer)
         plane.forbidden = forbidden
         plane.shares_sockets = among_others
         self._plane = plane

@@ -9,6 +9,7 @@ The program itself is behind the port `Program`; this module knows HTTP, not pro
 """
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,9 +30,9 @@ from sidecar.runtime.metrics import Snapshot
 MAX_VIEWERS = 8
 """Browsers that may follow the live status at once."""
 EVENT_INTERVAL = 1.0
-"""Seconds between two looks for those who follow the page; a breaker that changes is seen sooner."""
-BREAKER_LOOKS = 4
-"""Looks at the breakers within that time."""
+"""Seconds between two looks for those who follow the page; what happens is seen at once."""
+EVENT_GAP = 0.1
+"""Seconds between two looks at least, whatever happens."""
 MAX_TOKEN = 4096
 
 _log = Log(__name__)
@@ -109,6 +110,10 @@ class Program(Protocol):
 
     async def stop(self) -> None:
         """Begin to stop, as SIGTERM does; returns at once."""
+        ...
+
+    async def news(self, seen: int) -> int:
+        """How much has happened so far, once it is more than `seen`."""
         ...
 
 
@@ -256,23 +261,24 @@ class Admin:
         self._viewers += 1
         follower = page.Follower()
         try:
+            seen = await self._program.news(-1)
             status = await self._program.status()
             yield f"retry: 2000\nevent: version\ndata: {status['version']}\n\n".encode()
             while True:
                 parts = follower.changed(status, monotonic())
                 yield b"event: parts\ndata: " + msgspec.json.encode(parts) + b"\n\n" if parts else b""
-                await self._next_look(status["breakers"])
+                seen = await self._next_look(seen)
                 status = await self._program.status()
         finally:
             self._viewers -= 1
 
-    async def _next_look(self, breakers: list[dict[str, Any]]) -> None:
-        """Wait for the next look at everything, or until a breaker is in another state than in `breakers`."""
-        before = _states(breakers)
-        for _ in range(BREAKER_LOOKS):
-            await asyncio.sleep(EVENT_INTERVAL / BREAKER_LOOKS)
-            if _states(await self._program.breakers()) != before:
-                return
+    async def _next_look(self, seen: int) -> int:
+        """Wait for the next look at everything, or until more has happened than what was `seen`; how much that is."""
+        await asyncio.sleep(EVENT_GAP)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(EVENT_INTERVAL - EVENT_GAP):
+                return await self._program.news(seen)
+        return seen
 
     async def _effective(self, _request: Request) -> Response:
         return _as_json(self._program.config())
@@ -319,10 +325,6 @@ def _asset(content: bytes, content_type: str) -> Handler:
         return Response(200, content, content_type)
 
     return answer
-
-
-def _states(breakers: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    return [(one["name"], one["machine"]) for one in breakers]
 
 
 def _as_json(data: Any, status: int = 200) -> Response:

@@ -29,6 +29,7 @@ from sidecar.machines.transition import Transition
 from sidecar.runtime import series
 from sidecar.runtime.logs import Log
 from sidecar.runtime.metrics import Registry
+from sidecar.runtime.observer import Kind, Level, Observer
 from sidecar.runtime.tasks import Supervisor
 
 _POLL_SECONDS = 0.01
@@ -42,11 +43,17 @@ class Child:
     """One command and its process."""
 
     def __init__(
-        self, command: Sequence[str], registry: Registry, tasks: Supervisor, finished: Callable[[], None]
+        self,
+        command: Sequence[str],
+        registry: Registry,
+        tasks: Supervisor,
+        observer: Observer,
+        finished: Callable[[], None],
     ) -> None:
         """`finished` is called when the process ended with 0."""
         self._command = tuple(command)
         self._tasks = tasks
+        self._observer = observer
         self._finished = finished
         self._machine = Supervision()
         self._process: subprocess.Popen[bytes] | None = None
@@ -132,11 +139,11 @@ class Child:
         self._last_exit = _exit(code)
         self._took(self._machine.exited(now, code))
         if self._machine.state is ChildState.ENDED:
-            _log.info("child_finished", pid=process.pid)
+            self._tell(Kind.CHILD_FINISHED, pid=process.pid)
             self._finished()
             return
         wait = 0.0 if self._machine.due is None else self._machine.due - now
-        _log.error("child_died", pid=process.pid, exit=self._last_exit, again_in_seconds=wait)
+        self._tell(Kind.CHILD_DIED, Level.ERROR, pid=process.pid, exit=self._last_exit, again_in_seconds=wait)
         await self._end_group()
 
     def _start_again(self) -> None:
@@ -147,7 +154,7 @@ class Child:
             now = monotonic()
             self._took(self._machine.start_failed(now))
             wait = (self._machine.due or now) - now
-            _log.error("child_start_failed", reason=str(error), again_in_seconds=wait)
+            self._tell(Kind.CHILD_START_FAILED, Level.ERROR, reason=str(error), again_in_seconds=wait)
         else:
             self._restarted.value += 1
 
@@ -171,7 +178,10 @@ class Child:
             raise OSError(str(error)) from None
         self._took(self._machine.started(monotonic()))
         # the arguments stay out of the log: they may hold what is nobody's business
-        _log.info("child_started", pid=process.pid, program=self._command[0], restarts=self._machine.restarts)
+        self._tell(Kind.CHILD_STARTED, pid=process.pid, program=self._command[0], restarts=self._machine.restarts)
+
+    def _tell(self, kind: Kind, level: Level = Level.INFO, *, reason: str = "", **fields: Any) -> None:
+        self._observer.tell(kind, self._command[0], level=level, reason=reason, **fields)
 
     def _took(self, change: Transition[ChildState] | None) -> None:
         if change is not None:

@@ -24,6 +24,7 @@ from sidecar.config.rules_addresses import reaches
 from sidecar.machines.membership import LIMIT, Answer, Member, Membership
 from sidecar.runtime import series
 from sidecar.runtime.logs import Log
+from sidecar.runtime.observer import Kind, Level
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from sidecar.config.upstreams import Upstream
     from sidecar.control.resolvers import Source
     from sidecar.runtime.metrics import Registry
+    from sidecar.runtime.observer import Observer
     from sidecar.runtime.tasks import Supervisor
 
     Tell = Callable[[str, list[tuple[str, int, int]]], Awaitable[None]]
@@ -74,7 +76,7 @@ class Watched:
             _log.warning("discovery_cut", every=_TELL_AGAIN, about=self.name, upstream=self.name, limit=LIMIT,
                          left_out=self.membership.cut)  # fmt: skip
         if self._error is not None:
-            _log.info("discovery_recovered", upstream=self.name)
+            self._discovery.observer.tell(Kind.DISCOVERY_RECOVERED, self.name, upstream=self.name)
         self._error = None
         self._last_success = time.time()
         registry = self._discovery.registry
@@ -85,8 +87,10 @@ class Watched:
 
     def failed(self, reason: str) -> None:
         if reason != self._error:
-            _log.warning("discovery_failed", every=_TELL_AGAIN, about=f"{self.name} {reason}", upstream=self.name,
-                         reason=reason, advice="the last good answer stays")  # fmt: skip
+            self._discovery.observer.tell(
+                Kind.DISCOVERY_FAILED, self.name, level=Level.WARNING, reason=reason, every=_TELL_AGAIN,
+                about=f"{self.name} {reason}", upstream=self.name, advice="the last good answer stays",
+            )  # fmt: skip
         self._error, self._error_at = reason, time.time()
         self._discovery.registry.cell(series.DISCOVERY_UPDATES, self.name, "error").value += 1
         self.settled.set()
@@ -101,8 +105,10 @@ class Watched:
             if changed or again:
                 if changed and self._told is not None:
                     before, after = ({one.address for one in some} for some in (self._told, members))
-                    _log.info("endpoints_changed", upstream=self.name, count=len(members),
-                              came=sorted(after - before)[:20], went=sorted(before - after)[:20])  # fmt: skip
+                    self._discovery.observer.tell(
+                        Kind.ENDPOINTS_CHANGED, self.name, upstream=self.name, count=len(members),
+                        came=sorted(after - before)[:20], went=sorted(before - after)[:20],
+                    )  # fmt: skip
                 self._told = members
                 self._discovery.registry.cell(series.DISCOVERY_ENDPOINTS, self.name).value = len(members)
                 endpoints = [(one.address, one.weight, one.priority) for one in members]
@@ -152,6 +158,7 @@ class Discovery:
         own: frozenset[tuple[str, int]],
         tasks: Supervisor,
         registry: Registry,
+        observer: Observer,
     ) -> None:
         """`tell(upstream, endpoints)` those who serve; `own`: where our admin interface answers."""
         self._make_source = make_source
@@ -160,6 +167,7 @@ class Discovery:
         self._own = [Address(host, port) for host, port in own]
         self._tasks = tasks
         self.registry = registry
+        self.observer = observer
         self._watched: dict[str, Watched] = {}
 
     async def apply(self, config: Config) -> None:

@@ -28,8 +28,8 @@ from sidecar.control.probes.probe import Probe, ask
 from sidecar.machines.health import Health, HealthCheck, HealthPolicy
 from sidecar.machines.transition import Transition
 from sidecar.runtime import series
-from sidecar.runtime.logs import Log
 from sidecar.runtime.metrics import Registry
+from sidecar.runtime.observer import Kind, Level, Observer
 from sidecar.runtime.tasks import Supervisor
 
 MAX_AT_ONCE = 512
@@ -38,8 +38,6 @@ COUNTED_SECONDS = 1.0
 """So long a look at the traffic counters serves all checks."""
 SHORTEST_PAUSE = 0.01
 """Between two checks of one target, whatever the configuration says."""
-
-_log = Log(__name__)
 
 
 class HealthChecks:
@@ -53,11 +51,13 @@ class HealthChecks:
         self,
         registry: Registry,
         tasks: Supervisor,
+        observer: Observer,
         verdict: Callable[[str, str, bool], Awaitable[None]],
         requests: Callable[[], Awaitable[Mapping[str, float]]],
     ) -> None:
         self._registry = registry
         self._tasks = tasks
+        self._observer = observer
         self._verdict = verdict
         self._requests = requests
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
@@ -195,12 +195,12 @@ class HealthChecks:
         kind, name, what = target.key
         if kind == "endpoint":
             if change is not None:
-                _say("endpoint_health_changed", change, upstream=name, endpoint=what)
+                self._say(Kind.ENDPOINT_HEALTH_CHANGED, name, change, upstream=name, endpoint=what)
             await self._verdict(name, what, target.check.available)
             return
         group = self._groups[name]
         if change is not None and len(group.targets) > 1:
-            _say("dependency_part_changed", change, dependency=name, part=what)
+            self._say(Kind.DEPENDENCY_PART_CHANGED, name, change, dependency=name, part=what)
         self._export(group, group.judge(change))
 
     def _export(self, group: Group, change: Transition[Health] | None) -> None:
@@ -208,7 +208,14 @@ class HealthChecks:
             cell = self._registry.cell(series.DEPENDENCY_STATUS, group.name, state.value)
             cell.value = float(state is group.state)
         if change is not None:
-            _say("dependency_health_changed", change, dependency=group.name)
+            self._say(Kind.DEPENDENCY_HEALTH_CHANGED, group.name, change, dependency=group.name)
+
+    def _say(self, kind: Kind, subject: str, change: Transition[Health], **about: Any) -> None:
+        level = Level.INFO if change.new is Health.HEALTHY else Level.WARNING
+        self._observer.tell(
+            kind, subject, level=level, reason=change.reason, detail=change.detail,
+            **about, before=change.old.value, now=change.new.value,
+        )  # fmt: skip
 
     # Telling people -------------------------------------------------------------------------------------------------
 
@@ -226,11 +233,6 @@ class HealthChecks:
                 word = _kind(upstream.health_check)
                 shown.append({"kind": kind, "upstream": name, "endpoint": what, "check": word} | target.view())
         return shown + [group.view() for group in self._groups.values()]
-
-
-def _say(event: str, change: Transition[Health], **about: Any) -> None:
-    say = _log.info if change.new is Health.HEALTHY else _log.warning
-    say(event, **about, before=change.old.value, now=change.new.value, reason=change.reason, detail=change.detail)
 
 
 def _question(check: CheckConfig) -> object:

@@ -23,20 +23,19 @@ from sidecar.base.backoff import full_jitter
 from sidecar.base.errors import SidecarError
 from sidecar.config.address import parse_address
 from sidecar.runtime import series
-from sidecar.runtime.logs import Log
+from sidecar.runtime.observer import Kind, Level
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sidecar.config.redis import Redis as RedisConfig
     from sidecar.runtime.metrics import Registry
+    from sidecar.runtime.observer import Observer
 
 TIMEOUT_SECONDS = 2.0
 """To connect, and for each answer."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 _SHORTEST_PAUSE = 0.05
-
-_log = Log(__name__)
 
 
 class RedisGone(SidecarError):
@@ -58,8 +57,9 @@ class Script:
 class RedisLink:
     """Keeps one connection alive while `run` runs."""
 
-    def __init__(self, config: RedisConfig, registry: Registry) -> None:
+    def __init__(self, config: RedisConfig, registry: Registry, observer: Observer) -> None:
         self._config = config
+        self._observer = observer
         self._client: Any = None
         self._lost = asyncio.Event()
         self.tried = asyncio.Event()
@@ -93,7 +93,7 @@ class RedisLink:
                 except Exception as error:  # noqa: BLE001 - whatever a server or a file does to us, we knock again
                     self.reason = _one_line(error)
                     self.tried.set()
-                    _log.warning("shared_state_unreachable", every=300.0, reason=self.reason)
+                    self._tell(Kind.SHARED_STATE_UNREACHABLE, Level.WARNING, reason=self.reason, every=300.0)
                     pause = full_jitter(step, FIRST_PAUSE, LONGEST_PAUSE, random.random)
                     await asyncio.sleep(max(_SHORTEST_PAUSE, pause))
                     step += 1
@@ -147,19 +147,22 @@ class RedisLink:
             return
         self.reason = reason
         if loud:
-            _log.warning("shared_state_lost", reason=reason)
+            self._tell(Kind.SHARED_STATE_LOST, Level.WARNING, reason=reason)
         self._set(up=False)
         closing = asyncio.ensure_future(_close(client))
         self._under_way.add(closing)
         closing.add_done_callback(self._done)
         self._lost.set()
 
+    def _tell(self, kind: Kind, level: Level = Level.INFO, *, reason: str = "", every: float = 0.0) -> None:
+        self._observer.tell(kind, "shared_state", level=level, reason=reason, every=every)
+
     def _set(self, *, up: bool) -> None:
         self._connected.value = int(up)
         if up:
             self.reason = ""
             self.tried.set()
-            _log.info("shared_state_connected")
+            self._tell(Kind.SHARED_STATE_CONNECTED)
         for tell in self._watchers:
             tell(up)
 

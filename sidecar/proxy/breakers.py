@@ -1,8 +1,8 @@
 """A breaker at its post: the machine, its policy compiled for the hot path, and what happens when it changes.
 
 Every upstream has one, and every route that says `breaker: own` has one of its own, named `UPSTREAM/ROUTE` on
-metrics and commands. A change of state becomes a metric and a log line here; the sweep calls `expire` when a trial or
-an order is overdue.
+metrics and commands. A change of state is counted and told to the observer here; the sweep calls `expire` when a
+trial or an order is overdue.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from typing import TYPE_CHECKING, Any
 from sidecar.machines.breaker import Breaker, BreakerChange, Trial
 from sidecar.machines.breaker_states import BreakerState
 from sidecar.runtime import series
-from sidecar.runtime.logs import Log
+from sidecar.runtime.observer import Kind, Level
 
 if TYPE_CHECKING:
     from sidecar.config.breaker import Breaker as BreakerPolicy
     from sidecar.runtime.metrics import Registry
+    from sidecar.runtime.observer import Observer
 
 SHOWN = (BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN)
-
-_log = Log(__name__)
 
 
 class Guarded:
     """One breaker and its surroundings."""
 
-    def __init__(self, name: str, policy: BreakerPolicy, registry: Registry) -> None:
+    def __init__(self, name: str, policy: BreakerPolicy, registry: Registry, observer: Observer) -> None:
         self.name = name
         self.breaker = Breaker(policy, random.random, monotonic())
         self.decision = registry.cell(series.BREAKER_DECISION)
         self._registry = registry
+        self._observer = observer
         for state in SHOWN:
             registry.gauge_function(series.BREAKER_STATE, lambda state=state: self.breaker.shown is state, name, state)  # type: ignore[misc]
         self._compile(policy)
@@ -72,9 +72,11 @@ class Guarded:
         self._registry.cell(
             series.BREAKER_TRANSITIONS, self.name, change.old.value, change.new.value, str(change.reason)
         ).value += 1
-        tell = _log.warning if change.new in (BreakerState.OPEN, BreakerState.FORCED_OPEN) else _log.info
-        tell("breaker_changed", upstream=self.name, old=change.old.value, new=change.new.value,
-             reason=str(change.reason), detail=change.detail)  # fmt: skip
+        level = Level.WARNING if change.new in (BreakerState.OPEN, BreakerState.FORCED_OPEN) else Level.INFO
+        self._observer.tell(
+            Kind.BREAKER_CHANGED, self.name, level=level, reason=str(change.reason), detail=change.detail,
+            upstream=self.name, old=change.old.value, new=change.new.value,
+        )  # fmt: skip
 
     # What the sweep looks at ----------------------------------------------------------------------------------------
 

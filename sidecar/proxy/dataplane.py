@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.plan import RoutePlan
     from sidecar.runtime.access_log import AccessLog
     from sidecar.runtime.metrics import Registry
+    from sidecar.runtime.observer import Observer
 
 STALE_SWEEP_SECONDS = 1.0
 
@@ -39,9 +40,10 @@ STALE_SWEEP_SECONDS = 1.0
 class DataPlane:
     """Everything that serves requests in this process."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, registry: Registry) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, registry: Registry, observer: Observer) -> None:
         self.loop = loop
         self.registry = registry
+        self.observer = observer
         self.sweeper = Sweeper(loop)
         self.access_log: AccessLog | None = None
         self.draining = False  # answers carry Connection: close
@@ -86,7 +88,7 @@ class DataPlane:
         for one in config.upstreams:
             upstream = known.pop(one.name, None)
             if upstream is None:
-                upstream = Upstream(one, self.registry)
+                upstream = Upstream(one, self.registry, self.observer)
                 self.sweeper.watched.add(upstream.guarded)
                 self.sweeper.watched.add(upstream.outliers)
             elif upstream.config != one:
@@ -112,7 +114,7 @@ class DataPlane:
         policy = route.upstream.config.breaker
         guarded = self.own_breakers.get(name)
         if guarded is None:
-            guarded = self.own_breakers[name] = Guarded(name, policy, self.registry)
+            guarded = self.own_breakers[name] = Guarded(name, policy, self.registry, self.observer)
             self.sweeper.watched.add(guarded)
         guarded.reconfigure(policy)
         return guarded

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.machines.outlier import Ejection, Outliers, Standing
 from sidecar.runtime import series
-from sidecar.runtime.logs import Log
+from sidecar.runtime.observer import Kind, Level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from sidecar.config.breaker import Outlier as OutlierPolicy
     from sidecar.proxy.upstream import Endpoint
     from sidecar.runtime.metrics import Registry
-
-_log = Log(__name__)
+    from sidecar.runtime.observer import Observer
 
 
 class OutlierWatch:
     """The endpoints of one upstream under watch; swept like everything that has a deadline."""
 
-    def __init__(self, upstream: str, policy: OutlierPolicy, registry: Registry) -> None:
+    def __init__(self, upstream: str, policy: OutlierPolicy, registry: Registry, observer: Observer) -> None:
         self._upstream = upstream
         self._registry = registry
+        self._observer = observer
         self._policy = policy
         self._machine = Outliers(policy, monotonic())
         self._endpoints: dict[str, Endpoint] = {}
@@ -77,8 +77,13 @@ class OutlierWatch:
             reason = change.reason.value
             if change.out:
                 self._registry.cell(series.OUTLIER_EJECTIONS, self._upstream, reason).value += 1
-                _log.warning("endpoint_ejected", upstream=self._upstream, endpoint=standing.address, reason=reason,
-                             detail=standing.detail, enforced=change.enforced, ejections=standing.ejections,
-                             seconds=round((standing.until or change.at) - change.at, 1))  # fmt: skip
+                self._observer.tell(
+                    Kind.ENDPOINT_EJECTED, self._upstream, level=Level.WARNING, reason=reason, detail=standing.detail,
+                    upstream=self._upstream, endpoint=standing.address, enforced=change.enforced,
+                    ejections=standing.ejections, seconds=round((standing.until or change.at) - change.at, 1),
+                )  # fmt: skip
             else:
-                _log.info("endpoint_readmitted", upstream=self._upstream, endpoint=standing.address, reason=reason)
+                self._observer.tell(
+                    Kind.ENDPOINT_READMITTED, self._upstream, reason=reason,
+                    upstream=self._upstream, endpoint=standing.address,
+                )  # fmt: skip

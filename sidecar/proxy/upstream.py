@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.connection import UpstreamConnection
     from sidecar.proxy.exchange import Exchange
     from sidecar.runtime.metrics import Registry
+    from sidecar.runtime.observer import Observer
 
 
 _MAX_ANSWER_FIELDS = 256
@@ -77,7 +78,7 @@ class Endpoint(balance.Endpoint):
 class Upstream:
     """A named set of endpoints with one set of limits."""
 
-    def __init__(self, config: UpstreamConfig, registry: Registry) -> None:
+    def __init__(self, config: UpstreamConfig, registry: Registry, observer: Observer) -> None:
         self.name = config.name
         self.registry = registry
         self.endpoints: list[Endpoint] = []
@@ -88,8 +89,8 @@ class Upstream:
         self.requests = 0  # admitted since the start
         name = self.name
         self._unhealthy: set[str] = set()  # addresses that active checks found dead
-        self.guarded = Guarded(name, config.breaker, registry)
-        self.outliers = OutlierWatch(name, config.outlier, registry)
+        self.guarded = Guarded(name, config.breaker, registry, observer)
+        self.outliers = OutlierWatch(name, config.outlier, registry, observer)
         registry.gauge_function(series.UPSTREAM_CONNECTIONS, lambda: self.connections, name)
         registry.gauge_function(series.PENDING_REQUESTS, lambda: len(self.waiting), name)
         self.connects_ok = registry.cell(series.UPSTREAM_CONNECTS, name, "ok")

@@ -267,6 +267,14 @@ WORKER_RESTARTS = _counter("sidecar_worker_restarts_total", "", "Workers that en
 ACCESS_LOG_DROPPED = _counter(
     "sidecar_access_log_dropped_total", "", "Access log lines given up because the disk or the pipe did not keep up."
 )
+HAPPENINGS = _counter(
+    "sidecar_happenings_total",
+    "kind",
+    "What happened, in this pod's every process, by the log's event: breaker_changed, child_died and the like.",
+)
+OBSERVER_DROPPED = _counter(
+    "sidecar_observer_dropped_total", "", "Happenings of a worker that the program did not hear: it did not keep up."
+)
 TASK_CRASHES = _counter("sidecar_task_crashes_total", "task", "Background tasks that failed and were started again.")
 SERIES_DROPPED = _counter(
     "sidecar_metrics_series_dropped_total",

@@ -11,6 +11,7 @@ from sidecar.control.discovery import Discovery
 from sidecar.machines.membership import Answer, Member
 from sidecar.runtime import series
 from sidecar.runtime.metrics import Registry
+from sidecar.runtime.observer import Observer
 from sidecar.runtime.tasks import Supervisor
 
 OWN = frozenset({("127.0.0.1", 9901), ("0.0.0.0", 9902)})
@@ -44,7 +45,13 @@ class Stage:
         self.metrics = Registry()
         self.tasks = Supervisor(self.metrics)
         self.discovery = Discovery(
-            self._source, self._tell, lambda _, address: self.health.get(address), OWN, self.tasks, self.metrics
+            self._source,
+            self._tell,
+            lambda _, address: self.health.get(address),
+            OWN,
+            self.tasks,
+            self.metrics,
+            Observer(),
         )
 
     def _source(self, config):

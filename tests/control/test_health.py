@@ -16,6 +16,7 @@ from sidecar.config.upstreams import Discovery, Endpoint, HealthCheck, HttpProbe
 from sidecar.control.health import HealthChecks
 from sidecar.control.probes.probe import ask
 from sidecar.runtime.metrics import Registry
+from sidecar.runtime.observer import Observer
 from sidecar.runtime.series import DEPENDENCY_STATUS
 from sidecar.runtime.tasks import Supervisor
 from tests.fakes.upstream import ScriptedUpstream, says
@@ -40,7 +41,7 @@ class Watch:
         self.tasks = Supervisor(self.registry)
         self.verdicts: dict[tuple[str, str], bool] = {}
         self.requests: dict[str, float] = {}
-        self.checks = HealthChecks(self.registry, self.tasks, self._tell, self._count)
+        self.checks = HealthChecks(self.registry, self.tasks, Observer(), self._tell, self._count)
 
     async def _tell(self, upstream: str, address: str, healthy: bool) -> None:
         self.verdicts[upstream, address] = healthy

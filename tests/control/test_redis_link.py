@@ -11,6 +11,7 @@ from sidecar.control import redis_link
 from sidecar.control.redis_link import RedisGone, RedisLink, RedisRefused, Script
 from sidecar.runtime import series
 from sidecar.runtime.metrics import Registry
+from sidecar.runtime.observer import Observer
 from tests.real.databases import Redis, RedisSentinel
 from tests.real.documents import black_hole
 
@@ -35,7 +36,7 @@ class Linked:
 
     def __init__(self, config):
         self.registry = Registry()
-        self.link = RedisLink(config, self.registry)
+        self.link = RedisLink(config, self.registry, Observer())
         self.changes = []
         self._changed = asyncio.Event()
         self.link.on_change(self._note)

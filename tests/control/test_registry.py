@@ -16,6 +16,7 @@ from sidecar.control.registry import RegistrySource, ServiceRegistry
 from sidecar.machines.instances import State
 from sidecar.runtime import series
 from sidecar.runtime.metrics import Registry as Metrics
+from sidecar.runtime.observer import Observer
 from tests.fakes.reports import watching
 from tests.real.databases import Redis
 
@@ -52,7 +53,7 @@ class Sidecar:
     def __init__(self, server, instance, *, registers=True, namespace="shop", ttl=TTL):
         self.metrics = Metrics()
         self.state = State.AVAILABLE
-        self.link = RedisLink(RedisConfig(url=f"redis://{server.address}/0"), self.metrics)
+        self.link = RedisLink(RedisConfig(url=f"redis://{server.address}/0"), self.metrics, Observer())
         entry = Registration(advertise=f"10.0.0.{instance}:80", ttl=ttl) if registers else None
         self.registry = ServiceRegistry(
             self.link, self.metrics, namespace, "pay", f"pay-{instance}", entry, lambda: self.state

@@ -1,5 +1,6 @@
 """A program that the admin interface can be put in front of: settable answers, recorded commands."""
 
+import asyncio
 import copy
 from typing import Any
 
@@ -184,6 +185,7 @@ class FakeProgram:
         self.is_live = self.is_ready = self.is_started = self.is_service_live = True
         self.reloaded = ReloadResult(True, "reloaded", ["upstreams.app.connect_timeout: 1s -> 2s"])
         self.commands: list[str] = []
+        self.happened = 0
 
     async def metrics(self) -> Snapshot:
         return self.registry_of_metrics.snapshot()
@@ -224,3 +226,8 @@ class FakeProgram:
 
     async def stop(self) -> None:
         self.commands.append("stop")
+
+    async def news(self, seen: int) -> int:
+        while self.happened <= seen:
+            await asyncio.sleep(0.005)  # a test counts up in another thread
+        return self.happened

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 _CODECS = ("fast", "h11")
+_handed_out: set[int] = set()  # who got one may not have bound it yet
 
 
 # ------------------------------------------------------------------------------------------------ ports
@@ -19,11 +20,14 @@ def free_port() -> int:
     """A port that nobody listens on, below the range from which the kernel takes source ports."""
     while True:
         port = random.randrange(20000, 32000)
+        if port in _handed_out:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _handed_out.add(port)
             return port
 
 

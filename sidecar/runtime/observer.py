@@ -1,0 +1,147 @@
+"""What happened in this process, told once: to the log, and to whoever subscribed.
+
+Theory. A shell that acts on a machine's `Transition` tells it here, with one call. The observer writes the log line,
+whose event is the kind's word, and hands the same `Happening` to the subscribers: incidents, recovery, the status page.
+So the log and an incident can never tell different stories, and the shells know nobody who listens. Numbers stay
+where they are counted: in cells that the shells hold.
+
+Rules. `tell` never waits and never fails: a subscriber that raises is logged and asked again next time. It may run on a
+request's way, so a subscriber only notes what it heard and works elsewhere. A worker process logs its own happenings
+and forwards them (`app/processes.py`); the program passes them to its subscribers by `hear`, without logging them
+again. What subscribers get is what happened, every time; `every` limits the log alone.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from sidecar.runtime.logs import Log
+
+_log = Log(__name__)
+
+
+class Kind(StrEnum):
+    """What may happen: the log's event. Behind each: its subject; the fields beside reason and detail."""
+
+    BREAKER_CHANGED = "breaker_changed"
+    """The breaker's name; upstream (the same name), old, new: states of `machines/breaker_states.py`."""
+    ENDPOINT_EJECTED = "endpoint_ejected"
+    """The upstream; upstream, endpoint, enforced (false: only observed), ejections, seconds."""
+    ENDPOINT_READMITTED = "endpoint_readmitted"
+    """The upstream; upstream, endpoint."""
+    ENDPOINT_HEALTH_CHANGED = "endpoint_health_changed"
+    """The upstream; upstream, endpoint, before, now: words of `machines/health.py`."""
+    DEPENDENCY_HEALTH_CHANGED = "dependency_health_changed"
+    """The dependency; dependency, before, now."""
+    DEPENDENCY_PART_CHANGED = "dependency_part_changed"
+    """The dependency; dependency, part (one of its several targets), before, now."""
+    CHILD_STARTED = "child_started"
+    """The program; pid, program, restarts (0: the first start)."""
+    CHILD_DIED = "child_died"
+    """The program; pid, exit (`code 3`, `SIGKILL`), again_in_seconds."""
+    CHILD_START_FAILED = "child_start_failed"
+    """The program; again_in_seconds."""
+    CHILD_FINISHED = "child_finished"
+    """The program; pid. It ended with 0, and the sidecar ends."""
+    CONFIG_RELOADED = "config_reloaded"
+    """The file; config_hash, changed, restart_needed (lists of paths and sentences)."""
+    CONFIG_RELOAD_FAILED = "config_reload_failed"
+    """The file; path, advice."""
+    PHASE_CHANGED = "phase_changed"
+    """The service; before, now: phases of `machines/drain.py`."""
+    WORKER_STARTED = "worker_started"
+    """The worker's place; worker, pid."""
+    WORKER_DIED = "worker_died"
+    """The worker's place; worker, pid, status."""
+    WORKER_START_FAILED = "worker_start_failed"
+    """The worker's place; worker."""
+    ENDPOINTS_CHANGED = "endpoints_changed"
+    """The upstream; upstream, count, came, went (up to 20 addresses each)."""
+    DISCOVERY_FAILED = "discovery_failed"
+    """The upstream; upstream, advice. Each new reason once."""
+    DISCOVERY_RECOVERED = "discovery_recovered"
+    """The upstream; upstream."""
+    SHARED_STATE_CONNECTED = "shared_state_connected"
+    """`shared_state`; none."""
+    SHARED_STATE_LOST = "shared_state_lost"
+    """`shared_state`; none. It was there."""
+    SHARED_STATE_UNREACHABLE = "shared_state_unreachable"
+    """`shared_state`; none. At every try to connect that failed."""
+
+
+class Level(StrEnum):
+    """How bad: the log's level."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Happening(msgspec.Struct, frozen=True):
+    """Something that happened, as plain data: it crosses process borders and may be stored."""
+
+    kind: Kind
+    subject: str
+    """What it happened to."""
+    at: float
+    """Unix seconds."""
+    level: Level
+    reason: str = ""
+    """One word, or what a library said."""
+    detail: str = ""
+    """For people: the figures behind the reason."""
+    fields: dict[str, Any] = {}
+    """What `Kind` tells of each: strings, numbers, truth values, None, or lists of strings."""
+    pid: int = 0
+    """The process that saw it: with several workers, each sees its own."""
+
+
+Subscriber = Callable[[Happening], None]
+
+
+class Observer:
+    """One of a process."""
+
+    def __init__(self) -> None:
+        self._subscribers: list[Subscriber] = []
+
+    def subscribe(self, hear: Subscriber) -> Callable[[], None]:
+        """Call `hear` with everything that happens from now on; returns what ends that."""
+        self._subscribers.append(hear)
+
+        def end() -> None:
+            if hear in self._subscribers:
+                self._subscribers.remove(hear)
+
+        return end
+
+    def tell(
+        self,
+        kind: Kind,
+        subject: str,
+        *,
+        level: Level = Level.INFO,
+        reason: str = "",
+        detail: str = "",
+        every: float = 0.0,
+        about: str = "",
+        **fields: Any,
+    ) -> None:
+        """It happened now. `every`, `about`: as the log has them."""
+        words: dict[str, Any] = {name: value for name, value in (("reason", reason), ("detail", detail)) if value}
+        say = {Level.INFO: _log.info, Level.WARNING: _log.warning, Level.ERROR: _log.error}[level]
+        say(kind, every=every, about=about, **fields, **words)
+        if self._subscribers:
+            self.hear(Happening(kind, subject, time.time(), level, reason, detail, fields, os.getpid()))
+
+    def hear(self, happening: Happening) -> None:
+        """Hand on what was logged already."""
+        for subscriber in list(self._subscribers):
+            try:
+                subscriber(happening)
+            except Exception as error:  # noqa: BLE001 - one who cannot bear it must not spoil it for the others
+                _log.error("subscriber_failed", error=error, every=60.0, about=happening.kind, kind=happening.kind)
