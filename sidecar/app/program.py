@@ -28,7 +28,7 @@ from sidecar.config.changes import changes
 from sidecar.config.effective import fingerprint, to_plain
 from sidecar.config.load import parse, read
 from sidecar.control import orphans
-from sidecar.control.admin import Admin, Refused, ReloadResult
+from sidecar.control.admin import Admin, ReloadResult
 from sidecar.control.child import Child
 from sidecar.control.health import HealthChecks
 from sidecar.control.orders import Body
@@ -36,6 +36,7 @@ from sidecar.control.sockets import bind_all, raise_descriptor_limit, shut_door
 from sidecar.control.watch import watch
 from sidecar.machines.drain import Drain, Phase
 from sidecar.runtime import logs, series
+from sidecar.runtime.admin_doors import Refused
 from sidecar.runtime.logs import Log
 from sidecar.runtime.metrics import Snapshot, merge
 from sidecar.runtime.observer import Happening, Kind, Level

@@ -1,30 +1,23 @@
-"""The admin interface: what may be asked of the running program, by whom, and what it answers.
+"""The admin interface: what may be asked of the running proxy, and what it answers.
 
-Theory. Three doors lead here. The Unix socket (mode 0600) may ask and command. The TCP address may ask; it may command
-only with the bearer token. The probes' address, open to the pod's network, sees probes and metrics and nothing else.
-A command is always a POST. A browser that was lured here is stopped three times: by the Host (a rebound DNS name is
-neither an IP address nor ours), by the Origin, and by the token that it does not have.
-
-The program itself is behind the port `Program`; this module knows HTTP, not proxies.
+By whom and through which door, the doors know (`runtime/admin_doors.py`). The program itself is behind the port
+`Program`; this module knows HTTP, not proxies.
 """
 
 import asyncio
 import contextlib
-import hmac
-import ipaddress
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from importlib import import_module
 from time import monotonic
 from typing import Any, Protocol
 
 import msgspec
 
-from sidecar.config.address import Address, parse_address
+from sidecar.config.address import Address
 from sidecar.config.document import Admin as AdminConfig
 from sidecar.control import orders, page
-from sidecar.control.admin_http import AdminServer, Door, Request, Response
-from sidecar.runtime.logs import Log
+from sidecar.runtime.admin_doors import Doors, Handler, Places, Refused, Tables, as_json, metrics, probe, reading
+from sidecar.runtime.admin_http import Door, Request, Response
 from sidecar.runtime.metrics import Snapshot
 
 MAX_VIEWERS = 8
@@ -33,9 +26,6 @@ EVENT_INTERVAL = 1.0
 """Seconds between two looks for those who follow the page; what happens is seen at once."""
 EVENT_GAP = 0.1
 """Seconds between two looks at least, whatever happens."""
-MAX_TOKEN = 4096
-
-_log = Log(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,48 +107,32 @@ class Program(Protocol):
         ...
 
 
-class Refused(Exception):
-    """A request that is not let through; carries the answer."""
-
-    def __init__(self, status: int, advice: str, *fields: tuple[str, str]) -> None:
-        super().__init__(advice)
-        self.response = Response(status, f"{advice}\n".encode(), fields=fields)
-
-
-Handler = Callable[[Request], Awaitable[Response]]
-
-
 class Admin:
     """The three doors of one program."""
 
     def __init__(self, config: AdminConfig, program: Program) -> None:
         self._program = program
-        self._token_file = config.token_file
-        self._config = config
-        self._bound_host = ""
-        self._server = AdminServer(self.answer)
         self._viewers = 0
-        self._rendering = asyncio.Lock()  # one scrape at a time: a crowd of scrapers gets no more of the loop than one
         self._probes: dict[str, Handler] = {
-            "/livez": _probe(program.live, "the event loop does not turn"),
-            "/readyz": _probe(program.ready, "not ready: starting, or draining"),
-            "/healthz": _probe(program.ready, "not ready: starting, or draining"),
-            "/startupz": _probe(program.started, "still starting"),
-            "/livez/service": _probe(program.service_live, "recovery wants the service restarted"),
-            "/metrics": self._metrics,
+            "/livez": probe(program.live, "the event loop does not turn"),
+            "/readyz": probe(program.ready, "not ready: starting, or draining"),
+            "/healthz": probe(program.ready, "not ready: starting, or draining"),
+            "/startupz": probe(program.started, "still starting"),
+            "/livez/service": probe(program.service_live, "recovery wants the service restarted"),
+            "/metrics": metrics(program.metrics),
         }
         self._reads: dict[str, Handler] = {
             **self._probes,
             "/": self._page,
             **{path: _asset(*asset) for path, asset in page.assets().items()},
             "/events": self._events,
-            "/api/v1/status": _json(program.status),
-            "/api/v1/breakers": _json(program.breakers),
-            "/api/v1/health": _json(program.health),
-            "/api/v1/registry": _json(program.registry),
+            "/api/v1/status": reading(program.status),
+            "/api/v1/breakers": reading(program.breakers),
+            "/api/v1/health": reading(program.health),
+            "/api/v1/registry": reading(program.registry),
             "/api/v1/config": self._effective,
-            "/api/v1/incidents": _json(_none_yet),
-            "/api/v1/backups": _json(_none_yet),
+            "/api/v1/incidents": reading(_none_yet),
+            "/api/v1/backups": reading(_none_yet),
         }
         self._commands: dict[str, Handler] = {
             "/drain": self._drain,
@@ -166,87 +140,18 @@ class Admin:
             "/stop": self._stop,
         }
 
+        self._families: dict[str, Handler] = {orders.PREFIX: self._order}
+        probes = config.probes.bind if config.probes else None
+        places = Places("admin", config.bind, config.socket, config.token_file, probes)
+        self._doors = Doors(places, Tables(self._probes, self._reads, self._commands, self._families))
+
     async def start(self) -> dict[Door, Address]:
         """Open the doors; return where they are (a port 0 resolved). ConfigError when one cannot be opened."""
-        doors = {
-            Door.UNIX: Address(path=self._config.socket),
-            Door.TCP: parse_address(self._config.bind, ephemeral=True),
-        }
-        if self._config.probes is not None:
-            doors[Door.PROBES] = parse_address(self._config.probes.bind, ephemeral=True)
-        self._bound_host = doors[Door.TCP].host
-        bound = {}
-        try:
-            for door, address in doors.items():
-                bound[door] = await self._server.listen(door, address)
-                _log.info("admin_bound", door=door.value, bind=str(bound[door]))
-        except BaseException:
-            await self._server.close()
-            raise
-        return bound
+        return await self._doors.open()
 
     async def stop(self) -> None:
         """Close every door and connection."""
-        await self._server.close()
-
-    async def answer(self, request: Request) -> Response:
-        """Answer one request, refusals included."""
-        try:
-            return await self._handler(request)(request)
-        except Refused as refused:
-            return refused.response
-
-    def _handler(self, request: Request) -> Handler:
-        """The handler that this request may reach; raises Refused."""
-        if request.door is Door.TCP:
-            self._check_host(request)
-        _check_origin(request)
-        reads = self._probes if request.door is Door.PROBES else self._reads
-        commands = {} if request.door is Door.PROBES else self._commands
-        if request.path in commands:
-            if request.method != "POST":
-                raise Refused(405, "changes are made by POST", ("allow", "POST"))
-            self._authorize(request)
-            return commands[request.path]
-        if commands and request.path.startswith(orders.PREFIX):
-            if request.method != "POST":
-                raise Refused(405, "changes are made by POST", ("allow", "POST"))
-            self._authorize(request)
-            return self._order
-        if request.path not in reads:
-            raise Refused(404, f"nothing here; see {', '.join(self._probes)}" + (", /" if commands else ""))
-        if request.method not in {"GET", "HEAD"}:
-            raise Refused(405, "this is read by GET", ("allow", "GET, HEAD"))
-        return reads[request.path]
-
-    def _check_host(self, request: Request) -> None:
-        """Refuse a name that is not ours: a web page whose name was rebound to this address (DNS rebinding)."""
-        host = request.fields.get("host")  # absent only in HTTP/1.0, which no browser speaks
-        name = "" if host is None else _hostname(host)
-        if host is not None and name not in {"localhost", self._bound_host.lower()} and not _is_ip(name):
-            raise Refused(403, "the Host must be an IP address, localhost or the name in admin.bind")
-
-    def _authorize(self, request: Request) -> None:
-        """Let a command pass over the Unix socket, or with the token."""
-        if request.door is Door.UNIX:
-            return
-        if self._token_file is None:
-            raise Refused(
-                403, "changes over TCP need admin.token_file; use the Unix socket (sidecar drain, reload, stop)"
-            )
-        token = _read_token(self._token_file)
-        scheme, _, given = request.fields.get("authorization", "").partition(" ")
-        matches = hmac.compare_digest(given.strip().encode("latin-1"), token)
-        if scheme.lower() != "bearer" or not matches:
-            raise Refused(401, "a valid bearer token is needed", ("www-authenticate", 'Bearer realm="sidecar"'))
-
-    async def _metrics(self, request: Request) -> Response:
-        # loaded for the first scrape, beside the loop: the start does not wait for it
-        exposition = await asyncio.to_thread(import_module, "sidecar.runtime.exposition")
-        as_openmetrics = exposition.wants_openmetrics(request.fields.get("accept", ""))
-        async with self._rendering:
-            text = await exposition.render_gently(await self._program.metrics(), as_openmetrics=as_openmetrics)
-        return Response(200, text, exposition.OPENMETRICS if as_openmetrics else exposition.TEXT)
+        await self._doors.close()
 
     async def _page(self, _request: Request) -> Response:
         return Response(200, page.render(await self._program.status()).encode(), "text/html; charset=utf-8")
@@ -281,7 +186,7 @@ class Admin:
         return seen
 
     async def _effective(self, _request: Request) -> Response:
-        return _as_json(self._program.config())
+        return as_json(self._program.config())
 
     async def _order(self, request: Request) -> Response:
         try:
@@ -289,35 +194,21 @@ class Admin:
         except ValueError as error:
             raise Refused(400, str(error)) from None
         message = await self._program.order(name, action, said)
-        return _as_json({"ok": True, "message": message})
+        return as_json({"ok": True, "message": message})
 
     async def _drain(self, _request: Request) -> Response:
         await self._program.drain()
-        return _as_json({"ok": True, "message": "draining: not ready any more, still serving"})
+        return as_json({"ok": True, "message": "draining: not ready any more, still serving"})
 
     async def _reload(self, _request: Request) -> Response:
         result = await self._program.reload()
-        return _as_json(
+        return as_json(
             {"ok": result.ok, "message": result.message, "changes": result.changes}, 200 if result.ok else 422
         )
 
     async def _stop(self, _request: Request) -> Response:
         await self._program.stop()
-        return _as_json({"ok": True, "message": "stopping: what runs may finish"})
-
-
-def _probe(question: Callable[[], bool], otherwise: str) -> Handler:
-    async def answer(_request: Request) -> Response:
-        return Response(200, b"ok\n") if question() else Response(503, f"{otherwise}\n".encode())
-
-    return answer
-
-
-def _json(ask: Callable[[], Awaitable[Any]]) -> Handler:
-    async def answer(_request: Request) -> Response:
-        return _as_json(await ask())
-
-    return answer
+        return as_json({"ok": True, "message": "stopping: what runs may finish"})
 
 
 def _asset(content: bytes, content_type: str) -> Handler:
@@ -327,44 +218,5 @@ def _asset(content: bytes, content_type: str) -> Handler:
     return answer
 
 
-def _as_json(data: Any, status: int = 200) -> Response:
-    return Response(status, msgspec.json.encode(data) + b"\n", "application/json")
-
-
 async def _none_yet() -> list[dict[str, Any]]:
     return []
-
-
-def _check_origin(request: Request) -> None:
-    """Refuse what a page of another origin asks for, be it only to read (RFC 6454; `null` is another origin)."""
-    origin = request.fields.get("origin")
-    if origin is not None and origin.lower() != f"http://{request.fields.get('host', '')}".lower():
-        raise Refused(403, "the Origin must be this interface itself")
-
-
-def _hostname(host: str) -> str:
-    """The name in a Host field, without port, brackets and case."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
-
-
-def _is_ip(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _read_token(path: str) -> bytes:
-    """The token, read anew each time so that it can be rotated. An unreadable or empty file lets nobody in."""
-    try:
-        with open(path, "rb") as file:
-            token = file.read(MAX_TOKEN).strip()
-    except OSError as error:
-        _log.warning("admin_token_unreadable", every=60.0, path=path, reason=error.strerror)
-        token = b""
-    if not token:
-        raise Refused(403, "admin.token_file cannot be read or is empty")
-    return token

@@ -10,7 +10,7 @@ import pytest
 from sidecar.cli import control, exits, main
 from sidecar.config.document import Admin as AdminConfig
 from sidecar.control.admin import ReloadResult
-from sidecar.control.admin_http import Door
+from sidecar.runtime.admin_http import Door
 from tests.fakes.admin import running
 
 
@@ -126,7 +126,7 @@ def test_nobody_there_says_what_to_do(tmp_path, capsys):
 
 
 def test_a_dead_socket_says_so(tmp_path, capsys):
-    from sidecar.control.admin_socket import bind_unix
+    from sidecar.runtime.admin_socket import bind_unix
 
     path = str(tmp_path / "dead.sock")
     bind_unix(path)[0].close()

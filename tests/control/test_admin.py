@@ -6,8 +6,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.control.admin import MAX_VIEWERS, ReloadResult
-from sidecar.control.admin_http import Door
 from sidecar.control.page.sections import sections
+from sidecar.runtime.admin_http import Door
 
 EVERYWHERE = list(Door)
 PROBE_PATHS = ["/livez", "/readyz", "/healthz", "/startupz", "/livez/service"]

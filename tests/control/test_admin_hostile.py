@@ -8,8 +8,8 @@ import socket
 import pytest
 
 from sidecar.config.address import Address
-from sidecar.control import admin_http
-from sidecar.control.admin_http import MAX_BODY, MAX_CONNECTIONS, AdminServer, Door, Request, Response
+from sidecar.runtime import admin_http
+from sidecar.runtime.admin_http import MAX_BODY, MAX_CONNECTIONS, AdminServer, Door, Request, Response
 from tests.fakes.admin import read_to_end
 
 

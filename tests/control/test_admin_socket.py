@@ -7,8 +7,8 @@ import stat
 import pytest
 
 from sidecar.base.errors import ConfigError
-from sidecar.control.admin_http import Door
-from sidecar.control.admin_socket import bind_unix, unbind_unix
+from sidecar.runtime.admin_http import Door
+from sidecar.runtime.admin_socket import bind_unix, unbind_unix
 
 
 def test_only_the_owner_may_open_it(admin):

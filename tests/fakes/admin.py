@@ -13,7 +13,7 @@ import uvloop
 from sidecar.config.address import Address
 from sidecar.config.document import Admin as AdminConfig
 from sidecar.control.admin import Admin
-from sidecar.control.admin_http import Door
+from sidecar.runtime.admin_http import Door
 from tests.fakes.program import FakeProgram
 
 

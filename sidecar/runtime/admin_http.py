@@ -5,7 +5,7 @@ loop with the traffic, so nobody may make it hold much or wait long: heads, bodi
 and whoever passes one is closed. When a door (a listening address) is full, the connection that has waited longest
 without a request makes room, so idle strangers cannot keep the kubelet out.
 
-It knows nothing of what is asked; `control/admin.py` answers.
+It knows nothing of what is asked; `admin_doors.py` decides who may, and the program answers.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import h11
 
 from sidecar.base.errors import ConfigError
 from sidecar.config.address import Address
-from sidecar.control.admin_socket import bind_unix, unbind_unix
+from sidecar.runtime.admin_socket import bind_unix, unbind_unix
 from sidecar.runtime.logs import Log
 
 MAX_HEAD = 16 * 1024
@@ -84,8 +84,10 @@ Answer = Callable[[Request], Awaitable[Response]]
 class AdminServer:
     """Any number of doors, one `answer`."""
 
-    def __init__(self, answer: Answer, *, request_within: float = REQUEST_WITHIN) -> None:
+    def __init__(self, answer: Answer, *, key: str = "admin", request_within: float = REQUEST_WITHIN) -> None:
+        """`key`: of the configuration, for messages."""
         self._answer = answer
+        self._key = key
         self._request_within = request_within
         self._servers: list[asyncio.Server] = []
         self._sockets: list[tuple[str, int]] = []
@@ -99,7 +101,7 @@ class AdminServer:
             await self._serve(door, reader, writer)
 
         if address.is_unix:
-            sock, inode = bind_unix(address.path)
+            sock, inode = bind_unix(address.path, f"{self._key}.socket")
             self._sockets.append((address.path, inode))
             self._servers.append(await asyncio.start_unix_server(serve, sock=sock, limit=MAX_HEAD))
             return address
@@ -107,8 +109,8 @@ class AdminServer:
             server = await asyncio.start_server(serve, address.host, address.port, limit=MAX_HEAD)
         except OSError as error:
             raise ConfigError(
-                f"admin: cannot listen on {address}: {error.strerror or error}; "
-                "stop what holds it, or choose another address in admin.bind"
+                f"{self._key}: cannot listen on {address}: {error.strerror or error}; "
+                f"stop what holds it, or choose another address in {self._key}.bind"
             ) from None
         self._servers.append(server)
         return Address(host=address.host, port=server.sockets[0].getsockname()[1])

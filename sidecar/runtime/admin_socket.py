@@ -15,13 +15,13 @@ _LONGEST = 107
 """Bytes of a path in sockaddr_un on Linux."""
 
 
-def bind_unix(path: str) -> tuple[socket.socket, int]:
+def bind_unix(path: str, key: str = "admin.socket") -> tuple[socket.socket, int]:
     """Make the socket at `path`, ready for listen; return it and its file's inode. ConfigError when it cannot be."""
     if len(os.fsencode(path)) > _LONGEST:
-        raise ConfigError(f"admin.socket: {path}: longer than {_LONGEST} bytes, the system's limit for a socket's path")
+        raise ConfigError(f"{key}: {path}: longer than {_LONGEST} bytes, the system's limit for a socket's path")
     try:
         os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
-        _clear(path)
+        _clear(path, key)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.bind(path)
@@ -33,7 +33,7 @@ def bind_unix(path: str) -> tuple[socket.socket, int]:
             raise
     except OSError as error:
         raise ConfigError(
-            f"admin.socket: cannot make {path}: {error.strerror}; choose a path in a directory that this process "
+            f"{key}: cannot make {path}: {error.strerror}; choose a path in a directory that this process "
             "may write to (in a pod: an emptyDir mounted there)"
         ) from None
 
@@ -47,13 +47,13 @@ def unbind_unix(path: str, inode: int) -> None:
         pass
 
 
-def _clear(path: str) -> None:
+def _clear(path: str, key: str) -> None:
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ConfigError(f"admin.socket: {path} exists and is not a socket; remove it or choose another path")
+        raise ConfigError(f"{key}: {path} exists and is not a socket; remove it or choose another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock:
         knock.settimeout(1.0)
         try:
@@ -64,6 +64,5 @@ def _clear(path: str) -> None:
         except OSError:
             pass  # busy, or not ours to open: someone is there
     raise ConfigError(
-        f"admin.socket: another sidecar answers at {path}; stop it (sidecar stop --socket {path}) "
-        "or choose another path"
+        f"{key}: another sidecar answers at {path}; stop it (sidecar stop --socket {path}) or choose another path"
     )
