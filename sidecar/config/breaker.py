@@ -6,17 +6,32 @@ from sidecar.config.kinds import (
     Count,
     Doc,
     Duration,
+    FieldValue,
     Multiplier,
     Positive,
     PositiveDuration,
     Ratio,
     Section,
     Statuses,
+    Token,
     words,
 )
 
 Mode = Annotated[str, words("enforce", "observe", "disabled")]
 SERVER_ERRORS = frozenset(range(500, 600))
+
+
+class FailureHeader(Section, frozen=True, kw_only=True):
+    """A header or trailer field of an answer that says it is a failure."""
+
+    name: Annotated[
+        Token,
+        Doc("The field, in any case; in the answer's head or, after a chunked body, its trailers.", "RFC 9110 §5.1"),
+    ]
+    values: Annotated[
+        tuple[FieldValue, ...], Doc("These values mean failure. Neither this nor unless: any value.", "any")
+    ] = ()
+    unless: Annotated[tuple[FieldValue, ...], Doc("All values but these mean failure.", "none")] = ()
 
 
 class Breaker(Section, frozen=True, kw_only=True):
@@ -81,6 +96,10 @@ class Breaker(Section, frozen=True, kw_only=True):
     failure_statuses: Annotated[Statuses, Doc("Answers with these statuses count as failures.", "Envoy: all 5xx")] = (
         SERVER_ERRORS
     )
+    failure_headers: Annotated[
+        tuple[FailureHeader, ...],
+        Doc("Answers with one of these fields count as failures, whatever their status.", "none; Polly's ShouldHandle"),
+    ] = ()
     quorum: Annotated[
         Positive | None,
         Doc(
@@ -103,9 +122,28 @@ class Outlier(Section, frozen=True, kw_only=True):
     consecutive_failures: Annotated[
         Count, Doc("So many failures in a row eject an endpoint. 0 switches the rule off.", "Envoy: 5")
     ] = 5
+    consecutive_gateway_failures: Annotated[
+        Count | None,
+        Doc(
+            "So many failures to connect and answers 502 to 504 in a row eject an endpoint, however many others "
+            "may. 0 switches the rule off. null: as consecutive_failures.",
+            "Envoy consecutive_gateway_failure: 5",
+        ),
+    ] = None
     failure_rate: Annotated[
         Ratio, Doc("So large a share of failures within an interval ejects. 0 switches it off.", "Envoy: 85 %")
     ] = 0.85
+    slow_rate: Annotated[
+        Ratio,
+        Doc(
+            "So large a share of slow calls within an interval ejects. 0 switches the rule off.",
+            "off: how slow is too slow only you know; Envoy has no such rule",
+        ),
+    ] = 0.0
+    slow_after: Annotated[
+        PositiveDuration,
+        Doc("A call is slow when the answer's head takes this long or longer.", "as the breaker's: 60 s"),
+    ] = 60.0
     interval: Annotated[PositiveDuration, Doc("How often rates are judged and ejections end.", "Envoy: 10 s")] = 10.0
     base_ejection: Annotated[
         PositiveDuration, Doc("The first ejection lasts this long, the n-th n times as long.", "Envoy: 30 s")

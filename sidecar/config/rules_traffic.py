@@ -6,7 +6,7 @@ Where two keys contradict each other the message names both.
 from collections.abc import Iterator
 
 from sidecar.base.units import show_duration
-from sidecar.config.breaker import Breaker
+from sidecar.config.breaker import Breaker, Outlier
 from sidecar.config.document import Config
 from sidecar.config.faults import Path, show_path
 from sidecar.config.listeners import Listener, Match, RespondFallback, Route
@@ -153,15 +153,37 @@ def _upstream(upstream: Upstream, path: Path, config: Config) -> Iterator[Proble
         if tls.ca_file:
             yield Problem((*path, "tls", "ca_file"), "ca_file contradicts verify: false, which trusts everybody")
     yield from _breaker(upstream.breaker, (*path, "breaker"), config)
-    outlier = upstream.outlier
-    if outlier.base_ejection > outlier.max_ejection:
-        yield Problem((*path, "outlier", "base_ejection"), "base_ejection is longer than max_ejection")
-    if not (outlier.consecutive_failures or outlier.failure_rate) and outlier.mode != "disabled":
-        yield Problem(
-            (*path, "outlier"),
-            "consecutive_failures and failure_rate are both 0: nothing would eject; say mode: disabled",
-        )
+    yield from _outlier(upstream.outlier, (*path, "outlier"))
     yield from _patience(upstream, path, config)
+
+
+def _outlier(outlier: Outlier, path: Path) -> Iterator[Problem]:
+    if outlier.base_ejection > outlier.max_ejection:
+        yield Problem((*path, "base_ejection"), "base_ejection is longer than max_ejection")
+    rules = (
+        outlier.consecutive_failures,
+        outlier.consecutive_gateway_failures,
+        outlier.failure_rate,
+        outlier.slow_rate,
+    )
+    if not any(rules) and outlier.mode != "disabled":
+        yield Problem(
+            path,
+            "consecutive_failures, consecutive_gateway_failures, failure_rate and slow_rate are all 0: nothing would "
+            "eject; say mode: disabled",
+        )
+    in_a_row, gateway = outlier.consecutive_failures, outlier.consecutive_gateway_failures
+    if gateway is not None and 0 < in_a_row < gateway:
+        yield Problem(
+            (*path, "consecutive_gateway_failures"),
+            f"consecutive_gateway_failures {gateway} is more than consecutive_failures {in_a_row}, which counts them "
+            "too: it is never reached",
+            warning=True,
+        )
+    if outlier.slow_after != Outlier().slow_after and not outlier.slow_rate:
+        yield Problem(
+            (*path, "slow_after"), "slow_after counts only with slow_rate, which is 0 and off by default", warning=True
+        )
 
 
 def _breaker(breaker: Breaker, path: Path, config: Config) -> Iterator[Problem]:
@@ -177,6 +199,9 @@ def _breaker(breaker: Breaker, path: Path, config: Config) -> Iterator[Problem]:
             path,
             "consecutive_failures, failure_rate and slow_rate are all 0: nothing would open it; say mode: disabled",
         )
+    for i, rule in enumerate(breaker.failure_headers):
+        if rule.values and rule.unless:
+            yield Problem((*path, "failure_headers", i, "unless"), "values and unless exclude each other: give one")
     if breaker.quorum is not None and not config.shared_state:
         yield Problem((*path, "quorum"), "quorum counts only with shared_state", warning=True)
 

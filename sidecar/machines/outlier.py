@@ -1,12 +1,13 @@
-"""Which endpoint of an upstream is passed over for a while, because calls to it fail.
+"""Which endpoint of an upstream is passed over for a while, because calls to it fail or take too long.
 
 Learnt from the traffic itself (passive health), endpoint by endpoint; the breaker judges the upstream as a whole.
 
-* `consecutive_failures` in a row eject at once. The reason says `consecutive_gateway_failures` when all of them
-  were connect failures or 502 to 504: then the endpoint is gone rather than failing.
-* Every `interval` the share of failures within it is judged, worst endpoint first, if it holds 20 calls or more.
-* The n-th ejection lasts n * base_ejection, at most max_ejection. Every interval with calls and no failure
-  takes one from n, so that an endpoint which keeps failing stays out longer and a cured one is forgiven.
+* `consecutive_failures` in a row eject at once; so do `consecutive_gateway_failures`, a row of which holds connect
+  failures and 502 to 504 and nothing else: then the endpoint is gone rather than failing, and the reason says so.
+* Every `interval` two shares within it are judged, the worst endpoint first, if it holds 20 calls or more: that of
+  failures, and that of calls whose answer's head took `slow_after` or longer.
+* The n-th ejection lasts n * base_ejection, at most max_ejection. Every interval with calls and nothing bad among
+  them takes one from n, so that an endpoint which keeps failing stays out longer and a cured one is forgiven.
 * At most the share max_ejected is out at once, one at least (Envoy's rule), but never all: a lone endpoint
   is never ejected, and when discovery takes endpoints away the longest out come back.
 
@@ -30,6 +31,7 @@ class OutlierReason(StrEnum):
     CONSECUTIVE_FAILURES = "consecutive_failures"
     CONSECUTIVE_GATEWAY_FAILURES = "consecutive_gateway_failures"
     FAILURE_RATE = "failure_rate"
+    SLOW_RATE = "slow_rate"
     EXPIRED = "expired"
     TOO_FEW_LEFT = "too_few_left"
     MODE_CHANGED = "mode_changed"
@@ -48,6 +50,7 @@ class Standing:
         "gateway",
         "reason",
         "row",
+        "slow",
         "until",
     )
 
@@ -57,10 +60,11 @@ class Standing:
         """Calls that began earlier are not counted; infinity while it is out."""
         self.calls = 0
         self.failures = 0
+        self.slow = 0
         self.row = 0
         """Failures in a row."""
         self.gateway = 0
-        """How many of that row were gateway failures."""
+        """Gateway failures in a row."""
         self.ejections = 0
         self.until: float | None = None
         """When the ejection ends; None: it is in."""
@@ -83,15 +87,23 @@ class Ejection:
 class Outliers:
     """The endpoints of one upstream. `sweep` is due at `deadline`."""
 
-    __slots__ = ("_next_judgement", "_out", "_policy", "_standings", "withheld")
+    __slots__ = ("_gateway", "_next_judgement", "_out", "_policy", "_standings", "slow_after", "withheld")
 
     def __init__(self, policy: OutlierPolicy, now: float) -> None:
-        self._policy = policy
         self._standings: dict[str, Standing] = {}
         self._out = 0
         self._next_judgement = now + policy.interval
         self.withheld = 0
         """Ejections that max_ejected did not allow, since the start."""
+        self.slow_after = math.inf
+        """A call whose answer's head took so many seconds is slow; infinity when nobody is judged by that."""
+        self._take(policy)
+
+    def _take(self, policy: OutlierPolicy) -> None:
+        self._policy = policy
+        own = policy.consecutive_gateway_failures
+        self._gateway = policy.consecutive_failures if own is None else own
+        self.slow_after = policy.slow_after if policy.slow_rate > 0.0 else math.inf
 
     @property
     def deadline(self) -> float:
@@ -123,24 +135,26 @@ class Outliers:
         return self._readmit_beyond_limit(now)
 
     def record(
-        self, standing: Standing, now: float, *, began: float, ok: bool, gateway: bool = False
+        self, standing: Standing, now: float, began: float, ok: bool, gateway: bool = False, slow: bool = False
     ) -> Ejection | None:
         """What came of a call that began at `began`. `gateway`: it failed by not connecting or with 502 to 504."""
         if began < standing.counts_from:
             return None
         standing.calls += 1
+        if slow:
+            standing.slow += 1
         if ok:
             standing.row = standing.gateway = 0
             return None
         standing.failures += 1
         standing.row += 1
-        standing.gateway += gateway
-        if not 0 < self._policy.consecutive_failures <= standing.row:
-            return None
-        reason = OutlierReason.CONSECUTIVE_FAILURES
-        if standing.gateway == standing.row:
-            reason = OutlierReason.CONSECUTIVE_GATEWAY_FAILURES
-        return self._eject(standing, reason, f"{standing.row} failures in a row", now)
+        standing.gateway = standing.gateway + 1 if gateway else 0
+        if 0 < self._gateway <= standing.gateway:
+            detail = f"{standing.gateway} gateway failures in a row"
+            return self._eject(standing, OutlierReason.CONSECUTIVE_GATEWAY_FAILURES, detail, now)
+        if 0 < self._policy.consecutive_failures <= standing.row:
+            return self._eject(standing, OutlierReason.CONSECUTIVE_FAILURES, f"{standing.row} failures in a row", now)
+        return None
 
     def sweep(self, now: float) -> list[Ejection]:
         """Readmit whose time is over; once per interval judge the rates."""
@@ -165,25 +179,30 @@ class Outliers:
             ]
             for standing in self._standings.values():
                 standing.counts_from = math.inf if policy.mode == "disabled" else now
-        self._policy = policy
+        self._take(policy)
         self._next_judgement = min(self._next_judgement, now + policy.interval)
         return changes + self._readmit_beyond_limit(now)
 
     def _judge(self, now: float) -> list[Ejection]:
-        rate = self._policy.failure_rate
+        rate, slow_rate = self._policy.failure_rate, self._policy.slow_rate
         suspects = []
         for standing in self._standings.values():
-            if standing.until is None:
-                if standing.calls and not standing.failures:
-                    standing.ejections = max(0, standing.ejections - 1)
-                if standing.calls >= MINIMUM_CALLS and 0.0 < rate <= standing.failures / standing.calls:
-                    suspects.append((standing.failures / standing.calls, standing, standing.calls, standing.failures))
-            standing.calls = standing.failures = 0
-        suspects.sort(key=lambda suspect: suspect[0], reverse=True)
-        ejected = [
-            self._eject(standing, OutlierReason.FAILURE_RATE, f"{failures} of {calls} calls failed", now)
-            for _, standing, calls, failures in suspects
-        ]
+            calls, failures, slow = standing.calls, standing.failures, standing.slow
+            standing.calls = standing.failures = standing.slow = 0
+            if standing.until is not None:
+                continue
+            if calls and not failures and not slow:
+                standing.ejections = max(0, standing.ejections - 1)
+            if calls < MINIMUM_CALLS:
+                continue
+            if 0.0 < rate <= failures / calls:
+                why = (OutlierReason.FAILURE_RATE, f"{failures} of {calls} calls failed")
+                suspects.append((1.0 + failures / calls, standing, why))
+            elif 0.0 < slow_rate <= slow / calls:
+                why = (OutlierReason.SLOW_RATE, f"{slow} of {calls} calls were slow")
+                suspects.append((slow / calls, standing, why))
+        suspects.sort(key=lambda suspect: suspect[0], reverse=True)  # who fails is worse than who is slow
+        ejected = [self._eject(standing, *why, now) for _, standing, why in suspects]
         return [change for change in ejected if change is not None]
 
     def _limit(self) -> int:
@@ -201,7 +220,7 @@ class Outliers:
         standing.ejections += 1
         standing.until = now + min(standing.ejections * self._policy.base_ejection, self._policy.max_ejection)
         standing.counts_from = math.inf
-        standing.calls = standing.failures = standing.row = standing.gateway = 0
+        standing.calls = standing.failures = standing.slow = standing.row = standing.gateway = 0
         standing.reason, standing.detail = reason, detail
         return Ejection(standing, out=True, reason=reason, enforced=self._policy.mode == "enforce", at=now)
 

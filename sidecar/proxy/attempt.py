@@ -110,7 +110,7 @@ def give_up_answer(exchange: Exchange, head: ResponseHead, data: bytes) -> bool:
         again = _decide(exchange, retry.Failure(status=head.status, answered=True, retry_after=retry_after))
     if again is None and not (head.status in FALLBACK_STATUSES and fallback.has_tier(exchange)):
         return False
-    guard.record(exchange, head.status, monotonic())
+    guard.record(exchange, head.status, monotonic(), head)
     connection = exchange.connection
     assert connection is not None, "the answer came on it"
     whole = head.keep_alive and head.length == len(data) - head.size and exchange.uploaded

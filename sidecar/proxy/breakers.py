@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.machines.breaker import Breaker, BreakerChange, Trial
 from sidecar.machines.breaker_states import BreakerState
+from sidecar.machines.failure_fields import FailureFields, suspects
 from sidecar.runtime import series
 from sidecar.runtime.observer import Kind, Level
 
@@ -40,7 +41,8 @@ class Guarded:
 
     def _compile(self, policy: BreakerPolicy) -> None:
         self.policy = policy
-        self.failure_statuses = policy.failure_statuses
+        self.suspects = suspects(policy)
+        self.failure_fields = FailureFields(policy.failure_headers)
         self.slow_after = policy.slow_after if policy.slow_rate > 0.0 else inf
         self._rejected = self._registry.cell(series.BREAKER_REJECTED, self.name, policy.mode)
         self._counted = self.breaker.refused

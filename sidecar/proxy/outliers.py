@@ -9,7 +9,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from sidecar.machines.outlier import Ejection, Outliers, Standing
+from sidecar.machines.outlier import Ejection, Outliers
 from sidecar.runtime import series
 from sidecar.runtime.observer import Kind, Level
 
@@ -32,6 +32,9 @@ class OutlierWatch:
         self._policy = policy
         self._machine = Outliers(policy, monotonic())
         self._endpoints: dict[str, Endpoint] = {}
+        self.record = self._machine.record
+        """Hears what came of each call; an ejection that it returns goes to `tell`."""
+        self.slow_after = self._machine.slow_after
 
     @property
     def deadline(self) -> float:
@@ -40,20 +43,21 @@ class OutlierWatch:
 
     def expire(self, now: float) -> None:
         """Judge, and readmit whose time is over."""
-        self._tell(self._machine.sweep(now))
+        self.tell(*self._machine.sweep(now))
 
     def reconfigure(self, policy: OutlierPolicy) -> None:
         """Go on under another policy."""
         if policy != self._policy:
             self._policy = policy
-            self._tell(self._machine.reconfigure(policy, monotonic()))
+            self.tell(*self._machine.reconfigure(policy, monotonic()))
+            self.slow_after = self._machine.slow_after
 
     def set_endpoints(self, endpoints: Sequence[Endpoint]) -> None:
         """These are the upstream's endpoints now."""
         now = monotonic()
         present = {one.address: one for one in endpoints}
         for address in self._endpoints.keys() - present.keys():
-            self._tell(self._machine.forget(address, now))
+            self.tell(*self._machine.forget(address, now))
         self._endpoints = present
         for one in endpoints:
             standing = self._machine.watch(one.address)
@@ -61,13 +65,8 @@ class OutlierWatch:
             one.ejected = self._machine.excludes(standing)
             one.judge()
 
-    def record(self, standing: Standing, now: float, *, began: float, ok: bool, gateway: bool) -> None:
-        """What came of a call to the endpoint of `standing`."""
-        change = self._machine.record(standing, now, began=began, ok=ok, gateway=gateway)
-        if change is not None:
-            self._tell([change])
-
-    def _tell(self, changes: Sequence[Ejection]) -> None:
+    def tell(self, *changes: Ejection) -> None:
+        """Endpoints went out or came back: balance without or with them, count it, log it."""
         for change in changes:
             standing = change.standing
             endpoint = self._endpoints.get(standing.address)

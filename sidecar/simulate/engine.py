@@ -200,7 +200,7 @@ class Simulation:
             self._fail(call, UpstreamFault("the call failed", status, outcome.fault), reused=connection.uses > 1)
             return
         status = outcome.status
-        self._record(call, status)
+        self._record(call, outcome)
         call.connection = None
         call.step += 1
         if call.route.reacts and self._give_up_answer(call, connection, status):
@@ -279,8 +279,11 @@ class Simulation:
 
     # Guard ---------------------------------------------------------------------------------------------------------
 
-    def _record(self, call: Call, status: int) -> None:
-        ok = status not in call.guard.failure_statuses
+    def _record(self, call: Call, outcome: Outcome) -> None:
+        guard, status = call.guard, outcome.status
+        ok = status not in guard.suspects or (
+            status not in guard.policy.failure_statuses and not guard.failure_fields.mean_failure(outcome.lines)
+        )
         self._tell(call, ok=ok, gateway=not ok and status in GATEWAY_STATUSES)
 
     def _blame(self, call: Call, decision: Decision) -> None:
@@ -301,13 +304,15 @@ class Simulation:
         if permit is None:
             return
         call.permit = None
-        change = guard.breaker.record(permit, now, ok=ok, slow=now - call.tried_at >= guard.slow_after)
+        took = now - call.tried_at
+        change = guard.breaker.record(permit, now, ok=ok, slow=took >= guard.slow_after)
         if change is not None:
             guard.changed(change)
         endpoint = call.endpoint
         if endpoint is not None and endpoint.standing is not None:
             outliers = call.upstream.outliers
-            ejection = outliers.record(endpoint.standing, now, began=call.tried_at, ok=ok, gateway=gateway)
+            slow = took >= outliers.slow_after
+            ejection = outliers.record(endpoint.standing, now, call.tried_at, ok, gateway, slow)
             if ejection is not None:
                 call.upstream.told([ejection])
 

@@ -18,6 +18,7 @@ from sidecar.config.upstreams import Upstream as UpstreamConfig
 from sidecar.machines import balance
 from sidecar.machines.answer_cache import AnswerCache
 from sidecar.machines.breaker import Breaker, BreakerChange
+from sidecar.machines.failure_fields import FailureFields, suspects
 from sidecar.machines.outlier import Ejection, Outliers, Standing
 from sidecar.machines.retry import RetryPolicy
 from sidecar.machines.retry_budget import RetryBudget
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
 class Guard:
     """A breaker, and every change of its state so far."""
 
-    __slots__ = ("breaker", "changes", "failure_statuses", "name", "policy", "slow_after")
+    __slots__ = ("breaker", "changes", "failure_fields", "name", "policy", "slow_after", "suspects")
 
     def __init__(self, name: str, policy: BreakerPolicy, uniform: Uniform) -> None:
         self.name = name
         self.policy = policy
         self.breaker = Breaker(policy, uniform)
-        self.failure_statuses = policy.failure_statuses
+        self.suspects = suspects(policy)
+        self.failure_fields = FailureFields(policy.failure_headers)
         self.slow_after = policy.slow_after if policy.slow_rate > 0.0 else math.inf
         self.changes: list[BreakerChange] = []
 

@@ -106,6 +106,9 @@ class Trouble(Section, frozen=True, kw_only=True):
         ),
     ]
     status: Annotated[Annotated[int, whole(200, 599)], Doc("What error answers.")] = 503
+    headers: Annotated[
+        Mapping[Token, FieldValue], Doc("Fields that error answers with: for breaker.failure_headers.")
+    ] = msgspec.field(default_factory=dict)
     latency: Annotated[Latency | None, Doc("How long the struck answers take. null: as always.")] = None
     share: Annotated[Ratio, Doc("So large a share of the calls is struck.")] = 1.0
 

@@ -5,14 +5,14 @@ Two worlds. `ScriptedWorld` follows a scenario: latencies are drawn, and blows f
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sidecar.base.names import Decision
 from sidecar.simulate.network import Endpoint, Network
-from sidecar.simulate.scenario import Behaviour, Latency, Scenario
+from sidecar.simulate.scenario import Behaviour, Latency, Scenario, Trouble
 
 if TYPE_CHECKING:
     from sidecar.simulate.call import Call
@@ -29,6 +29,12 @@ class Outcome(NamedTuple):
     status: int = 0
     fault: Decision | None = None
     """reset, bad_response or connect_failure instead of an answer."""
+    fields: Mapping[bytes, bytes] = {}
+    """What the answer's head says, by lower-case names, as far as it matters here."""
+
+    def lines(self, name: bytes) -> list[bytes]:
+        """The values of a field of the answer, a line each."""
+        return [self.fields[name]] if name in self.fields else []
 
 
 class World(Protocol):
@@ -74,13 +80,14 @@ class Draw:
 class Blow:
     """A trouble while it lasts, at one endpoint."""
 
-    __slots__ = ("how", "latency", "share", "status")
+    __slots__ = ("fields", "how", "latency", "share", "status")
 
-    def __init__(self, how: str, status: int, share: float, latency: Draw | None) -> None:
-        self.how = how
-        self.status = status
-        self.share = share
+    def __init__(self, trouble: Trouble, latency: Draw | None) -> None:
+        self.how = trouble.how
+        self.status = trouble.status
+        self.share = trouble.share
         self.latency = latency
+        self.fields = {name.lower().encode(): value.encode() for name, value in trouble.headers.items()}
 
 
 class ScriptedWorld:
@@ -100,7 +107,7 @@ class ScriptedWorld:
     def edges(self, network: Network) -> Iterator[tuple[float, Callable[[], None]]]:
         for trouble in self._scenario.faults:
             latency = None if trouble.latency is None else Draw(trouble.latency, self._random)
-            blow = Blow(trouble.how, trouble.status, trouble.share, latency)
+            blow = Blow(trouble, latency)
             endpoints = [
                 endpoint
                 for endpoint in network.upstreams[trouble.upstream].endpoints
@@ -130,7 +137,7 @@ class ScriptedWorld:
             return Outcome(usual(), 200)
         how, seconds = blow.how, (blow.latency or usual)()
         if how == "error":
-            return Outcome(seconds, blow.status)
+            return Outcome(seconds, blow.status, fields=blow.fields)
         if how == "hang" or (how == "unreachable" and blow.share == 1.0):
             return Outcome(math.inf)
         if how == "reset" or (how == "refuse" and blow.share == 1.0):

@@ -182,6 +182,12 @@ DEPENDENCY = "dependencies:\n- {name: db, check: {redis: {url: redis://h}}, %s}\
         ),
         (upstream("outlier: {base_ejection: 10m}"), "outlier.base_ejection: base_ejection is longer than max_ejection"),
         (upstream("outlier: {consecutive_failures: 0, failure_rate: 0}"), "nothing would eject; say mode: disabled"),
+        (upstream("outlier: {consecutive_failures: 0, failure_rate: 0, slow_rate: 0.5}"), None),
+        (upstream("outlier: {consecutive_failures: 0, failure_rate: 0, consecutive_gateway_failures: 3}"), None),
+        (
+            upstream("breaker: {failure_headers: [{name: a, values: [x], unless: [y]}]}"),
+            "breaker.failure_headers[0].unless: values and unless exclude each other: give one",
+        ),
         (
             LISTENERS + UPSTREAMS.replace("}]}", '}, {address: "127.0.0.1:8000"}]}'),
             "f:7:66: upstreams[0].endpoints[1].address: 127.0.0.1:8000 is also the address of item 0",
@@ -291,6 +297,11 @@ def test_a_circle_through_a_fallback_is_found():
             LISTENERS + "  - {name: b, match: {path: /x}, upstream: app}\n" + UPSTREAMS,
             "f:6:5: listeners[0].routes[1]: is never reached: listeners[0].routes[0] takes its requests first",
         ),
+        (
+            upstream("outlier: {consecutive_gateway_failures: 7}"),
+            "outlier.consecutive_gateway_failures: consecutive_gateway_failures 7 is more than consecutive_failures 5",
+        ),
+        (upstream("outlier: {slow_after: 1s}"), "outlier.slow_after: slow_after counts only with slow_rate"),
         (upstream("breaker: {slow_after: 20s}"), "slow_after 20s is longer than every route's timeout 15s"),
         (upstream("breaker: {half_open_timeout: 10s}"), "half_open_timeout 10s is shorter than a route's timeout 15s"),
         (upstream("breaker: {quorum: 2}"), "f:7:75: upstreams[0].breaker.quorum: quorum counts only with shared_state"),

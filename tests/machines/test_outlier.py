@@ -23,10 +23,10 @@ def build(count: int, **changes: Any) -> tuple[Outliers, list[Standing]]:
 def calls(
     outliers: Outliers, standing: Standing, results: str, now: float = T0, *, gateway: bool = False
 ) -> Ejection | None:
-    """`results`: a letter per call, + good and - bad; the last change."""
+    """`results`: a letter per call, + good, ~ good but slow, and - bad; the last change."""
     change = None
     for letter in results:
-        change = outliers.record(standing, now, began=now, ok=letter == "+", gateway=gateway) or change
+        change = outliers.record(standing, now, now, letter != "-", gateway, letter == "~") or change
     return change
 
 
@@ -55,6 +55,24 @@ class TestInARow:
     def test_zero_switches_the_rule_off(self) -> None:
         outliers, (first, *_) = build(10, consecutive_failures=0)
         assert calls(outliers, first, "-" * 50) is None
+        assert calls(outliers, first, "-" * 50, gateway=True) is None
+
+    def test_gateway_failures_have_a_number_of_their_own(self) -> None:
+        outliers, (first, second, *_) = build(20, consecutive_failures=0, consecutive_gateway_failures=3)
+        assert calls(outliers, first, "-" * 50) is None
+        assert calls(outliers, first, "--", gateway=True) is None
+        assert calls(outliers, first, "-") is None  # a plain 500 says that something is there, and begins the row anew
+        assert calls(outliers, first, "--", gateway=True) is None
+        change = calls(outliers, first, "-", gateway=True)
+        assert change is not None
+        assert (change.reason, first.detail) == ("consecutive_gateway_failures", "3 gateway failures in a row")
+        assert calls(outliers, second, "--+--", gateway=True) is None
+
+    def test_gateway_failures_may_be_left_to_the_other_rule(self) -> None:
+        outliers, (first, *_) = build(10, consecutive_failures=5, consecutive_gateway_failures=0)
+        change = calls(outliers, first, "-----", gateway=True)
+        assert change is not None
+        assert change.reason == "consecutive_failures"
 
 
 class TestRate:
@@ -78,6 +96,42 @@ class TestRate:
         calls(outliers, second, "-" * 20)
         assert [change.standing for change in outliers.sweep(T0 + 10.0)] == [second]
         assert outliers.withheld == 1
+
+
+class TestLatency:
+    def test_the_share_of_slow_calls_ejects_at_the_end_of_an_interval(self) -> None:
+        outliers, (first, *_) = build(10, slow_rate=0.5, slow_after=0.2)
+        assert outliers.slow_after == 0.2
+        assert calls(outliers, first, "~" * 10 + "+" * 10) is None
+        (change,) = outliers.sweep(T0 + 10.0)
+        assert (change.standing, change.reason) == (first, "slow_rate")
+        assert first.detail == "10 of 20 calls were slow"
+
+    def test_by_default_nobody_is_judged_by_it(self) -> None:
+        outliers, (first, *_) = build(10)
+        assert outliers.slow_after == math.inf
+        calls(outliers, first, "~" * 20)
+        assert outliers.sweep(T0 + 10.0) == []
+        outliers.reconfigure(msgspec.structs.replace(OutlierPolicy(), slow_rate=1.0, slow_after=1.0), T0 + 11.0)
+        assert outliers.slow_after == 1.0
+
+    def test_who_fails_goes_before_who_is_slow(self) -> None:
+        outliers, (slow, failing) = build(2, consecutive_failures=0, slow_rate=0.1)
+        calls(outliers, slow, "~" * 20)
+        calls(outliers, failing, "-" * 18 + "++")
+        assert [change.standing for change in outliers.sweep(T0 + 10.0)] == [failing]
+        assert outliers.withheld == 1
+
+    def test_an_interval_with_slow_calls_forgives_nothing(self) -> None:
+        outliers, (first, *_) = build(10, slow_rate=1.0)
+        calls(outliers, first, "-----")
+        outliers.sweep(T0 + 30.0)
+        calls(outliers, first, "+++~", T0 + 31.0)
+        outliers.sweep(T0 + 40.0)
+        assert first.ejections == 1
+        calls(outliers, first, "+++", T0 + 41.0)
+        outliers.sweep(T0 + 50.0)
+        assert first.ejections == 0
 
 
 class TestHowLong:

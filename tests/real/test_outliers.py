@@ -1,15 +1,25 @@
 """Endpoints that fail are passed over for a while: passive health, through the running program."""
 
+import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.fakes.upstream import ScriptedUpstream, resets, says
+from tests.fakes.wire import Message, Wire
 from tests.real.documents import document, free_port, listener, route, upstream
-from tests.real.harness import Sidecar
+from tests.real.harness import Sidecar, ask
 
 OUTLIER = {"base_ejection": "300ms", "max_ejection": "2s", "interval": "60s", "max_ejected": 0.5}
+LENIENT = {
+    "consecutive_failures": 0,
+    "failure_rate": 0,
+    "base_ejection": "60s",
+    "interval": "1s",
+    "max_ejected": 0.5,
+}
 PLENTY = {"ratio": 1.0, "min_per_second": 1000}
 
 
@@ -31,6 +41,8 @@ def config(server: ScriptedUpstream, pair: tuple[ScriptedUpstream, ScriptedUpstr
                     route("sick", "sick", "/sick", retry={"backoff": "1ms", "backoff_max": "1ms"}),
                     route("watched", "watched", "/watched"),
                     route("alone", "alone", "/alone"),
+                    route("gateway", "gateway", "/gateway"),
+                    route("slow", "slow", "/slow"),
                 ],
             )
         ],
@@ -38,6 +50,8 @@ def config(server: ScriptedUpstream, pair: tuple[ScriptedUpstream, ScriptedUpstr
             upstream("sick", *both, outlier=OUTLIER, **turns),
             upstream("watched", *both, outlier={**OUTLIER, "mode": "observe"}, **turns),
             upstream("alone", f"127.0.0.1:{free_port()}", outlier=OUTLIER),
+            upstream("gateway", *both, outlier={**LENIENT, "consecutive_gateway_failures": 3}, **turns),
+            upstream("slow", *both, outlier={**LENIENT, "slow_rate": 0.5, "slow_after": "20ms"}, **turns),
         ],
     )
 
@@ -73,6 +87,50 @@ def test_an_endpoint_that_fails_is_ejected_and_comes_back(
     for _ in range(4):
         proxy.get("in", "/sick")
     assert len(bad.requests("/sick")) > seen
+
+
+def test_gateway_failures_eject_by_a_rule_of_their_own(
+    proxy: Sidecar, pair: tuple[ScriptedUpstream, ScriptedUpstream]
+) -> None:
+    good, bad = pair
+    good.on("/gateway", says(b"fine"))
+    bad.on("/gateway", says(b"mine", "500 Internal Server Error"))
+    for _ in range(12):
+        proxy.get("in", "/gateway")
+    assert len(bad.requests("/gateway")) == 6, "a plain 500 is none"
+    bad.on("/gateway", says(b"bad", "502 Bad Gateway"))
+    for _ in range(12):
+        proxy.get("in", "/gateway")
+    assert len(bad.requests("/gateway")) == 9
+    ejections = "sidecar_outlier_ejections_total"
+    assert proxy.metrics().sum(ejections, upstream="gateway", reason="consecutive_gateway_failures") == 1
+
+
+def test_an_endpoint_that_answers_slowly_is_ejected(
+    proxy: Sidecar, pair: tuple[ScriptedUpstream, ScriptedUpstream]
+) -> None:
+    good, bad = pair
+    good.on("/slow", says(b"fine"))
+
+    def slowly(peer: Wire, request: Message) -> None:
+        time.sleep(0.03)  # this is the fault
+        says(b"late")(peer, request)
+
+    bad.on("/slow", slowly)
+    ejections = "sidecar_outlier_ejections_total"
+
+    def ejected() -> bool:
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(proxy.client("in")).send(ask("/slow")) for _ in range(12)]
+            assert {client.read_answer().body for client in clients} <= {b"fine", b"late"}
+        return proxy.metrics().sum(ejections, upstream="slow", reason="slow_rate") == 1
+
+    proxy.wait_until(ejected, "the ejection")
+    seen = len(bad.requests("/slow"))
+    for _ in range(6):
+        assert proxy.get("in", "/slow").body == b"fine"
+    assert len(bad.requests("/slow")) == seen
+    assert "calls were slow" in proxy.command("status").stdout
 
 
 def test_observe_only_tells(proxy: Sidecar, pair: tuple[ScriptedUpstream, ScriptedUpstream]) -> None:

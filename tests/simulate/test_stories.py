@@ -96,6 +96,49 @@ faults: [{upstream: app, endpoint: "127.0.0.1:8001", lasts: 20s, how: reset}]
     assert app["endpoints"]["127.0.0.1:8001"] == 5 == app["retries"]
 
 
+SICK = (
+    STEADY
+    + """
+phases: [{name: all, lasts: 20s, traffic: [{rate: 100, arrivals: even}]}]
+faults: [{upstream: app, endpoint: "127.0.0.1:8001", lasts: 20s, %s}]
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("fault", "rules", "at", "reason"),
+    [
+        ("how: slow, latency: {median: 300ms}", "{slow_rate: 0.5, slow_after: 200ms}", 10.0, "slow_rate"),
+        ("how: error, status: 502", "{consecutive_gateway_failures: 3}", 0.06, "consecutive_gateway_failures"),
+        ("how: error, status: 500", "{consecutive_gateway_failures: 3}", 0.12, "consecutive_failures"),
+        ('how: error, status: 200, headers: {X-Failed: "1"}', "{}", 0.12, "consecutive_failures"),
+    ],
+)
+def test_each_rule_for_endpoints_is_driven(tmp_path: Path, fault: str, rules: str, at: float, reason: str):
+    upstream = f"balance: round_robin\nbreaker: {{failure_headers: [{{name: x-failed}}]}}\noutlier: {rules}"
+    app = played(SICK % fault, config(upstream=upstream, ports=(8000, 8001, 8002)), tmp_path).plain()["upstreams"][0]
+    first = app["ejections"][0]
+    assert (first["endpoint"], first["out"], first["reason"]) == ("127.0.0.1:8001", True, reason)
+    assert at <= first["at"] <= at + 0.2
+
+
+def test_answers_whose_header_says_so_open_the_breaker(tmp_path: Path):
+    text = (
+        STEADY
+        + """
+phases: [{name: all, lasts: 10s, traffic: [{rate: 10, arrivals: even}]}]
+faults: [{upstream: app, lasts: 10s, how: error, status: 200, headers: {Grpc-Status: "14"}}]
+"""
+    )
+    rules = 'breaker: {failure_headers: [{name: grpc-status, unless: ["0"]}]}'
+    assert changes(played(text, config(upstream=rules), tmp_path).plain())[0][1:] == (
+        "closed",
+        "open",
+        "consecutive_failures",
+    )
+    assert changes(played(text, config(), tmp_path).plain()) == []
+
+
 def test_retries_stay_within_their_budget(tmp_path: Path):
     text = (
         STEADY

@@ -54,6 +54,10 @@ class BodyReader(Protocol):
         """The peer closed its side: ends a body that ends with its connection, raises BadBody within any other."""
         ...
 
+    def trailer(self, name: bytes) -> list[bytes]:
+        """The values of a trailer field (lower-case name), a line each; none before `done`, and none without chunks."""
+        ...
+
 
 class LengthReader:
     """A body of as many bytes as Content-Length said."""
@@ -81,6 +85,9 @@ class LengthReader:
         if not self.done:
             raise BadBody("the connection closed before the body was complete")
 
+    def trailer(self, name: bytes) -> list[bytes]:  # noqa: ARG002
+        return []
+
 
 class CloseReader:
     """An answer's body that ends where the connection does."""
@@ -99,6 +106,9 @@ class CloseReader:
 
     def eof(self) -> None:
         self.done = True
+
+    def trailer(self, name: bytes) -> list[bytes]:  # noqa: ARG002
+        return []
 
 
 class ChunkedReader:
@@ -214,6 +224,10 @@ class ChunkedReader:
     def eof(self) -> None:
         if not self.done:
             raise BadBody("the connection closed within a chunked body")
+
+    def trailer(self, name: bytes) -> list[bytes]:
+        fields = (line[:-2].split(b": ", 1) for line in self._trailer or ())
+        return [value for found, value in fields if found.lower() == name]
 
     def _size_line(self, data: bytes, pos: int) -> tuple[int, int] | None:
         """(offset after a chunk's line, size of the chunk); None while the line is incomplete."""

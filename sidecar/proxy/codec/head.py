@@ -160,6 +160,10 @@ class ResponseHead:
         """The value of an end-to-end field by name (any case), several lines joined with ", "; None without one."""
         return look_up(self.wire, name.lower())
 
+    def lines(self, name: bytes) -> list[bytes]:
+        """The values of an end-to-end field by its lower-case name, a line each."""
+        return _finder(name).findall(self.wire)
+
 
 class Codec(Protocol):
     """The way from bytes to heads and bodies.

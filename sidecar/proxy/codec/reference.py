@@ -96,6 +96,9 @@ class CheckedReader:
         self._reader.eof()
         self.done = True
 
+    def trailer(self, name: bytes) -> list[bytes]:
+        return self._reader.trailer(name)
+
     def _read(self, wire: bytes) -> bytes:
         payload = []
         try:

@@ -53,6 +53,17 @@ def test_trailers_up_to_their_bounds_are_taken() -> None:
         assert chunked_agrees(largest, [cut])[0] == "done"
 
 
+@CODECS
+@pytest.mark.parametrize("decode", [False, True])
+def test_trailers_can_be_asked_for(codec: Codec, decode: bool) -> None:
+    reader = codec.body(CHUNKED, decode)
+    reader.feed(b"2\r\nok\r\n0\r\nGrpc-Status: 14\r\nA: 1\r\ngrpc-status:  x \r\n\r\n")
+    assert reader.done
+    assert reader.trailer(b"grpc-status") == [b"14", b"x"]
+    assert reader.trailer(b"b") == []
+    assert codec.body(0).trailer(b"a") == codec.body(UNTIL_CLOSE).trailer(b"a") == []
+
+
 def test_a_size_line_up_to_its_bound_is_taken() -> None:
     line = b"1;" + b"a" * (1024 - 4) + b"\r\n"
     for cut in (1, len(line) - 1, len(line)):
