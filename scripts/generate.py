@@ -78,9 +78,12 @@ def breaker() -> str:
 
 def table() -> dict[str, Callable[[], str]]:
     """Path from the repository's root -> what makes its text."""
+    import dashboards
+
     from sidecar.config.generate import GENERATED
 
-    return {**GENERATED, "docs/reference/metrics.md": metrics, "docs/reference/breaker.md": breaker}
+    made = {"docs/reference/metrics.md": metrics, "docs/reference/breaker.md": breaker}
+    return {**GENERATED, **made, **dashboards.generated()}
 
 
 def main() -> int:
