@@ -15,6 +15,7 @@ from sidecar.config.kinds import (
     FieldValue,
     Flag,
     HttpUrl,
+    Multiplier,
     Name,
     Path,
     Port,
@@ -40,7 +41,7 @@ class Endpoint(Section, frozen=True, kw_only=True):
 
     address: Annotated[Address, Doc("Where it answers.")]
     priority: Annotated[
-        Annotated[int, whole(0, 127)], Doc("Lower is tried first; higher only when too few are left.", "Envoy")
+        Annotated[int, whole(0, 127)], Doc("Lower is tried first; higher as far as too few are left.", "Envoy")
     ] = 0
     weight: Annotated[
         Annotated[int, whole(1, 1000)], Doc("Its share of the calls among equals.", "Envoy, HAProxy: 1")
@@ -205,6 +206,14 @@ class Upstream(Section, frozen=True, kw_only=True):
         Ratio,
         Doc("With fewer healthy endpoints than this share, all are tried again. 0: never.", "Envoy: 50 %"),
     ] = 0.5
+    overprovisioning: Annotated[
+        Multiplier,
+        Doc(
+            "A priority level takes its healthy share times this of the requests, at most all; the rest spills over to "
+            "the next level.",
+            "Envoy overprovisioning_factor: 140 %",
+        ),
+    ] = 1.4
     health_check: Annotated[HealthCheck | None, Doc("Active checks of its endpoints. Absent: none.")] = None
     max_response_head: Annotated[Size, Doc("The longest head of an answer; longer: 502.", "Envoy: 60 KiB")] = 64 * 1024
     tls: Annotated[UpstreamTls | None, Doc("TLS towards it. Absent: plain.")] = None

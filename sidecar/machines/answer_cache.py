@@ -6,7 +6,8 @@ This is not a cache that spares the upstream work: nothing is served from it whi
 no validation and no freshness, but it must never hand one caller what was meant for another (RFC 9111 section 3):
 
 * only answers 200, 203, 301, 308, 404 and 410 to GET are kept, and asked for by GET and HEAD;
-* not when the answer says `no-store`, `private` or `Vary: *`, or sets a cookie;
+* not when the answer says `no-store`, `private` or `Vary: *`, or sets a cookie; nor when it forbids to be used stale,
+  by `no-cache`, `must-revalidate` or `proxy-revalidate` (section 4.2.4);
 * not when the request carried Authorization, unless the route says `across_authorization` or the answer is `public`;
 * an answer that varies is given only to a request whose named fields are the same as the first one's.
 
@@ -26,6 +27,8 @@ QUIET_TARGETS = 4096
 _ENTRY_OVERHEAD = 512
 """Bytes that an entry costs beside its own; an estimate."""
 
+_FORBIDDING = frozenset({b"no-store", b"private", b"no-cache", b"must-revalidate", b"proxy-revalidate"})
+"""Cache-Control's words for answers that nobody else may get, or nobody later."""
 _AGE = re.compile(rb"(?<=\r\n)age:[^\r]*\r\n", re.IGNORECASE)
 
 FieldOf = Callable[[bytes], bytes | None]
@@ -42,11 +45,8 @@ class Kept:
     """Monotonic seconds, moved back by the Age that it came with."""
     varies: tuple[tuple[bytes, bytes | None], ...]
     """The request fields that it depends on, and their values then."""
-
-    @property
-    def size(self) -> int:
-        """Bytes that it costs."""
-        return len(self.wire) + len(self.body) + _ENTRY_OVERHEAD
+    size: int
+    """Bytes that it costs."""
 
 
 class AnswerCache:
@@ -60,7 +60,7 @@ class AnswerCache:
         self._max_age = max_age
         self._across_authorization = across_authorization
         self._entries: OrderedDict[tuple[bytes, bytes], Kept] = OrderedDict()
-        self._quiet_until: dict[tuple[bytes, bytes], float] = {}
+        self._quiet_until: dict[int, float] = {}  # by hashes: who shares one waits a second longer, no more
         self.size = 0
 
     @property
@@ -70,7 +70,7 @@ class AnswerCache:
 
     def wants(self, host: bytes, target: bytes, now: float) -> bool:
         """Whether it is worth asking `may_keep`: no answer of this target was looked at a moment ago."""
-        return now >= self._quiet_until.get((host, target), 0.0)
+        return now >= self._quiet_until.get(hash((host, target)), 0.0)
 
     def refuse(self, host: bytes, target: bytes, now: float) -> None:
         """`may_keep` said no: do not ask again for a moment."""
@@ -79,14 +79,14 @@ class AnswerCache:
     def _be_quiet(self, host: bytes, target: bytes, now: float) -> None:
         if len(self._quiet_until) >= QUIET_TARGETS:
             self._quiet_until.clear()
-        self._quiet_until[host, target] = now + REFRESH_SECONDS
+        self._quiet_until[hash((host, target))] = now + REFRESH_SECONDS
 
     def may_keep(self, method: bytes, status: int, request: FieldOf, answer: FieldOf) -> bool:
         """Whether this answer may be kept for others who ask the same."""
         if method != b"GET" or status not in KEPT_STATUSES or answer(b"set-cookie") is not None:
             return False
         directives = _directives(answer(b"cache-control"))
-        if directives & {b"no-store", b"private"} or b"no-store" in _directives(request(b"cache-control")):
+        if directives & _FORBIDDING or b"no-store" in _directives(request(b"cache-control")):
             return False
         if request(b"authorization") is not None and not self._across_authorization and b"public" not in directives:
             return False
@@ -108,7 +108,9 @@ class AnswerCache:
         age = int(came_with) if came_with.isdigit() and len(came_with) < 10 else 0
         varies = tuple((name, request(name)) for name in sorted(_names(answer(b"vary"))))
         self._be_quiet(host, target, now)
-        kept = Kept(_AGE.sub(b"", wire), body, status, now - age, varies)
+        size = len(wire) + len(body) + len(host) + len(target) + _ENTRY_OVERHEAD
+        size += sum(len(name) + len(value or b"") for name, value in varies)
+        kept = Kept(_AGE.sub(b"", wire), body, status, now - age, varies, size)
         self._drop((host, target))
         if len(body) > self.largest or kept.size > self._max_bytes:
             return

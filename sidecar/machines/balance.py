@@ -2,19 +2,23 @@
 
 Two questions, kept apart:
 
-*Who is eligible?* Endpoints stand in levels by `priority`, lower first. A level serves when it has an available
-endpoint and the available share reaches the panic threshold; then only its available endpoints are used. Otherwise
-the next level takes over. When no level serves, few healthy endpoints would drown under everyone's load and the
-health data is likely wrong anyway: panic, all endpoints of the level with the best share are used, available or
-not. A threshold of 0 switches panic off; then any available endpoint makes its level serve, and with none at all
-there is nobody to pick. (Envoy's panic threshold and priority levels, without its graded spill-over.)
+*Who is eligible?* Endpoints stand in levels by `priority`, lower first. A level's health is its available share times
+the overprovisioning factor (1.4), at most 1: it carries everything until more than two sevenths of it are out. What
+it cannot carry spills over to the next level, and so on; when all together cannot carry it, each carries its part
+of the sum. Then a level whose available share is below the panic threshold panics: few healthy endpoints would
+drown under everyone's load and the health data is likely wrong anyway, so all of its endpoints are used, available or
+not. When all levels panic, each gets what its number of endpoints is worth. A threshold of 0 switches panic off;
+then only available endpoints are used, and with none at all there is nobody to pick. An upstream with one level panics
+below its threshold, whatever the factor. (All this is Envoy's, but for the last sentence: there a threshold above five
+sevenths does nothing.)
 
 *Which of them?* `LeastRequest`: two drawn by weight, the one with fewer requests in flight per weight wins
 (Mitzenmacher, "The Power of Two Choices"; Envoy's least request). `RoundRobin`: smooth weighted, as nginx does.
 `RingHash`: consistent hashing over virtual nodes (ketama), the same key meets the same endpoint in every replica.
 
-A retry hands in the endpoints it has tried; they are skipped while another one can be had, first in the serving
-level, then in the next ones. The state of eligibility is computed when availability changes, never per pick.
+A retry hands in the endpoints it has tried; they are skipped while another one can be had, first in the level that
+was drawn, then in the others, best first. The state of eligibility is computed when availability changes, never per
+pick.
 """
 
 import hashlib
@@ -27,6 +31,10 @@ from sidecar.base.backoff import Uniform
 
 _VIRTUAL_NODES = 160
 _RING_POINTS = 40_960
+OVERPROVISIONING = 1.4
+"""Envoy's overprovisioning factor: a level with five sevenths of its endpoints still carries everything."""
+_ROUNDING = 1e-9
+_HASHES = 1 << 64
 
 
 class Endpoint:
@@ -78,12 +86,13 @@ class Picker(Protocol):
 
 
 class _Tier:
-    """The eligible endpoints of one level."""
+    """The eligible endpoints of one level, and its part of the load."""
 
-    __slots__ = ("cumulative", "endpoints", "even", "level", "members")
+    __slots__ = ("cumulative", "endpoints", "even", "level", "load", "members")
 
-    def __init__(self, level: int, endpoints: list[Endpoint]) -> None:
+    def __init__(self, level: int, endpoints: list[Endpoint], load: float) -> None:
         self.level = level
+        self.load = load
         self.endpoints = endpoints
         self.members = frozenset(endpoints)
         self.even = len({endpoint.weight for endpoint in endpoints}) == 1
@@ -94,23 +103,39 @@ class _Tier:
         fresh = [endpoint for endpoint in self.endpoints if endpoint not in tried]
         if len(fresh) == len(self.endpoints):
             return self
-        return _Tier(self.level, fresh) if fresh else None
+        return _Tier(self.level, fresh, self.load) if fresh else None
 
 
 class _Levels:
     """Keeps the tiers, best first, in step with availability; the strategy is the subclass's `_choose`."""
 
-    __slots__ = ("_levels", "_panic_threshold", "_sole", "_tiers", "_uniform", "endpoints", "panicking")
+    __slots__ = (
+        "_factor",
+        "_first",
+        "_levels",
+        "_loads",
+        "_panic_threshold",
+        "_sole",
+        "_tiers",
+        "_uniform",
+        "endpoints",
+        "panicking",
+    )
 
-    def __init__(self, endpoints: Sequence[Endpoint], panic_threshold: float, uniform: Uniform) -> None:
+    def __init__(
+        self, endpoints: Sequence[Endpoint], panic_threshold: float, uniform: Uniform, factor: float = OVERPROVISIONING
+    ) -> None:
         """Takes over the endpoints: their changes of availability are told to this picker from now on."""
         self.endpoints = tuple(endpoints)
         self.panicking = False
         self._panic_threshold = panic_threshold
+        self._factor = factor
         self._uniform = uniform
         priorities = sorted({endpoint.priority for endpoint in endpoints})
         self._levels = [[e for e in endpoints if e.priority == priority] for priority in priorities]
-        self._tiers: list[_Tier] = []
+        self._tiers: list[_Tier] = []  # those that carry load, then those that could
+        self._loads: list[float] = []  # cumulative, of those that carry load
+        self._first: _Tier | None = None  # the only one that carries load
         self._sole: Endpoint | None = None
         for endpoint in endpoints:
             endpoint._on_change = self._refresh
@@ -121,32 +146,64 @@ class _Levels:
             return self._sole
         if not self._tiers:
             return None
+        first = self._first or self._draw_tier(hash_key)
         if tried:
-            for tier in self._tiers:
+            for tier in (first, *self._tiers):
                 fresh = tier.without(tried)
                 if fresh is not None:
                     return self._choose(fresh, hash_key)
-        return self._choose(self._tiers[0], hash_key)
+        return self._choose(first, hash_key)
+
+    def _draw_tier(self, hash_key: bytes) -> _Tier:
+        """One of those that share the load."""
+        at = bisect_right(self._loads, self._point(hash_key) * self._loads[-1])
+        return self._tiers[min(at, len(self._loads) - 1)]
+
+    def _point(self, _hash_key: bytes, /) -> float:
+        """Where between 0 and 1 the levels' shares are cut."""
+        return self._uniform()
 
     def _choose(self, tier: _Tier, hash_key: bytes, /) -> Endpoint:
         raise NotImplementedError
 
     def _refresh(self) -> None:
-        serving: list[_Tier] = []
-        best_level, best_share = -1, -1.0
-        for level, endpoints in enumerate(self._levels):
-            available = [endpoint for endpoint in endpoints if endpoint.available]
-            share = len(available) / len(endpoints)
-            if available and share >= self._panic_threshold:
-                serving.append(_Tier(level, available))
-            if share > best_share:
-                best_level, best_share = level, share
-        self.panicking = not serving and best_level >= 0 and self._panic_threshold > 0.0
-        if self.panicking:
-            serving.append(_Tier(best_level, self._levels[best_level]))
-        self._tiers = serving
-        eligible = [endpoint for tier in serving for endpoint in tier.endpoints]
+        available = [[endpoint for endpoint in level if endpoint.available] for level in self._levels]
+        shares = [len(some) / len(level) for some, level in zip(available, self._levels, strict=True)]
+        panics = self._panics(shares)
+        if panics and all(panics):
+            loads = [float(len(level)) for level in self._levels]
+        else:
+            loads = spill_over(shares, self._factor)
+        tiers = [
+            _Tier(at, self._levels[at] if panics[at] else available[at], loads[at])
+            for at in range(len(shares))
+            if loads[at] > 0.0 or available[at]
+        ]
+        tiers.sort(key=lambda tier: tier.load <= 0.0)  # stable: best level first within both halves
+        carrying = [tier for tier in tiers if tier.load > 0.0]
+        self._tiers = tiers
+        self._loads = list(accumulate(tier.load for tier in carrying))
+        self._first = carrying[0] if len(carrying) == 1 else None
+        self.panicking = any(panics)
+        eligible = [endpoint for tier in tiers for endpoint in tier.endpoints]
         self._sole = eligible[0] if len(eligible) == 1 else None
+
+    def _panics(self, shares: list[float]) -> list[bool]:
+        """By level, whether availability is not believed."""
+        enough = len(shares) > 1 and sum(min(1.0, self._factor * share) for share in shares) >= 1.0
+        return [not enough and share < self._panic_threshold for share in shares]
+
+
+def spill_over(shares: Sequence[float], factor: float) -> list[float]:
+    """The part of the load, 0 to 1, that each level takes, by the available shares of the levels, best first."""
+    health = [min(1.0, factor * share) for share in shares]
+    whole = min(1.0, sum(health))
+    loads, left = [], 1.0
+    for one in health:
+        loads.append(min(left, one / whole) if whole > 0.0 else 0.0)
+        left -= loads[-1]
+        left = left if left > _ROUNDING else 0.0
+    return loads
 
 
 class LeastRequest(_Levels):
@@ -183,8 +240,10 @@ class RoundRobin(_Levels):
 
     __slots__ = ("_credit", "_turn")
 
-    def __init__(self, endpoints: Sequence[Endpoint], panic_threshold: float, uniform: Uniform) -> None:
-        super().__init__(endpoints, panic_threshold, uniform)
+    def __init__(
+        self, endpoints: Sequence[Endpoint], panic_threshold: float, uniform: Uniform, factor: float = OVERPROVISIONING
+    ) -> None:
+        super().__init__(endpoints, panic_threshold, uniform, factor)
         self._turn = int(uniform() * len(endpoints))  # replicas that start together do not march in step
         self._credit = dict.fromkeys(endpoints, 0)
 
@@ -205,9 +264,14 @@ class RingHash(_Levels):
 
     __slots__ = ("_rings",)
 
-    def __init__(self, endpoints: Sequence[Endpoint], panic_threshold: float, uniform: Uniform) -> None:
-        super().__init__(endpoints, panic_threshold, uniform)
+    def __init__(
+        self, endpoints: Sequence[Endpoint], panic_threshold: float, uniform: Uniform, factor: float = OVERPROVISIONING
+    ) -> None:
+        super().__init__(endpoints, panic_threshold, uniform, factor)
         self._rings = [_ring(level) for level in self._levels]
+
+    def _point(self, hash_key: bytes, /) -> float:
+        return _hash(b"level " + hash_key) / _HASHES  # a key keeps its level, too
 
     def _choose(self, tier: _Tier, hash_key: bytes, /) -> Endpoint:
         points, owners = self._rings[tier.level]
@@ -220,7 +284,7 @@ class RingHash(_Levels):
         return tier.endpoints[0]
 
 
-PICKERS: dict[str, Callable[[Sequence[Endpoint], float, Uniform], Picker]] = {
+PICKERS: dict[str, Callable[[Sequence[Endpoint], float, Uniform, float], Picker]] = {
     "least_request": LeastRequest,
     "round_robin": RoundRobin,
     "ring_hash": RingHash,

@@ -131,7 +131,7 @@ class Upstream:
                 series.UPSTREAM_HEALTHY, functools.partial(_is_available, endpoint), self.name, endpoint.address
             )
         self.picker: balance.Picker = balance.PICKERS[self.config.balance](
-            self.endpoints, self.config.panic_threshold, random.random
+            self.endpoints, self.config.panic_threshold, random.random, self.config.overprovisioning
         )
         self.outliers.set_endpoints(self.endpoints)
 

@@ -110,7 +110,9 @@ class Upstream:
         written = [(one.address, one.weight, one.priority) for one in config.endpoints]
         wanted = [(address, 1, 0) for address in addresses] or written or [(f"{config.name}.discovered:0", 1, 0)]
         self.endpoints = [Endpoint(self, *one) for one in wanted]
-        self.picker = balance.PICKERS[config.balance](self.endpoints, config.panic_threshold, uniform)
+        self.picker = balance.PICKERS[config.balance](
+            self.endpoints, config.panic_threshold, uniform, config.overprovisioning
+        )
         self.outliers = Outliers(config.outlier, 0.0)
         if len(self.endpoints) > 1:
             for endpoint in self.endpoints:

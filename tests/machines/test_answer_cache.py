@@ -80,6 +80,9 @@ def test_another_target_or_host_is_another_answer():
     [
         ({b"cache-control": b"max-age=1, no-store"}, {}, 200, b"GET"),
         ({b"cache-control": b"Private"}, {}, 200, b"GET"),
+        ({b"cache-control": b"max-age=1, must-revalidate"}, {}, 200, b"GET"),
+        ({b"cache-control": b"Proxy-Revalidate"}, {}, 200, b"GET"),
+        ({b"cache-control": b'no-cache="x-field"'}, {}, 200, b"GET"),
         ({b"vary": b"accept, *"}, {}, 200, b"GET"),
         ({b"set-cookie": b"a=b"}, {}, 200, b"GET"),
         ({}, {b"authorization": b"Bearer x"}, 200, b"GET"),
@@ -128,6 +131,13 @@ def test_a_body_too_large_replaces_nothing_but_removes_the_outdated_one():
     offer(kept, body=b"x" * (kept.largest + 1))
     assert kept.find(b"host", b"/a", NONE.get, 1.0) is None
     assert kept.size == 0
+
+
+def test_long_targets_and_varying_fields_are_memory_too():
+    kept = cache(20_000)
+    for number in range(100):
+        offer(kept, {b"vary": b"a"}, {b"a": b"v" * 500}, target=b"/%d/" % number + b"x" * 2000, now=float(number))
+    assert sum(len(target) + 500 for _, target in kept._entries) <= kept.size <= 20_000
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3000), st.booleans()), max_size=60))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.machines.balance import Endpoint, LeastRequest, Picker, RingHash, RoundRobin
+from sidecar.machines.balance import Endpoint, LeastRequest, Picker, RingHash, RoundRobin, spill_over
 
 STRATEGIES = [LeastRequest, RoundRobin, RingHash]
 EVERY_STRATEGY = pytest.mark.parametrize("strategy", STRATEGIES)
@@ -66,31 +66,59 @@ class TestWhoIsEligible:
         assert not picker.panicking
 
     def test_the_next_level_takes_over_and_gives_back(self, strategy: type) -> None:
-        first, second = endpoints(1, 1), endpoints(1, 1, priority=1)
+        first, second = endpoints(1, 1, 1, 1), endpoints(1, 1, priority=1)
         picker = build(strategy, second + first)
-        assert set(picks(picker, 40)) <= set(first)
-        first[0].available = False
-        assert set(picks(picker, 40)) == {first[1]}
-        first[1].available = False
+        keys = [b"%d" % number for number in range(400)]
+
+        def spilled() -> float:
+            chosen = Counter(picker.pick((), key) for key in keys)
+            return sum(chosen[endpoint] for endpoint in second) / len(keys)
+
+        assert spilled() == 0.0
+        first[0].available = False  # 3 of 4, times 1.4: still everything
+        assert spilled() == 0.0
+        first[1].available = False  # 2 of 4, times 1.4: 70 %
+        assert spilled() == pytest.approx(0.3, abs=0.08)
+        first[2].available = False
+        assert spilled() == pytest.approx(0.65, abs=0.08)
         assert not picker.panicking
-        assert set(picks(picker, 40)) <= set(second)
-        first[0].available = True
-        assert set(picks(picker, 40)) == {first[0]}
+        first[3].available = False
+        assert spilled() == 1.0
+        assert not picker.panicking
+        for endpoint in first:
+            endpoint.available = True
+        assert spilled() == 0.0
 
-    def test_panic_takes_the_level_with_the_best_share(self, strategy: type) -> None:
-        first, second = endpoints(1, 1, 1), endpoints(1, 1, 1, priority=1)
+    def test_where_levels_together_cannot_carry_it_those_below_the_threshold_panic(self, strategy: type) -> None:
+        first, second = endpoints(1, 1, 1, 1, 1), endpoints(1, 1, 1, 1, 1, priority=1)
         picker = build(strategy, first + second)
-        for endpoint in [*first, *second[:2]]:
-            endpoint.available = False
+        for endpoint in [*first[1:], *second[:3]]:
+            endpoint.available = False  # 20 % and 40 %, times 1.4: 84 % in all
         assert picker.panicking
-        assert {picker.pick((), b"%d" % number) for number in range(200)} == set(second)
+        chosen = Counter(picker.pick((), b"%d" % number) for number in range(1000))
+        assert set(chosen) == {*first, *second}, "both are below the threshold, so both are tried as a whole"
+        picker = build(strategy, first + second, panic_threshold=0.3)
+        assert picker.panicking
+        chosen = Counter(picker.pick((), b"%d" % number) for number in range(1000))
+        assert set(chosen) == {*first, *second[3:]}, "the second believes its checks"
+        assert sum(chosen[endpoint] for endpoint in first) / 1000 == pytest.approx(0.28 / 0.84, abs=0.08)
 
-    def test_in_panic_equal_shares_leave_it_to_the_first_level(self, strategy: type) -> None:
-        first, second = endpoints(1, 1), endpoints(1, 1, priority=1)
+    def test_when_all_are_dead_each_level_gets_what_its_number_is_worth(self, strategy: type) -> None:
+        first, second = endpoints(1, 1, 1), endpoints(1, priority=1)
         picker = build(strategy, second + first)
         for endpoint in [*first, *second]:
             endpoint.available = False
-        assert {picker.pick((), b"%d" % number) for number in range(200)} == set(first)
+        assert picker.panicking
+        chosen = Counter(picker.pick((), b"%d" % number) for number in range(1000))
+        assert set(chosen) == {*first, *second}
+        assert chosen[second[0]] / 1000 == pytest.approx(0.25, abs=0.08)
+
+    def test_a_factor_of_one_spills_over_from_the_first_that_is_out(self, strategy: type) -> None:
+        first, second = endpoints(1, 1, 1, 1), endpoints(1, priority=1)
+        picker = strategy(first + second, 0.5, random.Random(7).random, 1.0)
+        first[0].available = False
+        chosen = Counter(picker.pick((), b"%d" % number) for number in range(1000))
+        assert chosen[second[0]] / 1000 == pytest.approx(0.25, abs=0.08)
 
     def test_a_retry_goes_to_another_endpoint_while_there_is_one(self, strategy: type) -> None:
         first, second = endpoints(1, 2), endpoints(1, priority=1)
@@ -137,6 +165,38 @@ def test_a_pick_is_always_justified(
         assert endpoint.available or picker.panicking
         tried.append(endpoint)
     assert set(tried[: len(set(tried))]) == set(tried), "nobody twice before everybody eligible once"
+
+
+@pytest.mark.parametrize(
+    ("shares", "loads"),
+    [
+        # the tables in Envoy's documentation of priority levels, in hundredths
+        ([100, 100], [100, 0]),
+        ([72, 72], [100, 0]),
+        ([71, 71], [99, 1]),
+        ([50, 60], [70, 30]),
+        ([25, 100], [35, 65]),
+        ([25, 25], [50, 50]),
+        ([0, 100], [0, 100]),
+        ([100, 100, 100], [100, 0, 0]),
+        ([72, 72, 100], [100, 0, 0]),
+        ([50, 50, 100], [70, 30, 0]),
+        ([25, 100, 100], [35, 65, 0]),
+        ([25, 25, 100], [35, 35, 30]),
+        ([0, 0, 0], [0, 0, 0]),
+    ],
+)
+def test_load_spills_over_as_it_does_in_envoy(shares: list[int], loads: list[int]) -> None:
+    found = spill_over([share / 100 for share in shares], 1.4)
+    assert found == pytest.approx([load / 100 for load in loads], abs=0.01)
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5), st.floats(1.0, 100.0))
+def test_what_spills_over_adds_up(shares: list[float], factor: float) -> None:
+    loads = spill_over(shares, factor)
+    assert all(0.0 <= load <= 1.0 for load in loads)
+    assert sum(loads) == pytest.approx(1.0 if any(factor * share > 0.0 for share in shares) else 0.0)
+    assert all(share > 0.0 or load == 0.0 for share, load in zip(shares, loads, strict=True))
 
 
 class TestLeastRequest:
@@ -215,6 +275,14 @@ class TestRingHash:
         after = self.homes(picker)
         moved = {key for key in self.KEYS if before[key] != after[key]}
         assert moved == {key for key in self.KEYS if before[key] == members[2].address}
+
+    def test_a_key_keeps_its_home_while_levels_share_the_load(self) -> None:
+        first, second = endpoints(1, 1), endpoints(1, 1, priority=1)
+        picker = build(RingHash, first + second)
+        first[0].available = False
+        homes = self.homes(picker)
+        assert homes == self.homes(picker)
+        assert set(homes.values()) == {first[1].address, second[0].address, second[1].address}
 
     def test_a_new_endpoint_takes_only_its_share(self) -> None:
         before = self.homes(build(RingHash, endpoints(1, 1, 1, 1)))

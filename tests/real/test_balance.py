@@ -14,6 +14,8 @@ from tests.real.documents import document, free_port, listener, route, upstream
 from tests.real.harness import Sidecar, ask
 
 Trio = list[ScriptedUpstream]
+SPILLING = {"spills": {}, "spills-all": {"overprovisioning": 1.0}, "spills-none": {"overprovisioning": 2.0}}
+"""Upstreams of which half of the first level is dead."""
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def trio() -> Iterator[Trio]:
 @pytest.fixture(scope="module")
 def config(trio: Trio) -> dict[str, Any]:
     addresses = [one.address for one in trio]
-    names = ["turns", "least", "ring", "by-client", "weighted", "ranked", "fallen"]
+    names = ["turns", "least", "ring", "by-client", "weighted", "ranked", "fallen", *SPILLING]
     upstreams = {
         "turns": upstream("turns", *addresses, balance="round_robin"),
         "least": upstream("least", *addresses),
@@ -45,6 +47,17 @@ def config(trio: Trio) -> dict[str, Any]:
         {"address": f"127.0.0.1:{free_port()}", "priority": 0},
         {"address": addresses[1], "priority": 1},
     ]
+    half = [
+        {"address": addresses[0]},
+        {"address": f"127.0.0.1:{free_port()}"},
+        {"address": addresses[1], "priority": 1},
+    ]
+    check = {"tcp": {}, "interval": "200ms", "timeout": "200ms", "unhealthy_after": 1}
+    for name, factor in SPILLING.items():
+        upstreams[name] = upstream(
+            name, balance="ring_hash", hash_key={"header": "x-user"}, health_check=check, **factor
+        )
+        upstreams[name]["endpoints"] = half
     routes = [route(name, name, f"/{name}", retry={"attempts": 3, "backoff": "1ms"}) for name in names]
     return document([listener("in", routes)], list(upstreams.values()))
 
@@ -113,3 +126,17 @@ def test_the_first_priority_serves_alone(served: Callable[..., list[int]]) -> No
 
 def test_a_dead_first_priority_falls_to_the_second(served: Callable[..., list[int]]) -> None:
     assert served("/fallen", 10) == [0, 10, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "fewest", "most"), [("spills", 40, 80), ("spills-all", 80, 120), ("spills-none", 0, 0)]
+)
+def test_what_the_first_priority_cannot_carry_spills_over(
+    proxy: Sidecar, served: Callable[..., list[int]], name: str, fewest: int, most: int
+) -> None:
+    """ring_hash leaves nothing to chance: 200 keys, of which 30 % are expected at the second level, 50 %, none."""
+    healthy = "sidecar_upstream_healthy"
+    proxy.wait_until(lambda: proxy.metrics().sum(healthy, upstream=name) == 2, "a failed check")
+    first, second, _ = served(f"/{name}", 200, lambda n: f"x-user: user-{n}\r\n")
+    assert first + second == 200
+    assert fewest <= second <= most

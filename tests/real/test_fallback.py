@@ -135,6 +135,7 @@ def test_a_long_answer_in_pieces_is_kept_too(server: ScriptedUpstream, client: W
     [
         ([("cache-control", "no-store")], ""),
         ([("cache-control", "private, max-age=9")], ""),
+        ([("cache-control", "max-age=9, must-revalidate")], ""),
         ([("set-cookie", "a=b")], ""),
         ([("vary", "*")], ""),
         ([], "authorization: Bearer x\r\n"),

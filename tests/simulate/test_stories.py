@@ -139,6 +139,17 @@ faults: [{upstream: app, lasts: 10s, how: error, status: 200, headers: {Grpc-Sta
     assert changes(played(text, config(), tmp_path).plain()) == []
 
 
+def test_the_next_priority_takes_what_the_first_cannot_carry(tmp_path: Path):
+    two = config(upstream="outlier: {max_ejected: 0.5, base_ejection: 60s}", ports=(8000, 8001, 8002))
+    ranked = two.replace('8002"}', '8002", priority: 1}')
+    assert ranked != two
+    fault = 'faults: [{upstream: app, endpoint: "127.0.0.1:8001", lasts: 20s, how: error}]'
+    text = f"{STEADY}phases: [{{name: all, lasts: 20s, traffic: [{{rate: 100, arrivals: even}}]}}]\n{fault}"
+    calls = played(text, ranked, tmp_path).plain()["upstreams"][0]["endpoints"]
+    assert calls["127.0.0.1:8001"] == 5
+    assert calls["127.0.0.1:8002"] / 2000 == pytest.approx(0.3, abs=0.05)
+
+
 def test_retries_stay_within_their_budget(tmp_path: Path):
     text = (
         STEADY
