@@ -1,7 +1,8 @@
 """TCP: a listener with `protocol: tcp` passes bytes both ways to an endpoint of its only route's upstream.
 
 Nothing of the stream is looked at. The client is not read until there is a connection for it; when an endpoint
-cannot be reached, another one is tried as long as there is one, for nothing was sent yet.
+cannot be reached, another one is tried as long as there is one, for nothing was sent yet. When the upstream may not be
+called or none of its endpoints is reached, the upstreams that the route's `fallback` names are asked in their order.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from sidecar.base.errors import RequestFault
 from sidecar.base.names import Decision, Outcome
+from sidecar.machines.blame import UPSTREAMS_FAULT
 from sidecar.machines.breaker import Refusal, Trial
 from sidecar.proxy.connection import HIGH_WATER, UpstreamConnection
+from sidecar.proxy.fallback import Elsewhere
 from sidecar.proxy.pool import connect_fault
 from sidecar.proxy.tunnel import Tunnel
 from sidecar.runtime import series
@@ -22,7 +25,8 @@ from sidecar.runtime import series
 if TYPE_CHECKING:
     from sidecar.machines.breaker import Permit
     from sidecar.proxy.accept import Acceptor
-    from sidecar.proxy.upstream import Endpoint
+    from sidecar.proxy.breakers import Guarded
+    from sidecar.proxy.upstream import Endpoint, Upstream
 
 METHOD = "TCP"
 """What the metric's label `method` says of a connection that is no HTTP."""
@@ -41,7 +45,18 @@ class TunnelMouth(UpstreamConnection):
 class TcpClient(asyncio.Protocol):
     """A client of a tcp listener until its tunnel is open."""
 
-    __slots__ = ("acceptor", "deadline", "early", "gone", "half_closed", "peer", "plan", "started", "transport")
+    __slots__ = (
+        "acceptor",
+        "deadline",
+        "decision",
+        "early",
+        "gone",
+        "half_closed",
+        "peer",
+        "plan",
+        "started",
+        "transport",
+    )
 
     transport: asyncio.Transport
 
@@ -50,6 +65,7 @@ class TcpClient(asyncio.Protocol):
         self.plan = acceptor.plan
         self.deadline = inf  # connect_timeout bounds this phase, the tunnel keeps its own time
         self.gone = False
+        self.decision: Decision | None = None  # fallback_upstream, once it was asked
         self.half_closed = False
         self.early: list[bytes] = []  # what came before there was a connection to pass it on to
 
@@ -87,63 +103,75 @@ class TcpClient(asyncio.Protocol):
 
     async def _open(self) -> None:
         route = self.plan.routes[0]
-        upstream = route.upstream
-        if upstream.inflight >= upstream.max_requests:
-            self._refuse(Decision.OVERFLOW)
-            return
-        breaker = route.guarded.breaker
-        permit = breaker.admit(self.started)
-        if isinstance(permit, Refusal):
-            route.guarded.count_refusals()
-            self._refuse(permit.reason)
-            return
-        if isinstance(permit, Trial):
-            route.guarded.trial(permit)
-        upstream.inflight += 1
         route.inflight.value += 1
+        refusal = await self._try(route.upstream, route.guarded)
+        for tier in route.fallback:
+            if refusal is None or not isinstance(tier, Elsewhere):
+                break
+            self.decision = Decision.FALLBACK_UPSTREAM
+            tier.used.value += 1
+            refusal = await self._try(tier.upstream, tier.upstream.guarded)
+        if refusal is not None:
+            self._give_back(None, None)
+            self._refuse(refusal)
+
+    async def _try(self, upstream: Upstream, guarded: Guarded) -> Decision | None:
+        """Open the tunnel to an endpoint of `upstream`; the word for why there is none, or None."""
+        if upstream.inflight >= upstream.max_requests:
+            return Decision.OVERFLOW
+        permit = guarded.breaker.admit(monotonic())
+        if isinstance(permit, Refusal):
+            guarded.count_refusals()
+            return permit.reason
+        if isinstance(permit, Trial):
+            guarded.trial(permit)
+        upstream.inflight += 1
         tried: list[Endpoint] = []
         try:
-            connection = await self._connect(tried)
+            connection = await self._connect(upstream, tried)
         except RequestFault as fault:
-            self._give_back(None)
-            self._tell_breaker(permit, ok=False)
-            self._refuse(fault.decision)
-            return
-        self._tell_breaker(permit, ok=True)
+            upstream.inflight -= 1
+            if fault.decision in UPSTREAMS_FAULT:
+                _tell_breaker(guarded, permit, ok=False)
+            else:
+                guarded.breaker.cancel(permit)
+            return fault.decision
+        _tell_breaker(guarded, permit, ok=True)
         if self.gone:
             connection.transport.abort()
-            self._give_back(tried[-1])
-            return
-        self._pass(connection, tried[-1])
+            self._give_back(upstream, tried[-1])
+        else:
+            self._pass(connection, upstream, tried[-1])
+        return None
 
-    def _tell_breaker(self, permit: Permit, *, ok: bool) -> None:
-        """For a stream that nobody looks into, an upstream that can be reached is a good one."""
-        guarded = self.plan.routes[0].guarded
-        change = guarded.breaker.record(permit, monotonic(), ok=ok)
-        if change is not None:
-            guarded.changed(change)
-
-    async def _connect(self, tried: list[Endpoint]) -> UpstreamConnection:
+    async def _connect(self, upstream: Upstream, tried: list[Endpoint]) -> UpstreamConnection:
         """A connection to some endpoint, which is the last of `tried` then; raises RequestFault."""
-        upstream = self.plan.routes[0].upstream
         key = self.peer.encode()
         while True:
             endpoint = upstream.picker.pick(tried, key)
-            if endpoint is None or endpoint in tried or not upstream.has_room():
-                word = Decision.NO_HEALTHY_ENDPOINT if endpoint is None else Decision.CONNECT_FAILURE
-                raise RequestFault("no endpoint could be reached", 503, word)
+            if tried and (endpoint is None or endpoint in tried):
+                raise RequestFault("no endpoint could be reached", 503, Decision.CONNECT_FAILURE)
+            if endpoint is None:
+                raise RequestFault("no endpoint is healthy", 503, Decision.NO_HEALTHY_ENDPOINT)
+            if not upstream.has_room():
+                raise RequestFault("as many connections as there may be", 503, Decision.OVERFLOW)
             tried.append(endpoint)  # type: ignore[arg-type]  # the picker was made of our endpoints
             endpoint.active += 1
             upstream.opening += 1
+            began = monotonic()
             try:
-                return await self.plan.state.connect(endpoint, TunnelMouth)  # type: ignore[arg-type]
+                connection = await self.plan.state.connect(endpoint, TunnelMouth)  # type: ignore[arg-type]
             except (OSError, RequestFault) as error:
                 endpoint.active -= 1
                 upstream.count_connect(connect_fault(error))
+                _tell_outliers(tried[-1], began, ok=False)
+            else:
+                _tell_outliers(tried[-1], began, ok=True)
+                return connection
             finally:
                 upstream.opening -= 1
 
-    def _pass(self, connection: UpstreamConnection, endpoint: Endpoint) -> None:
+    def _pass(self, connection: UpstreamConnection, upstream: Upstream, endpoint: Endpoint) -> None:
         plan = self.plan
         plan.tunnels.value += 1
 
@@ -152,8 +180,9 @@ class TcpClient(asyncio.Protocol):
             plan.bytes_in.value += tunnel.client.moved
             plan.bytes_out.value += tunnel.upstream.moved
             connection.connection_lost(None)
-            self._give_back(endpoint)
-            self._record(outcome, endpoint, tunnel.client.moved, tunnel.upstream.moved)
+            self._give_back(upstream, endpoint)
+            told = self.decision if self.decision is not None and outcome == Outcome.OK else outcome
+            self._record(told, endpoint, tunnel.client.moved, tunnel.upstream.moved)
             self.closed()
 
         connection.uses += 1
@@ -169,10 +198,10 @@ class TcpClient(asyncio.Protocol):
         if self.half_closed:
             tunnel.client.eof_received()
 
-    def _give_back(self, endpoint: Endpoint | None) -> None:
-        route = self.plan.routes[0]
-        route.upstream.inflight -= 1
-        route.inflight.value -= 1
+    def _give_back(self, upstream: Upstream | None, endpoint: Endpoint | None) -> None:
+        self.plan.routes[0].inflight.value -= 1
+        if upstream is not None:
+            upstream.inflight -= 1
         if endpoint is not None:
             endpoint.active -= 1
 
@@ -192,3 +221,18 @@ class TcpClient(asyncio.Protocol):
             word = "" if outcome == Outcome.OK else str(outcome)
             log.record(plan.name, route.name, route.upstream_name, address, METHOD, "", "", 0, word, duration,
                        bytes_in, bytes_out, "", "", self.peer, 1)  # fmt: skip
+
+
+def _tell_breaker(guarded: Guarded, permit: Permit, *, ok: bool) -> None:
+    """For a stream that nobody looks into, an upstream that can be reached is a good one."""
+    change = guarded.breaker.record(permit, monotonic(), ok=ok)
+    if change is not None:
+        guarded.changed(change)
+
+
+def _tell_outliers(endpoint: Endpoint, began: float, *, ok: bool) -> None:
+    if endpoint.standing is not None:
+        outliers = endpoint.upstream.outliers
+        ejection = outliers.record(endpoint.standing, monotonic(), began, ok, not ok)
+        if ejection is not None:
+            outliers.tell(ejection)

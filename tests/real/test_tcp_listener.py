@@ -15,8 +15,8 @@ from tests.real.harness import Sidecar
 MEBIBYTE = bytes(range(256)) * 4096
 
 
-def tcp(name: str, to: str) -> dict[str, Any]:
-    section = listener(name, [route("all", to)], protocol="tcp")
+def tcp(name: str, to: str, **keys: Any) -> dict[str, Any]:
+    section = listener(name, [route("all", to, **keys)], protocol="tcp")
     del section["routes"][0]["match"]
     return section
 
@@ -69,9 +69,27 @@ def greeter() -> Iterator[ScriptedUpstream]:
 
 @pytest.fixture(scope="module")
 def config(server: ScriptedUpstream, greeter: ScriptedUpstream) -> dict[str, Any]:
+    dead = f"127.0.0.1:{free_port()}"
     return document(
-        [tcp("greeted", "greeter"), tcp("bytes", "app"), tcp("impatient", "impatient"), tcp("nobody", "nobody")],
         [
+            tcp("greeted", "greeter"),
+            tcp("bytes", "app"),
+            tcp("impatient", "impatient"),
+            tcp("nobody", "nobody"),
+            tcp("saved", "tripping", fallback=[{"upstream": "nobody"}, {"upstream": "greeter"}]),
+            tcp("watched", "watched"),
+            tcp("narrow", "narrow"),
+        ],
+        [
+            upstream("tripping", dead, breaker={"consecutive_failures": 2}),
+            upstream(
+                "watched",
+                dead,
+                greeter.address,
+                balance="round_robin",
+                outlier={"consecutive_gateway_failures": 2, "max_ejected": 0.5},
+            ),
+            upstream("narrow", greeter.address, breaker={"consecutive_failures": 1}, limits={"max_connections": 1}),
             upstream("app", server.address),
             upstream("greeter", greeter.address),
             upstream("impatient", server.address, tunnel_timeout="300ms"),
@@ -151,3 +169,40 @@ def test_many_at_once(server: ScriptedUpstream, proxy: Sidecar) -> None:
     for thread in threads:
         thread.join(PATIENCE)
     assert sorted(answers) == sorted(b"%d;goodbye" % number for number in range(50))
+
+
+def test_another_upstream_is_connected_to_when_the_first_cannot_be(proxy: Sidecar) -> None:
+    for _ in range(4):
+        with proxy.client("saved") as client:
+            assert client.line() == b"220 hello"
+    metrics = proxy.metrics()
+    assert metrics.sum("sidecar_breaker_state", upstream="tripping", state="open") == 1
+    assert metrics.sum("sidecar_breaker_rejected_total", upstream="tripping") == 2, "it was not connected to any more"
+    assert metrics.sum("sidecar_fallbacks_total", upstream="tripping", tier="upstream") == 8, "two tiers, four clients"
+
+    def ended() -> bool:
+        found = proxy.metrics()
+        return (
+            found.sum("sidecar_requests_total", listener="saved", outcome="fallback_upstream") == 4
+            and found.sum("sidecar_inflight_requests", listener="saved") == 0
+        )
+
+    proxy.wait_until(ended, "four ends")
+
+
+def test_an_endpoint_that_cannot_be_connected_to_is_ejected(proxy: Sidecar) -> None:
+    for _ in range(8):
+        with proxy.client("watched") as client:
+            assert client.line() == b"220 hello"
+    ejections = "sidecar_outlier_ejections_total"
+    assert proxy.metrics().sum(ejections, upstream="watched", reason="consecutive_gateway_failures") == 1
+    assert proxy.metrics().sum("sidecar_upstream_connects_total", upstream="watched", result="refused") == 2
+
+
+def test_limits_of_our_own_are_no_failure_of_the_upstream(proxy: Sidecar) -> None:
+    with proxy.client("narrow") as first:
+        assert first.line() == b"220 hello"
+        with proxy.client("narrow") as second:
+            assert second.read_rest()[0] == b""
+    assert proxy.metrics().sum("sidecar_requests_total", listener="narrow", outcome="overflow") == 1
+    assert proxy.metrics().sum("sidecar_breaker_state", upstream="narrow", state="closed") == 1
