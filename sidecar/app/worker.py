@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from sidecar.app.tracing import Tracing
 from sidecar.proxy.dataplane import DataPlane
 from sidecar.runtime import lag, series
 from sidecar.runtime.access_log import AccessLog
@@ -62,6 +63,7 @@ class Worker:
         self._tasks = Supervisor(self.registry)
         self._plane: DataPlane | None = None
         self._log_config: AccessLogConfig | None = None
+        self._tracing: Tracing | None = None
         self._among_others = False
 
     @property
@@ -87,6 +89,8 @@ class Worker:
         self._plane = plane
         self._among_others = among_others
         self._set_access_log(config)
+        self._tracing = Tracing(plane, self.registry, self._tasks)
+        self._tracing.apply(config)
         plane.start(config, sockets)
         observed = self.registry.cell(series.EVENT_LOOP_LAG)
         self._tasks.start("event-loop-lag", lambda: lag.probe(observed))
@@ -100,6 +104,8 @@ class Worker:
         """Serve by another configuration from the next request on; raises ConfigError and changes nothing."""
         self._set_access_log(config)
         self.plane.apply(config)
+        if self._tracing is not None:
+            self._tracing.apply(config)
 
     def _set_access_log(self, config: Config) -> None:
         wanted = config.access_log

@@ -21,6 +21,7 @@ from sidecar.config.kinds import (
 from sidecar.config.listeners import Codec, Listener
 from sidecar.config.recovery import Recovery
 from sidecar.config.redis import SharedState
+from sidecar.config.tracing import Tracing
 from sidecar.config.upstreams import Upstream
 
 Output = Annotated[str, pattern("output", "stdout|stderr|/.+", "stdout, stderr or an absolute path")]
@@ -91,6 +92,7 @@ class Config(Section, frozen=True, kw_only=True):
     service: Annotated[Service, Doc("Who the service beside us is.")] = Service()
     admin: Annotated[Admin, Doc("Where the proxy answers about itself.")] = Admin()
     access_log: Annotated[AccessLog | None, Doc("One line per request. Absent: off.")] = None
+    tracing: Annotated[Tracing | None, Doc("Spans of requests. Absent: none, traceparent passes untouched.")] = None
     log: Annotated[Log, Doc("The program's own log, on stderr.")] = Log()
     shutdown: Annotated[Shutdown, Doc("How it stops.")] = Shutdown()
     workers: Annotated[

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sidecar.config.document import Config
     from sidecar.config.listeners import CacheFallback, Route
     from sidecar.proxy.plan import RoutePlan
+    from sidecar.proxy.trace import Tracer
     from sidecar.runtime.access_log import AccessLog
     from sidecar.runtime.metrics import Registry
     from sidecar.runtime.observer import Observer
@@ -46,6 +47,7 @@ class DataPlane:
         self.observer = observer
         self.sweeper = Sweeper(loop)
         self.access_log: AccessLog | None = None
+        self.tracer: Tracer | None = None
         self.draining = False  # answers carry Connection: close
         self.shares_sockets = False  # other workers accept on the same ones
         self.forbidden: frozenset[tuple[str, int]] = frozenset()  # our own admin addresses: never an upstream

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.codec.head import RequestHead, ResponseHead
     from sidecar.proxy.connection import UpstreamConnection
     from sidecar.proxy.plan import ListenerPlan, RoutePlan
+    from sidecar.proxy.trace import TraceContext
     from sidecar.proxy.upstream import Endpoint, Upstream
 
 REPLAY_LIMIT = 64 * 1024
@@ -70,6 +71,7 @@ class Exchange:
         "started",
         "status",
         "tier",
+        "trace",
         "tried",
         "tried_at",
         "upgrade",
@@ -112,6 +114,7 @@ class Exchange:
         self.forwarded_at = 0.0  # monotonic seconds; set on the few requests whose overhead is measured
         self.give_up_at = 0.0  # monotonic seconds; the answer's head must be there by then
         self.status = 0
+        self.trace: TraceContext | None = None  # None: not looked at, or tracing is off
         self.decision: Decision | None = None
         self.bytes_in = 0
         self.bytes_out = 0

@@ -78,6 +78,9 @@ def render_request(exchange: Exchange) -> bytes:
     elif not head.host:
         # HTTP/1.0 may go without a Host; many servers refuse HTTP/1.1 that names none
         wire = head.with_host(route.upstream_name.encode())
+    tracer = exchange.plan.state.tracer
+    if tracer is not None:
+        wire = tracer.begin(exchange, wire)
     forwarding = exchange.client.forwarding
     if head.host == forwarding.host and head.forwarded_for is head.forwarded_proto is head.forwarded_host is None:
         fields = forwarding.rendered

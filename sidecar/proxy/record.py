@@ -37,9 +37,13 @@ def record(exchange: Exchange, endpoint: Endpoint | None, outcome: str, now: flo
     route.duration.observe(now - exchange.started)
     plan.bytes_in.value += exchange.bytes_in + exchange.head.size
     plan.bytes_out.value += exchange.bytes_out
+    tracer = plan.state.tracer
+    if tracer is not None:
+        tracer.end(exchange, "" if endpoint is None else endpoint.address, outcome, now)
     log = plan.state.access_log
     if log is not None:
         head = exchange.head
+        trace = exchange.trace
         log.record(
             plan.name,
             route.name,
@@ -54,7 +58,7 @@ def record(exchange: Exchange, endpoint: Endpoint | None, outcome: str, now: flo
             exchange.bytes_in,
             exchange.bytes_out,
             exchange.request_id or b"",
-            head.field(b"traceparent") or b"",
+            (trace is not None and trace.traceparent) or head.field(b"traceparent") or b"",
             exchange.client.peer,
             exchange.attempt,
         )

@@ -276,6 +276,10 @@ OBSERVER_DROPPED = _counter(
     "sidecar_observer_dropped_total", "", "Happenings of a worker that the program did not hear: it did not keep up."
 )
 TASK_CRASHES = _counter("sidecar_task_crashes_total", "task", "Background tasks that failed and were started again.")
+SPANS_EXPORTED = _counter("sidecar_spans_exported_total", "", "Spans that the collector took.")
+SPANS_DROPPED = _counter(
+    "sidecar_spans_dropped_total", "reason", "Spans given up; reason: queue_full, refused or unreachable."
+)
 SERIES_DROPPED = _counter(
     "sidecar_metrics_series_dropped_total",
     "metric",

@@ -41,6 +41,12 @@ class Supervisor:
         """Names of the tasks that run or wait to be started again."""
         return list(self._tasks)
 
+    def cancel(self, name: str) -> None:
+        """Let one task end by itself; an unknown name is no error."""
+        task = self._tasks.get(name)
+        if task is not None:
+            task.cancel()
+
     async def end(self, name: str) -> None:
         """Cancel one task and wait for it; an unknown name is no error."""
         task = self._tasks.get(name)
