@@ -180,6 +180,10 @@ def _outlier(outlier: Outlier, path: Path) -> Iterator[Problem]:
             "too: it is never reached",
             warning=True,
         )
+    if outlier.max_ejected <= 0.0 and outlier.mode == "enforce":
+        yield Problem(
+            (*path, "max_ejected"), "max_ejected 0 contradicts mode enforce: nobody is ever ejected", warning=True
+        )
     if outlier.slow_after != Outlier().slow_after and not outlier.slow_rate:
         yield Problem(
             (*path, "slow_after"), "slow_after counts only with slow_rate, which is 0 and off by default", warning=True
@@ -202,6 +206,8 @@ def _breaker(breaker: Breaker, path: Path, config: Config) -> Iterator[Problem]:
     for i, rule in enumerate(breaker.failure_headers):
         if rule.values and rule.unless:
             yield Problem((*path, "failure_headers", i, "unless"), "values and unless exclude each other: give one")
+    if breaker.slow_after != Breaker().slow_after and not breaker.slow_rate:
+        yield Problem((*path, "slow_after"), "slow_after counts only with slow_rate, which is 0", warning=True)
     if breaker.quorum is not None and not config.shared_state:
         yield Problem((*path, "quorum"), "quorum counts only with shared_state", warning=True)
 

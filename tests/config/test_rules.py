@@ -301,6 +301,11 @@ def test_a_circle_through_a_fallback_is_found():
             upstream("outlier: {consecutive_gateway_failures: 7}"),
             "outlier.consecutive_gateway_failures: consecutive_gateway_failures 7 is more than consecutive_failures 5",
         ),
+        (upstream("outlier: {max_ejected: 0}"), "outlier.max_ejected: max_ejected 0 contradicts mode enforce"),
+        (
+            upstream("breaker: {slow_after: 1s, slow_rate: 0}"),
+            "breaker.slow_after: slow_after counts only with slow_rate, which is 0",
+        ),
         (upstream("outlier: {slow_after: 1s}"), "outlier.slow_after: slow_after counts only with slow_rate"),
         (upstream("breaker: {slow_after: 20s}"), "slow_after 20s is longer than every route's timeout 15s"),
         (upstream("breaker: {half_open_timeout: 10s}"), "half_open_timeout 10s is shorter than a route's timeout 15s"),

@@ -3,6 +3,7 @@
 Each test has an upstream of its own (one path prefix each), so that the tests do not disturb one another.
 """
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -39,6 +40,11 @@ BREAKERS: dict[str, dict[str, Any]] = {
     "kept": LONG,
     "routed": LONG,
     "aborted": LONG,
+    "ramped": {**QUICK, "half_open_successes": 1, "ramp": "10m"},
+    "long": {**QUICK, "half_open_permits": 1, "half_open_successes": 1, "half_open_timeout": "300ms"},
+    "head": {**LONG, "slow_after": "300ms", "slow_rate": 0.1, "minimum_requests": 1},
+    "garbled": {**LONG, "consecutive_failures": 1},
+    "raced": {**LONG, "consecutive_failures": 1},
 }
 
 
@@ -278,6 +284,82 @@ def _answered(client: Wire) -> bool:
         return False
     finally:
         client.sock.settimeout(15)
+
+
+def test_after_closing_a_growing_share_passes(proxy: Sidecar, server: ScriptedUpstream) -> None:
+    """Right after it a tenth, so that of a hundred many are refused though it is closed."""
+    trip(proxy, server, "ramped")
+    server.on("/ramped", FINE)
+    assert wait_for_trial(proxy, "/ramped").body == b"fine"
+    assert state(proxy, "ramped") == "closed"
+    with proxy.client("in") as client:
+        decisions = [get(client, "/ramped").decision for _ in range(100)]
+    assert decisions.count("breaker_open") > 50
+    assert decisions.count(None) > 0
+    assert state(proxy, "ramped") == "closed"
+
+
+def test_a_trial_whose_body_outlasts_the_timeout_is_a_good_one(proxy: Sidecar, server: ScriptedUpstream) -> None:
+    trip(proxy, server, "long")
+    ended = threading.Event()
+
+    def slowly(peer: Wire, request: Message) -> None:
+        peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfi")
+        ended.wait(15)
+        peer.send(b"ne")
+
+    server.on("/long", slowly)
+    with proxy.client("in") as client:
+        seen = len(server.requests("/long"))
+        while len(server.requests("/long")) == seen:
+            client.send(ask("/long"))
+            try:
+                server.wait_until(lambda: len(server.requests("/long")) > seen, patience=0.1)
+            except AssertionError:
+                assert client.read_answer().decision == "breaker_open"
+        closed = ("half_open", "closed", "recovered")
+        proxy.wait_until(lambda: closed in transitions(proxy, "long"), "the trial's end, before its body's")
+        ended.set()
+        assert client.read_answer().body == b"fine"
+
+
+def test_a_body_that_takes_long_is_not_a_slow_answer(proxy: Sidecar, server: ScriptedUpstream, client: Wire) -> None:
+    def slowly(peer: Wire, request: Message) -> None:
+        peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfi")
+        time.sleep(0.35)  # this is the case: a body beyond slow_after, its head well within
+        peer.send(b"ne")
+
+    server.on("/head", slowly)
+    for _ in range(3):
+        assert get(client, "/head").body == b"fine"
+
+
+def test_what_clients_do_wrong_does_not_count(proxy: Sidecar, server: ScriptedUpstream) -> None:
+    server.on("/garbled", FINE)
+    for _ in range(3):
+        with proxy.client("in") as client:
+            client.send(ask("/garbled", "transfer-encoding: chunked\r\n", "POST"), b"zz\r\nno chunk\r\n")
+            assert client.read_answer().status == 400
+    assert state(proxy, "garbled") == "closed"
+    assert proxy.get("in", "/garbled").body == b"fine"
+
+
+def test_an_idle_connection_that_the_upstream_was_closing_does_not_count(
+    proxy: Sidecar, server: ScriptedUpstream, client: Wire
+) -> None:
+    """The second request of each connection meets a close: it is repeated on a new one, at no charge."""
+
+    def once(peer: Wire, request: Message) -> None:
+        if sum(one.connection == request.connection for one in server.requests("/raced")) > 1:
+            peer.close()
+        else:
+            FINE(peer, request)
+
+    server.on("/raced", once)
+    for _ in range(4):
+        assert get(client, "/raced").body == b"fine"
+    assert len(server.requests("/raced")) > 4, "it did happen"
+    assert state(proxy, "raced") == "closed"
 
 
 # ------------------------------------------------------------------------------------------- modes

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -184,3 +185,22 @@ def test_tcp_and_grpc_checks() -> None:
             assert serving() == 1
             server.answer = Answer(message=b"\x08\x02")
             proxy.wait_until(lambda: serving() == 0, "NOT_SERVING")
+
+
+def test_what_carries_no_traffic_is_asked_half_as_often(two: tuple[ScriptedUpstream, ScriptedUpstream]) -> None:
+    """How long it waits is read from the API, so that nothing depends on when this test looks."""
+    one, _ = two
+    check = {**CHECK, "interval": "400ms"}
+    with Sidecar(config(app(one.address, check=check))) as proxy:
+
+        def waits(low: float, high: float, *, busy: bool) -> bool:
+            if busy:
+                proxy.get("in", "/mine")
+            told = seen(proxy, one.address)
+            if told["state"] != "healthy":
+                return False
+            last, following = (datetime.fromisoformat(told[key]) for key in ("last_check", "next_check"))
+            return low <= (following - last).total_seconds() <= high
+
+        proxy.wait_until(lambda: waits(0.68, 0.9, busy=False), "twice the interval")
+        proxy.wait_until(lambda: waits(0.3, 0.46, busy=True), "the interval")

@@ -148,3 +148,29 @@ def test_the_only_endpoint_is_never_ejected(proxy: Sidecar) -> None:
     for _ in range(8):
         assert proxy.get("in", "/alone").decision == "connect_failure"
     assert proxy.metrics().sum("sidecar_outlier_ejections_total", upstream="alone") == 0
+
+
+def test_a_reload_takes_other_rules(pair: tuple[ScriptedUpstream, ScriptedUpstream]) -> None:
+    good, bad = pair
+    good.on("/", says(b"fine"))
+    bad.on("/", says(b"bad", "500 Internal Server Error"))
+
+    def whole(**rules: Any) -> dict[str, Any]:
+        app = upstream("app", good.address, bad.address, balance="round_robin", outlier={"max_ejected": 0.5, **rules})
+        return document([listener("in", [route("all", "app")])], [app])
+
+    before = whole(consecutive_failures=2)
+    with Sidecar(before) as proxy:
+        for _ in range(6):
+            proxy.get("in")
+        assert healthy(proxy, "app", bad.address) == 0.0
+        proxy.write({**whole(consecutive_failures=4), "listeners": before["listeners"]})
+        proxy.command("reload")
+        assert healthy(proxy, "app", bad.address) == 0.0, "who is out stays out"
+        proxy.write({**whole(mode="observe", consecutive_failures=4), "listeners": before["listeners"]})
+        proxy.command("reload")
+        assert healthy(proxy, "app", bad.address) == 1.0
+        seen = len(bad.requests("/"))
+        for _ in range(8):
+            proxy.get("in")
+        assert len(bad.requests("/")) == seen + 4
