@@ -79,10 +79,12 @@ def breaker() -> str:
 def table() -> dict[str, Callable[[], str]]:
     """Path from the repository's root -> what makes its text."""
     import dashboards
+    import references
 
     from sidecar.config.generate import GENERATED
 
-    made = {"docs/reference/metrics.md": metrics, "docs/reference/breaker.md": breaker}
+    made = {"docs/reference/cli.md": references.cli, "docs/reference/events.md": references.events}
+    made |= {"docs/reference/metrics.md": metrics, "docs/reference/breaker.md": breaker}
     return {**GENERATED, **made, **dashboards.generated()}
 
 

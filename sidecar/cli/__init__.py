@@ -37,6 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def parser_of(verb: str) -> argparse.ArgumentParser:
+    """The parser of one verb, with all its arguments."""
+    (choices,) = (one.choices for one in _parser(verb)._actions if isinstance(one, argparse._SubParsersAction))
+    parser: argparse.ArgumentParser = choices[verb]
+    return parser
+
+
 def _parser(wanted: str) -> argparse.ArgumentParser:
     """Build the parser; only the wanted verb's module is imported for its arguments."""
     parser = argparse.ArgumentParser(
