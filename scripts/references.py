@@ -66,6 +66,7 @@ def events() -> str:
     assert isinstance(tree, ast.ClassDef)
     for word, about in zip(tree.body, tree.body[1:], strict=False):
         if isinstance(word, ast.Assign) and isinstance(word.value, ast.Constant):
-            assert isinstance(about, ast.Expr) and isinstance(about.value, ast.Constant), word.value.value
+            assert isinstance(about, ast.Expr), word.value.value
+            assert isinstance(about.value, ast.Constant), word.value.value
             lines.append(f"| `{word.value.value}` | {' '.join(str(about.value.value).split())} |")
     return "\n".join([*lines, ""])
