@@ -2,8 +2,8 @@
 
 W3C Trace Context. A request that names a sound `traceparent` is traced when its caller sampled it: our span becomes the
 caller's child, and the upstream is told that its parent is ours. One that names none is traced by the configured ratio,
-as the root of a new trace. Everything else passes as it came. The name that an unsound traceparent gives is no trace:
-the field passes, we begin our own. `tracestate` is nobody's here and passes always.
+as the root of a new trace. An unsound `traceparent` names no trace: the request counts as one without. Of requests that
+are not traced both fields pass as they came. `tracestate` is nobody's here and passes always.
 
 Without `tracing:` nothing of this runs, and both fields pass untouched. The ratio is even, not drawn: 0.01 is every
 hundredth request. A span costs a tuple; JSON is made by whoever delivers it (`runtime/otlp.py`).

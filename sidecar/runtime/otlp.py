@@ -3,8 +3,9 @@
 What the data plane hands over waits in a queue of bounded length; what does not fit is dropped and counted
 (`sidecar_spans_dropped_total{reason="queue_full"}`), for a request must not wait for a collector. A batch that the
 collector does not take is tried again as OTLP asks: after 429, 502, 503 and 504, and when nobody answers, with growing
-pauses, RETRIES times in all; then, and after any other refusal, it is dropped and counted. At the end one last batch
-goes out, for a second at most. Names of attributes are those of OpenTelemetry's HTTP conventions.
+pauses, RETRIES times in all; then, and after any other refusal, it is dropped and counted. At the end what is left, a
+batch that was on its way included, gets one try of a second; a collector may so see a span twice. Names of attributes
+are those of OpenTelemetry's HTTP conventions.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ DELIVERY_SECONDS = 1.0
 RETRIES = 4
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 TIMEOUT_SECONDS = 5.0
+LAST_SECONDS = 1.0
 TOKEN_LIMIT = 4096
 _AGAIN = frozenset({429, 502, 503, 504})
 _SERVER, _ERROR = 2, 2
@@ -60,10 +62,10 @@ class SpanQueue:
         if len(self.spans) == BATCH:
             self.wake.set()
 
-    def take(self) -> list[Span]:
-        """The oldest batch, out of the queue."""
-        batch = self.spans[:BATCH]
-        del self.spans[:BATCH]
+    def take(self, most: int = BATCH) -> list[Span]:
+        """The oldest spans, out of the queue."""
+        batch = self.spans[:most]
+        del self.spans[:most]
         return batch
 
 
@@ -83,34 +85,54 @@ class OtlpExporter:
         self._unreachable = registry.cell(series.SPANS_DROPPED, "unreachable")
 
     async def run(self) -> None:
-        """Deliver until cancelled, then once more."""
-        queue = self._queue
+        """Deliver until cancelled; what is left then gets one try more."""
+        batch: list[Span] = []
         try:
             while True:
-                if len(queue.spans) < BATCH:
-                    try:
-                        await asyncio.wait_for(queue.wake.wait(), DELIVERY_SECONDS)
-                    except TimeoutError:
-                        pass
-                queue.wake.clear()
-                if queue.spans:
-                    await self._deliver(queue.take(), RETRIES)
-        finally:
-            if queue.spans:
-                async with asyncio.timeout(1.0):
-                    await self._deliver(queue.take(), 1)
+                await self._batch_is_due()
+                batch = self._queue.take()
+                if batch:
+                    await self._deliver(batch)
+                batch = []
+        except asyncio.CancelledError:
+            await self._deliver_last([*batch, *self._queue.take(self._queue.limit)])
+            raise
 
-    async def _deliver(self, batch: list[Span], tries: int) -> None:
+    async def _batch_is_due(self) -> None:
+        queue = self._queue
+        if len(queue.spans) < BATCH:
+            try:
+                await asyncio.wait_for(queue.wake.wait(), DELIVERY_SECONDS)
+            except TimeoutError:
+                pass
+        queue.wake.clear()
+
+    async def _deliver(self, batch: list[Span]) -> None:
         body = await asyncio.to_thread(encode, batch, self._resource)
-        for step in range(tries):
+        for step in range(RETRIES):
+            if step:
+                await asyncio.sleep(0.05 + full_jitter(step - 1, FIRST_PAUSE, LONGEST_PAUSE, random.random))
             status, reason = await self._post(body)
-            if status is not None and status < 300:
-                self._delivered.value += len(batch)
-                return
             if status is not None and status not in _AGAIN:
                 break
-            if step + 1 < tries:
-                await asyncio.sleep(0.05 + full_jitter(step, FIRST_PAUSE, LONGEST_PAUSE, random.random))
+        self._settle(batch, status, reason)
+
+    async def _deliver_last(self, batch: list[Span]) -> None:
+        if not batch:
+            return
+        status, reason = None, f"no answer within {LAST_SECONDS:g} s, and the program ends or traces otherwise now"
+        try:
+            async with asyncio.timeout(LAST_SECONDS):
+                status, reason = await self._post(await asyncio.to_thread(encode, batch, self._resource))
+        except TimeoutError:
+            pass
+        self._settle(batch, status, reason)
+
+    def _settle(self, batch: list[Span], status: int | None, reason: str) -> None:
+        """Count what became of `batch`, and tell it when it is lost."""
+        if status is not None and status < 300:
+            self._delivered.value += len(batch)
+            return
         (self._unreachable if status is None else self._refused).value += len(batch)
         _log.warning("spans_dropped", every=60.0, spans=len(batch), url=self._url, reason=reason,
                      advice="look at the collector, or take tracing out of the configuration")  # fmt: skip

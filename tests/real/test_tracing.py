@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import signal
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -137,6 +139,24 @@ def test_without_a_collector_requests_go_on_and_the_queue_is_bounded(collector: 
                 client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
                 assert client.read_answer("GET").status == 200
         proxy.wait_until(lambda: proxy.metrics().sum("sidecar_spans_dropped_total", reason="queue_full") >= 20, "drops")
+
+
+def test_a_collector_that_never_answers_does_not_hold_the_end_up():
+    """Neither a traceback nor a straggler: the spans on their way are given up, and told."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf, ScriptedUpstream() as server:
+        config = both_codecs([route("all", "app")], [upstream("app", server.address)])
+        config["tracing"] = {"otlp": {"url": f"http://127.0.0.1:{deaf.getsockname()[1]}/"}, "sample": 1.0}
+        with Sidecar(config) as proxy:
+            proxy.get("fast")
+            deaf.settimeout(20)
+            asked, _ = deaf.accept()  # a batch is on its way
+            proxy.get("fast")
+            proxy.signal(signal.SIGTERM)
+            proxy.wait_exit()
+            asked.close()
+            told = [json.loads(line) for line in proxy.log.splitlines()]
+        assert [line["spans"] for line in told if line["event"] == "spans_dropped"] == [2]
+        assert not {"task_failed", "task_did_not_end"} & {line["event"] for line in told}
 
 
 def test_a_reload_switches_it_on_and_off(collector: Collector):
