@@ -57,7 +57,7 @@ def events() -> str:
         "# Events",
         "",
         "Generated from `sidecar/runtime/observer.py` by `make generate`. What happens is told once: as a line of the log whose `event`",
-        "is the word here, and to whoever listens in the program. Every line also has `reason` and `detail`. The names are stable.",
+        "is the word here, and to whoever listens in the program. Where a kind has a `reason` or a `detail`, each of its lines has it. The names are stable.",
         "",
         "| event | its subject; its fields |",
         "|---|---|",

@@ -208,7 +208,7 @@ def _changes(log: Path) -> list[tuple[float, str, str, str]]:
         told = json.loads(line)
         if told["event"] == "breaker_changed" and told["upstream"] == "app":
             when = datetime.fromisoformat(told["time"]).timestamp() - ahead
-            changes.append((when, told["old"], told["new"], told.get("detail", "")))
+            changes.append((when, told["old"], told["new"], told["detail"]))
     return changes
 
 

@@ -180,7 +180,7 @@ class Child:
         # the arguments stay out of the log: they may hold what is nobody's business
         self._tell(Kind.CHILD_STARTED, pid=process.pid, program=self._command[0], restarts=self._machine.restarts)
 
-    def _tell(self, kind: Kind, level: Level = Level.INFO, *, reason: str = "", **fields: Any) -> None:
+    def _tell(self, kind: Kind, level: Level = Level.INFO, *, reason: str | None = None, **fields: Any) -> None:
         self._observer.tell(kind, self._command[0], level=level, reason=reason, **fields)
 
     def _took(self, change: Transition[ChildState] | None) -> None:

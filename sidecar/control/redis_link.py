@@ -154,7 +154,7 @@ class RedisLink:
         closing.add_done_callback(self._done)
         self._lost.set()
 
-    def _tell(self, kind: Kind, level: Level = Level.INFO, *, reason: str = "", every: float = 0.0) -> None:
+    def _tell(self, kind: Kind, level: Level = Level.INFO, *, reason: str | None = None, every: float = 0.0) -> None:
         self._observer.tell(kind, "shared_state", level=level, reason=reason, every=every)
 
     def _set(self, *, up: bool) -> None:

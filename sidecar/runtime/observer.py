@@ -125,18 +125,21 @@ class Observer:
         subject: str,
         *,
         level: Level = Level.INFO,
-        reason: str = "",
-        detail: str = "",
+        reason: str | None = None,
+        detail: str | None = None,
         every: float = 0.0,
         about: str = "",
         **fields: Any,
     ) -> None:
-        """It happened now. `every`, `about`: as the log has them."""
-        words: dict[str, Any] = {name: value for name, value in (("reason", reason), ("detail", detail)) if value}
+        """It happened now. `reason` and `detail` stand in the line when they are given, empty ones too: whoever reads
+        a kind's lines finds the same fields in each. `every`, `about`: as the log has them.
+        """
+        given = (("reason", reason), ("detail", detail))
+        words: dict[str, Any] = {name: value for name, value in given if value is not None}
         say = {Level.INFO: _log.info, Level.WARNING: _log.warning, Level.ERROR: _log.error}[level]
         say(kind, every=every, about=about, **fields, **words)
         if self._subscribers:
-            self.hear(Happening(kind, subject, time.time(), level, reason, detail, fields, os.getpid()))
+            self.hear(Happening(kind, subject, time.time(), level, reason or "", detail or "", fields, os.getpid()))
 
     def hear(self, happening: Happening) -> None:
         """Hand on what was logged already."""

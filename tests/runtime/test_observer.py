@@ -31,6 +31,14 @@ def test_it_stands_in_the_log_with_its_fields_and_reaches_every_subscriber(caplo
     assert heard.pid > 0
 
 
+def test_what_is_given_stands_in_the_line_though_it_is_empty(caplog):
+    """The lines of a kind have the same fields, so that a reader may rely on them."""
+    with caplog.at_level(logging.INFO, "sidecar"):
+        Observer().tell(Kind.BREAKER_CHANGED, "pay", reason="open_period_over", detail="")
+        Observer().tell(Kind.CONFIG_RELOADED, "file")
+    assert [line.fields for line in caplog.records] == [{"reason": "open_period_over", "detail": ""}, {}]
+
+
 def test_one_subscriber_that_fails_takes_nothing_from_the_others(caplog):
     def broken(_):
         raise LookupError("no such thing")
