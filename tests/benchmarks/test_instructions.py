@@ -24,5 +24,5 @@ def test_requests_stay_within_budget() -> None:
     if allowed.build != build_facts():
         pytest.skip(f"the budget is for another build: {allowed.build}")
     if not (shutil.which("valgrind") and shutil.which("nginx") and shutil.which("taskset")):
-        pytest.skip("benchmarks/install.sh was not run")
+        pytest.skip("scripts/install-test-tools was not run")
     assert over(measure(["get-1k", "post-1k"], requests=500), allowed) == []

@@ -38,6 +38,7 @@ BREAKERS: dict[str, dict[str, Any]] = {
     "wedged": {**QUICK, "half_open_permits": 1, "half_open_timeout": "300ms"},
     "leaves": {**QUICK, "half_open_permits": 1},
     "kept": LONG,
+    "tightened": LONG,
     "routed": LONG,
     "aborted": LONG,
     "ramped": {**QUICK, "half_open_successes": 1, "ramp": "10m"},
@@ -45,6 +46,8 @@ BREAKERS: dict[str, dict[str, Any]] = {
     "head": {**LONG, "slow_after": "300ms", "slow_rate": 0.1, "minimum_requests": 1},
     "garbled": {**LONG, "consecutive_failures": 1},
     "raced": {**LONG, "consecutive_failures": 1},
+    "tunnel": {**LONG, "slow_after": "300ms", "slow_rate": 0.1, "minimum_requests": 1},
+    "spoilt": {**QUICK, "half_open_permits": 1},
 }
 
 
@@ -334,6 +337,38 @@ def test_a_body_that_takes_long_is_not_a_slow_answer(proxy: Sidecar, server: Scr
         assert get(client, "/head").body == b"fine"
 
 
+def test_a_tunnel_is_as_slow_as_its_beginning(proxy: Sidecar, server: ScriptedUpstream, client: Wire) -> None:
+    """It lasts beyond slow_after; that it was opened is what counts."""
+
+    def switches(peer: Wire, request: Message) -> None:
+        peer.send(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        peer.read_rest()
+        peer.close()
+
+    server.on("/tunnel", switches)
+    with proxy.client("in") as tunnel:
+        tunnel.send(ask("/tunnel", "connection: upgrade\r\nupgrade: websocket\r\n"))
+        assert tunnel.line() == b"HTTP/1.1 101 Switching Protocols"
+        time.sleep(0.4)  # this is the case
+    outcomes = "sidecar_requests_total"
+    proxy.wait_until(lambda: proxy.metrics().sum(outcomes, upstream="tunnel") == 1, "the tunnel's end")
+    server.on("/tunnel", FINE)
+    assert get(client, "/tunnel").body == b"fine"
+
+
+def test_a_trial_that_its_client_spoils_gives_its_permit_back(proxy: Sidecar, server: ScriptedUpstream) -> None:
+    trip(proxy, server, "spoilt")
+    server.on("/spoilt", FINE)
+
+    def spoilt() -> bool:
+        with proxy.client("in") as client:
+            client.send(ask("/spoilt", "transfer-encoding: chunked\r\n", "POST"), b"zz\r\nno chunk\r\n")
+            return client.read_answer().status == 400
+
+    proxy.wait_until(spoilt, "a trial with a bad body")
+    assert wait_for_trial(proxy, "/spoilt").body == b"fine"
+
+
 def test_what_clients_do_wrong_does_not_count(proxy: Sidecar, server: ScriptedUpstream) -> None:
     server.on("/garbled", FINE)
     for _ in range(3):
@@ -429,8 +464,11 @@ def test_orders_need_the_socket_or_the_token(proxy: Sidecar) -> None:
 def test_a_reload_keeps_what_is_open_and_for_how_long(proxy: Sidecar, server: ScriptedUpstream, client: Wire) -> None:
     trip(proxy, server, "kept")
     changed = {**proxy.config, "access_log": {"path": str(proxy.directory / "access.log")}}
+    rules = {"kept": 7, "tightened": 2}
     changed["upstreams"] = [
-        {**one, "breaker": {**one["breaker"], "consecutive_failures": 7}} if one["name"] == "kept" else one
+        {**one, "breaker": {**one["breaker"], "consecutive_failures": rules[one["name"]]}}
+        if one["name"] in rules
+        else one
         for one in changed["upstreams"]
     ]
     proxy.write(changed)
@@ -439,6 +477,10 @@ def test_a_reload_keeps_what_is_open_and_for_how_long(proxy: Sidecar, server: Sc
     assert refused.decision == "breaker_open"
     assert int(refused.get("retry-after") or 0) <= 60
     assert transitions(proxy, "kept") == [("closed", "open", "consecutive_failures")]
+    server.on("/tightened", OUT)
+    for _ in range(2):
+        assert get(client, "/tightened").body == b"out"
+    assert get(client, "/tightened").decision == "breaker_open", "the new rule holds"
 
 
 def test_decisions_are_timed(proxy: Sidecar, server: ScriptedUpstream, client: Wire) -> None:

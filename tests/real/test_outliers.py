@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.upstream import ScriptedUpstream, resets, says
+from tests.fakes.upstream import ScriptedUpstream, answer, drip, resets, says
 from tests.fakes.wire import Message, Wire
 from tests.real.documents import document, free_port, listener, route, upstream
 from tests.real.harness import Sidecar, ask
@@ -174,3 +174,21 @@ def test_a_reload_takes_other_rules(pair: tuple[ScriptedUpstream, ScriptedUpstre
         for _ in range(8):
             proxy.get("in")
         assert len(bad.requests("/")) == seen + 4
+        every = {
+            "consecutive_failures": 0,
+            "failure_rate": 0,
+            "slow_rate": 0.1,
+            "slow_after": "1ms",
+            "interval": "300ms",
+        }
+        bad.on("/", drip(answer(b"late"), 0.001))
+        proxy.write({**whole(**every), "listeners": before["listeners"]})
+        proxy.command("reload")
+
+        def ejected() -> bool:
+            with contextlib.ExitStack() as stack:
+                for one in [stack.enter_context(proxy.client("in")).send(ask()) for _ in range(50)]:
+                    one.read_answer()
+            return proxy.metrics().sum("sidecar_outlier_ejections_total", reason="slow_rate") > 0
+
+        proxy.wait_until(ejected, "an endpoint that is slow by the new rule")
