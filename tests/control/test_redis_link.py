@@ -13,7 +13,7 @@ from sidecar.runtime import series
 from sidecar.runtime.metrics import Registry
 from sidecar.runtime.observer import Observer
 from tests.real.databases import Redis, RedisSentinel
-from tests.real.documents import black_hole
+from tests.real.documents import black_hole, free_port
 
 ECHO = Script("return {KEYS[1], ARGV[1]}")
 
@@ -213,7 +213,7 @@ def test_sentinels_tell_the_master(redis):
 
 def test_a_cluster_takes_keys_of_one_slot():
     async def story():
-        with Redis("--cluster-enabled", "yes") as server:
+        with Redis("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(b"CLUSTER ADDSLOTSRANGE 0 16383\r\n")
             assert await reader.readline() == b"+OK\r\n"
