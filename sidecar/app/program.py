@@ -295,8 +295,8 @@ class Program:
         return await self._crew.breakers()
 
     async def order(self, name: str, action: str, said: Body) -> str:
-        if said.fleet and self._config.shared_state is None:
-            raise Refused(409, "this proxy shares no state with others (shared_state); leave the fleet out")
+        if said.fleet:
+            raise Refused(409, "replicas do not share their breakers yet: leave --fleet out and say it to each of them")
         if not await self._crew.order(name, action, said.for_seconds, said.by, said.why):
             names = ", ".join(one["name"] for one in await self._crew.breakers())
             raise Refused(404, f"there is no breaker {name!r}; there are: {names}")

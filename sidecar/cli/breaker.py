@@ -22,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="the upstream, or UPSTREAM/ROUTE for a route's own")
     parser.add_argument("--for", dest="duration", metavar="DURATION", help="how long, like 10m (default: until reset)")
     parser.add_argument("--why", default="", metavar="TEXT", help="a word to those who wonder later")
-    parser.add_argument("--fleet", action="store_true", help="in all replicas that share state, not only here")
+    parser.add_argument(
+        "--fleet",
+        action="store_true",
+        help="in all replicas, not only here; refused until replicas share their breakers",
+    )
     parser.add_argument("--socket", metavar="PATH", help="the proxy's admin socket (default: the configuration's)")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 

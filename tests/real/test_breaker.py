@@ -460,6 +460,23 @@ def test_orders_need_the_socket_or_the_token(proxy: Sidecar) -> None:
     assert proxy.admin("/api/v1/breakers/five/reset").status == 405
 
 
+def test_an_order_for_the_fleet_is_not_taken_for_one_here(server: ScriptedUpstream) -> None:
+    """With shared_state too: nobody hears it but us, so it is refused and nothing changes."""
+    config = document(
+        [listener("in", [route("all", "app")])],
+        [upstream("app", server.address, breaker={})],
+        service={"name": "tested"},
+        shared_state={"redis": {"url": "redis://127.0.0.1:9/0"}, "namespace": "tested"},
+    )
+    with Sidecar(config) as proxy:
+        refused = proxy.command("breaker", "open", "app", "--fleet", check=False)
+        assert refused.returncode == 1
+        assert "leave --fleet out" in refused.stderr
+        assert proxy.get("in", "/fine").status == 200
+        proxy.command("breaker", "open", "app")
+        assert proxy.get("in", "/fine").decision == "manual_open"
+
+
 # ------------------------------------------------------------------------------------------- reload
 def test_a_reload_keeps_what_is_open_and_for_how_long(proxy: Sidecar, server: ScriptedUpstream, client: Wire) -> None:
     trip(proxy, server, "kept")
