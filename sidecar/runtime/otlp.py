@@ -23,6 +23,8 @@ from sidecar.runtime import series
 from sidecar.runtime.logs import Log
 
 if TYPE_CHECKING:
+    from httpx import AsyncClient
+
     from sidecar.runtime.metrics import Registry
 
 Span = tuple[bytes, bytes, bytes, float, float, bytes, bytes, bytes, int, str, str, str, str, str, int, str, bytes]
@@ -79,6 +81,7 @@ class OtlpExporter:
         self._queue = queue
         self._url = url
         self._token_file = token_file
+        self._client: AsyncClient | None = None
         self._resource = [_attribute(key, value) for key, value in resource.items()]
         self._delivered = registry.cell(series.SPANS_EXPORTED)
         self._refused = registry.cell(series.SPANS_DROPPED, "refused")
@@ -97,6 +100,10 @@ class OtlpExporter:
         except asyncio.CancelledError:
             await self._deliver_last([*batch, *self._queue.take(self._queue.limit)])
             raise
+        finally:
+            if self._client is not None:
+                await self._client.aclose()
+                self._client = None
 
     async def _batch_is_due(self) -> None:
         queue = self._queue
@@ -139,19 +146,26 @@ class OtlpExporter:
 
     async def _post(self, body: bytes) -> tuple[int | None, str]:
         """The collector's status, None when it did not answer; and what went wrong, for people."""
-        import httpx
+        if self._client is None:
+            # beside the loop: the import, and the authorities that a client reads, take tens of milliseconds
+            self._client = await asyncio.to_thread(_make_client)
+        from httpx import HTTPError
 
         fields = {"content-type": "application/json", "user-agent": f"sidecar/{__version__}"}
         try:
             if self._token_file is not None:
                 fields["authorization"] = "Bearer " + await asyncio.to_thread(_read, self._token_file)
-            async with (
-                httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as client,
-                client.stream("POST", self._url, content=body, headers=fields) as answer,
-            ):
+            # what an answer says beyond its head is not read
+            async with self._client.stream("POST", self._url, content=body, headers=fields) as answer:
                 return answer.status_code, f"the collector answered {answer.status_code}"
-        except (httpx.HTTPError, OSError, ValueError) as error:
+        except (HTTPError, OSError, ValueError) as error:
             return None, f"{type(error).__name__}: {error}"[:300]
+
+
+def _make_client() -> AsyncClient:
+    from httpx import AsyncClient
+
+    return AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False)
 
 
 def _read(path: str) -> str:
