@@ -23,7 +23,7 @@ def test_the_contracts_are_kept():
 def house(tmp_path: Path) -> Path:
     """The floors with nothing on them, under this repository's contracts."""
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
-    for floor in ("base", "config", "machines", "runtime", "proxy", "control", "simulate", "cli"):
+    for floor in ("base", "config", "machines", "runtime", "proxy", "control", "agent", "simulate", "cli"):
         (tmp_path / "sidecar" / floor).mkdir(parents=True)
         (tmp_path / "sidecar" / floor / "__init__.py").touch()
     (tmp_path / "sidecar" / "__init__.py").touch()
@@ -41,6 +41,8 @@ def test_an_empty_house_is_in_order(house: Path):
     [
         ("proxy/stray.py", "import sidecar.control"),
         ("control/stray.py", "import sidecar.proxy"),
+        ("agent/stray.py", "import sidecar.control"),
+        ("control/stray.py", "import sidecar.agent"),
         ("base/stray.py", "import sidecar.config"),
         ("machines/stray.py", "import sidecar.runtime"),
         ("machines/stray.py", "import asyncio"),
