@@ -34,7 +34,10 @@ class Kind(StrEnum):
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One file, directory or link of an index. `path` is relative to the restored source's directory."""
+    """One file, directory or link of an index.
+
+    `path` is relative to the restored source's directory; `agent/paths.py` says how a name that is not UTF-8 is spelt.
+    """
 
     path: str
     sort: str = "file"
@@ -81,9 +84,10 @@ class SourcePoint(msgspec.Struct, frozen=True, kw_only=True):
     bytes_added: int
     """That the repository grew by, as the engine counts."""
     index: str
-    """The index's object."""
-    index_sha256: str
+    """The index's name in the repository."""
+    index_bytes: int
     """Of the index's plain text."""
+    index_sha256: str
     details: dict[str, Any] = {}
     """What the source wants to know at restore: versions, LSNs, roots."""
 

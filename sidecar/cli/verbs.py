@@ -29,5 +29,8 @@ VERBS = (
     Verb("reload", "make the running proxy read its configuration again", "sidecar.cli.control"),
     Verb("breaker", "look at breakers, open or close them by hand", "sidecar.cli.breaker"),
     Verb("simulate", "replay a scenario or an access log on a virtual clock", "sidecar.cli.simulate"),
+    Verb("backup", "make backups, look at them, verify them", "sidecar.cli.backup"),
+    Verb("catalog", "rebuild what this machine knows of the backups", "sidecar.cli.backup"),
+    Verb("restore", "bring a backup back: first a plan, then its steps", "sidecar.cli.restore"),
     Verb("stop", "stop the running proxy; what runs may finish", "sidecar.cli.control"),
 )

@@ -57,6 +57,7 @@ backup:
   - {name: db, sqlite: {path: /data/db}}
   - {name: up, files: {paths: [/data/up]}}
 """
+SEALED = BACKUP.replace("password_file", "engine: sealed, password_file")
 RECOVERY = "recovery:\n- {name: r, when: {%s}, do: {%s}}\n"
 DEPENDENCY = "dependencies:\n- {name: db, check: {redis: {url: redis://h}}, %s}\n"
 
@@ -312,7 +313,8 @@ def test_a_circle_through_a_fallback_is_found():
         (upstream("breaker: {quorum: 2}"), "f:7:75: upstreams[0].breaker.quorum: quorum counts only with shared_state"),
         (upstream("tls: {verify: false}"), "f:7:71: upstreams[0].tls.verify: anyone can pretend"),
         (LISTENERS + UPSTREAMS + "incidents: {}\n", "service: give the service a name"),
-        (BACKUP + "  state_dir: /data/up/state\n", "holds backup.state_dir"),
+        (SEALED + "  state_dir: /data/up/state\n", "holds backup.state_dir"),
+        (BACKUP, "backup.repository.engine: restic is not supported yet"),
     ],
 )
 def test_what_works_but_hardly_as_meant_is_a_note(text, note):

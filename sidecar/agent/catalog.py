@@ -1,0 +1,70 @@
+"""What this machine knows of the repository's points, in an SQLite file: fast to ask, and all of it can be rebuilt."""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sidecar.agent.faults import StorageFailure
+from sidecar.agent.ports import Manifest, Signed
+
+if TYPE_CHECKING:
+    from sidecar.agent.repository.repository import Repository
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS points (
+  id TEXT PRIMARY KEY, generation INTEGER NOT NULL, body BLOB NOT NULL, signature BLOB NOT NULL
+)"""
+
+
+class Catalog:
+    """The catalog in `state_dir`."""
+
+    def __init__(self, state_dir: str) -> None:
+        self._path = os.path.join(state_dir, "catalog.db")
+        try:
+            os.makedirs(state_dir, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StorageFailure(f"backup.state_dir: {state_dir}: {error.strerror}; it must be writable") from None
+        with self.connect() as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(_SCHEMA)
+
+    @contextlib.contextmanager
+    def connect(self) -> Iterator[sqlite3.Connection]:
+        """A connection for one transaction; committed at the end, closed in any case."""
+        try:
+            with contextlib.closing(sqlite3.connect(self._path, timeout=30.0)) as connection, connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise StorageFailure(f"{self._path}: {error}; remove it and run: sidecar catalog rebuild") from None
+
+    def points(self) -> list[Manifest]:
+        """Newest first."""
+        with self.connect() as connection:
+            rows = connection.execute("SELECT body FROM points ORDER BY generation DESC, id DESC").fetchall()
+        return [msgspec.json.decode(body, type=Manifest) for (body,) in rows]
+
+    def add(self, signed: Signed) -> None:
+        """A point that exists."""
+        manifest = msgspec.json.decode(signed.body, type=Manifest)
+        with self.connect() as connection:
+            row = (manifest.id, manifest.generation, signed.body, signed.signature)
+            connection.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?)", row)
+
+    def remove(self, name: str) -> None:
+        """A point that exists no longer."""
+        with self.connect() as connection:
+            connection.execute("DELETE FROM points WHERE id = ?", (name,))
+
+    def rebuild(self, repository: "Repository") -> int:
+        """Know again exactly what the repository holds; how many points that are."""
+        found = [repository.signed(name) for name in repository.ids()]
+        with self.connect() as connection:
+            connection.execute("DELETE FROM points")
+        for signed in found:
+            self.add(signed)
+        return len(found)

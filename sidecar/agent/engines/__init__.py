@@ -1,0 +1,1 @@
+"""Engines: who keeps trees in a repository."""

@@ -1,0 +1,305 @@
+"""The engine that needs no binary: contents of files, one after the other, in sealed segments.
+
+A snapshot is a stream under `objects/SNAPSHOT/` and a small object `meta` that names its length and the size of every
+segment. A file that has not changed since the parent (same size, times and inode) is not read again: its entry names
+the snapshot that holds it. So an incremental snapshot leans on those that it names, and on nothing else.
+
+Restoring makes symlinks last, so that nothing is ever written through one. Devices and sockets are left out; a hard
+link comes back as a file of its own.
+"""
+
+import contextlib
+import hashlib
+import os
+import stat
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from sidecar.agent.faults import Damaged, SourceFailure
+from sidecar.agent.paths import chosen, excluder, order, safe_join, spell, unspell
+from sidecar.agent.ports import (
+    FileEntry,
+    Kind,
+    Level,
+    Parent,
+    Progress,
+    Root,
+    SourcePoint,
+    Staged,
+    Stored,
+    Tell,
+    Trouble,
+)
+from sidecar.agent.repository.seal import Keys
+from sidecar.agent.repository.store import Missing, Store
+from sidecar.agent.repository.streams import Reader, Writer, load_segment, segment_name
+
+OBJECTS = "objects"
+_PIECE = 1 << 20
+
+
+class Meta(msgspec.Struct, frozen=True):
+    """What a snapshot's stream consists of."""
+
+    length: int
+    sizes: tuple[int, ...]
+
+
+class SealedEngine:
+    """Keeps trees in a store of objects."""
+
+    name = "sealed"
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self._store = store
+        self._keys = keys
+
+    def version(self) -> str:
+        return "1"
+
+    def create(self) -> None:
+        """Nothing to make."""
+
+    def heal(self) -> None:
+        """What a killed run left is named by nobody: prune removes it."""
+
+    def store(
+        self,
+        name: str,
+        staged: Staged,
+        requested: Kind,
+        parent: Parent | None,
+        put: Callable[[FileEntry], None],
+        tell: Tell,
+    ) -> Stored:
+        snapshot = uuid.uuid4().hex
+        prefix = f"{OBJECTS}/{snapshot}"
+        known = _Known(parent)
+        held: set[str] = set()
+        with Writer(self._store, self._keys, prefix) as writer:
+            for path, entry in _walk(staged):
+                before = known.of(entry.path)
+                if entry.sort != "file":
+                    put(entry)
+                elif before is not None and parent is not None and _same(before, entry):
+                    holder = before.held or parent.source.snapshot
+                    held.add(holder)
+                    told = msgspec.structs.replace(before, held=holder, mode=entry.mode, uid=entry.uid, gid=entry.gid)
+                    put(told)
+                else:
+                    whole = _copy(path, entry, writer, live=staged.live)
+                    if whole is not None:
+                        put(whole)
+                        tell(Progress(phase="store", source=name, done=writer.length))
+            writer.close()
+            meta = f"{prefix}/meta"
+            said = msgspec.json.encode(Meta(writer.length, tuple(writer.sizes)))
+            self._store.put(meta, self._keys.seal(meta, said))
+            kind = Kind.FULL if parent is None else requested
+            return Stored(snapshot=snapshot, kind=kind, leans_on=tuple(sorted(held)), bytes_added=sum(writer.sizes))
+
+    def restore(
+        self,
+        source: SourcePoint,
+        index: Callable[[], Iterator[FileEntry]],
+        into: str,
+        only: Sequence[str] | None,
+        tell: Tell,
+    ) -> None:
+        top = os.fsencode(into)
+        readers: dict[str, Reader] = {}
+        links: list[FileEntry] = []
+        directories: list[FileEntry] = []
+        done = 0
+        for entry in index():
+            if not chosen(entry.path, only):
+                continue
+            path = safe_join(top, entry.path)
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            if entry.sort == "symlink":
+                links.append(entry)
+            elif entry.sort == "dir":
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(path, 0o700)
+                directories.append(entry)
+            elif entry.sort == "fifo":
+                os.mkfifo(path, 0o600)
+                _dress(path, entry)
+            elif entry.sort == "file":
+                self._bring_back(path, entry, entry.held or source.snapshot, readers)
+                done += entry.size
+                tell(Progress(phase="restore", source=source.name, done=done, total=source.bytes))
+        for entry in links:
+            path = safe_join(top, entry.path)
+            os.symlink(unspell(entry.link), path)
+            _own(path, entry)
+        for entry in reversed(directories):
+            _dress(safe_join(top, entry.path), entry)
+
+    def _bring_back(self, path: bytes, entry: FileEntry, snapshot: str, readers: dict[str, Reader]) -> None:
+        reader = readers.get(snapshot)
+        if reader is None:
+            prefix = f"{OBJECTS}/{snapshot}"
+            reader = readers[snapshot] = Reader(self._store, self._keys, prefix, self._meta(snapshot).length)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb", buffering=0) as file:
+            for piece in reader.read(entry.place, entry.size) if entry.size else ():
+                view = piece
+                while view:
+                    view = view[file.write(view) :]
+            os.fsync(fd)
+        _dress(path, entry)
+
+    def _meta(self, snapshot: str) -> Meta:
+        name = f"{OBJECTS}/{snapshot}/meta"
+        try:
+            return msgspec.json.decode(self._keys.unseal(name, self._store.get(name)), type=Meta)
+        except Missing:
+            raise Damaged(f"{name} is missing in {self._store.url}") from None
+
+    def check(
+        self, sources: Sequence[SourcePoint], level: Level, tell: Tell, part: tuple[int, int] = (1, 1)
+    ) -> Iterable[Trouble]:
+        found: list[Trouble] = []
+        done = 0
+        for snapshot in sorted({name for source in sources for name in (source.snapshot, *source.leans_on)}):
+            prefix, whom = f"{OBJECTS}/{snapshot}", (snapshot,)
+            try:
+                meta = self._meta(snapshot)
+            except Damaged as damage:
+                found.append(Trouble(what="missing", where=f"{prefix}/meta", detail=str(damage), snapshots=whom))
+                continue
+            for number, size in enumerate(meta.sizes):
+                name = segment_name(prefix, number)
+                stored = self._store.size(name)
+                if stored is None:
+                    found.append(Trouble(what="missing", where=name, snapshots=whom))
+                elif stored != size:
+                    detail = f"{stored} bytes instead of {size}"
+                    found.append(Trouble(what="truncated", where=name, detail=detail, snapshots=whom))
+                elif level is Level.READ and number % part[1] == part[0] - 1:
+                    try:
+                        load_segment(self._store, self._keys, prefix, number)
+                    except Damaged as damage:
+                        found.append(Trouble(what="damaged", where=name, detail=str(damage), snapshots=whom))
+                    done += size
+                    tell(Progress(phase="check", done=done))
+        return found
+
+    def delete(self, snapshots: Sequence[str]) -> None:
+        for snapshot in snapshots:
+            for found in list(self._store.list(f"{OBJECTS}/{snapshot}")):
+                self._store.delete(found.name)
+
+    def prune(self, keep: Sequence[SourcePoint], tell: Tell) -> int:
+        needed = {name for source in keep for name in (source.snapshot, *source.leans_on)}
+        freed = 0
+        for found in list(self._store.list(OBJECTS)):
+            if found.name.split("/")[1] not in needed:
+                self._store.delete(found.name)
+                freed += found.size
+                tell(Progress(phase="prune", done=freed))
+        return freed
+
+
+class _Known:
+    """The parent's index beside a walk in the same order."""
+
+    def __init__(self, parent: Parent | None) -> None:
+        self._entries = iter(()) if parent is None else parent.index()
+        self._next: FileEntry | None = next(self._entries, None)
+
+    def of(self, path: str) -> FileEntry | None:
+        """What the parent says of this path; asked in ascending order."""
+        key = order(path)
+        while self._next is not None and order(self._next.path) < key:
+            self._next = next(self._entries, None)
+        return self._next if self._next is not None and self._next.path == path else None
+
+
+def _same(before: FileEntry, now: FileEntry) -> bool:
+    """Whether a file surely was not written since."""
+    told = ("sort", "size", "mtime_ns", "ctime_ns", "inode")
+    return bool(before.sha256) and all(getattr(before, key) == getattr(now, key) for key in told)
+
+
+def _walk(staged: Staged) -> Iterator[tuple[bytes, FileEntry]]:
+    excluded = excluder(staged.exclude)
+    for root in sorted(staged.roots, key=lambda one: order(one.at)):
+        yield from _tree(os.fsencode(root.path), os.fsencode(root.at), excluded, root, live=staged.live)
+
+
+def _tree(
+    path: bytes, at: bytes, excluded: Callable[[bytes, bytes], bool], root: Root, *, live: bool
+) -> Iterator[tuple[bytes, FileEntry]]:
+    try:
+        found = os.lstat(path)
+        names = sorted(entry.name for entry in os.scandir(path)) if stat.S_ISDIR(found.st_mode) else []
+        entry = _entry(at, path, found) if at else None
+    except FileNotFoundError:
+        if live and path != os.fsencode(root.path):
+            return  # it went while we walked
+        raise SourceFailure(f"{os.fsdecode(path)} is not there") from None
+    except OSError as error:
+        raise SourceFailure(f"{os.fsdecode(path)} cannot be read: {error.strerror}") from None
+    if entry is not None:
+        yield path, entry
+    for name in names:
+        inner = os.path.join(path, name)
+        if not excluded(name, inner):
+            yield from _tree(inner, os.path.join(at, name), excluded, root, live=live)
+
+
+def _entry(at: bytes, path: bytes, found: os.stat_result) -> FileEntry | None:
+    mode = found.st_mode
+    plain = FileEntry(
+        path=spell(at), mode=stat.S_IMODE(mode), uid=found.st_uid, gid=found.st_gid, mtime_ns=found.st_mtime_ns
+    )
+    if stat.S_ISDIR(mode):
+        return msgspec.structs.replace(plain, sort="dir")
+    if stat.S_ISLNK(mode):
+        return msgspec.structs.replace(plain, sort="symlink", link=spell(os.readlink(path)))
+    if stat.S_ISFIFO(mode):
+        return msgspec.structs.replace(plain, sort="fifo")
+    if stat.S_ISREG(mode):
+        return msgspec.structs.replace(plain, size=found.st_size, ctime_ns=found.st_ctime_ns, inode=found.st_ino)
+    return None
+
+
+def _copy(path: bytes, entry: FileEntry, writer: Writer, *, live: bool) -> FileEntry | None:
+    """Write the content into the stream; the entry with hash, size and place. None: it went meanwhile."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if live:
+            return None
+        raise SourceFailure(f"{os.fsdecode(path)} is not there any more") from None
+    except OSError as error:
+        raise SourceFailure(f"{os.fsdecode(path)} cannot be read: {error.strerror}") from None
+    place, digest, size = writer.length, hashlib.sha256(), 0
+    with open(fd, "rb", buffering=0) as file:
+        while True:
+            try:
+                piece = file.read(_PIECE)
+            except OSError as error:
+                raise SourceFailure(f"{os.fsdecode(path)} cannot be read: {error.strerror}") from None
+            if not piece:
+                break
+            digest.update(piece)
+            writer.write(piece)
+            size += len(piece)
+    return msgspec.structs.replace(entry, size=size, sha256=digest.hexdigest(), place=place)
+
+
+def _dress(path: bytes, entry: FileEntry) -> None:
+    """Owner, mode and time as they were; the owner as far as this user may."""
+    _own(path, entry)
+    os.chmod(path, entry.mode)
+    os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns))
+
+
+def _own(path: bytes, entry: FileEntry) -> None:
+    with contextlib.suppress(PermissionError):
+        os.chown(path, entry.uid, entry.gid, follow_symlinks=False)

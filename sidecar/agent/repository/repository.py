@@ -1,0 +1,206 @@
+"""The repository: who holds the password may read it; a point exists once its signed manifest stands in it.
+
+    sidecar/repository          how the key is wrapped, and which engine keeps the data
+    sidecar/manifests/ID        one point each, signed and sealed, written last
+    sidecar/indexes/NAME/…      every file of a source with its hash
+    objects/…                   the engine's
+
+Only an empty place becomes a repository. Forgetting a point removes its manifest; what nothing needs any more goes with
+the next prune. Both happen under the lease.
+"""
+
+import contextlib
+import hashlib
+import os
+import socket
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from sidecar.agent.engines.sealed import SealedEngine
+from sidecar.agent.faults import Damaged, EngineFailure, NoRepository, NotEmpty, StorageFailure, Unknown
+from sidecar.agent.ports import Engine, FileEntry, Lease, Manifest, Signed, SourcePoint, Tell
+from sidecar.agent.repository.lease import HeldLease, holder
+from sidecar.agent.repository.lease import lease as hold
+from sidecar.agent.repository.seal import Keys, Scrypt, unwrap, wrap
+from sidecar.agent.repository.store import LocalStore, Missing
+from sidecar.agent.repository.streams import Reader, Writer
+from sidecar.config.backup import Backup
+
+DESCRIPTION = "sidecar/repository"
+MANIFESTS = "sidecar/manifests"
+INDEXES = "sidecar/indexes"
+
+
+class Description(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be read without the password."""
+
+    format: int = 1
+    engine: str
+    scrypt: Scrypt
+    wrapped: bytes
+
+    @property
+    def about(self) -> bytes:
+        """What the wrapped key is bound to."""
+        return f"sidecar repository {self.format} {self.engine}".encode()
+
+
+class Repository:
+    """An open repository."""
+
+    def __init__(self, store: LocalStore, keys: Keys, engine: Engine) -> None:
+        self.store = store
+        self.keys = keys
+        self.engine = engine
+
+    @classmethod
+    def open(cls, config: Backup, *, create: bool = False) -> "Repository":
+        """Open it; `create`: make it when the place is empty. Raises WrongKey, NoRepository, NotEmpty."""
+        wanted = config.repository
+        if wanted.engine != "sealed":
+            raise EngineFailure("backup.repository.engine: restic is not supported yet; write engine: sealed")
+        if not wanted.url.startswith("/"):
+            raise EngineFailure("backup.repository.url: object stores are not supported yet; name a directory")
+        password = _password(wanted.password_file)
+        store = LocalStore(wanted.url)
+        try:
+            said = msgspec.json.decode(store.get(DESCRIPTION), type=Description)
+        except Missing:
+            if not create:
+                raise NoRepository(f"there is no repository at {wanted.url} yet; the first backup makes it") from None
+            return cls._create(store, password)
+        except msgspec.DecodeError:
+            raise Damaged(f"{DESCRIPTION} in {wanted.url} is damaged; put back a copy of it") from None
+        keys = Keys(unwrap(said.wrapped, said.scrypt.key(password), said.about))
+        return cls(store, keys, SealedEngine(store, keys))
+
+    @classmethod
+    def _create(cls, store: LocalStore, password: bytes) -> "Repository":
+        for found in store.list():
+            raise NotEmpty(f"{store.url} is no repository and not empty ({found.name}); name an empty directory")
+        scrypt, master = Scrypt(salt=os.urandom(32)), os.urandom(32)
+        plain = Description(engine="sealed", scrypt=scrypt, wrapped=b"")
+        said = msgspec.structs.replace(plain, wrapped=wrap(master, scrypt.key(password), plain.about))
+        store.put(DESCRIPTION, msgspec.json.encode(said), new=True)
+        keys = Keys(master)
+        return cls(store, keys, SealedEngine(store, keys))
+
+    # The lease ----------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lease(self, why: str, patience: float = 0.0) -> Iterator[HeldLease]:
+        """Hold the repository alone. Raises Busy."""
+        newest = lambda: max((self.manifest(name).generation for name in self.ids()), default=0)  # noqa: E731
+        with hold(self.store, holder(socket.gethostname(), why), newest, patience) as held:
+            self.store.heal()
+            self.engine.heal()
+            yield held
+
+    # Points -------------------------------------------------------------------------------------------------------
+
+    def ids(self) -> list[str]:
+        """Of all points."""
+        return sorted(found.name.rpartition("/")[2] for found in self.store.list(MANIFESTS))
+
+    def manifest(self, name: str) -> Manifest:
+        """Raises Unknown, Damaged."""
+        return msgspec.json.decode(self.signed(name).body, type=Manifest)
+
+    def signed(self, name: str) -> Signed:
+        """A manifest as it was signed; the signature holds."""
+        place = f"{MANIFESTS}/{name}"
+        try:
+            signed = msgspec.json.decode(self.keys.unseal(place, self.store.get(place)), type=Signed)
+        except Missing:
+            raise Unknown(f"there is no backup {name} in {self.store.url}") from None
+        except msgspec.DecodeError:
+            raise Damaged(f"{place} is damaged") from None
+        if not self.keys.verify(signed.body, signed.signature):
+            raise Damaged(f"{place} was not signed with this repository's key")
+        return signed
+
+    def put_manifest(self, lease: Lease, manifest: Manifest) -> Signed:
+        """The point exists from here on."""
+        lease.check()
+        body = msgspec.json.encode(manifest)
+        signed = Signed(body=body, signature=self.keys.sign(body))
+        place = f"{MANIFESTS}/{manifest.id}"
+        self.store.put(place, self.keys.seal(place, msgspec.json.encode(signed)), new=True)
+        return signed
+
+    def forget(self, lease: Lease, ids: Sequence[str]) -> None:
+        """These points exist no longer; their data goes with the next prune."""
+        for name in ids:
+            lease.check()
+            self.store.delete(f"{MANIFESTS}/{name}")
+
+    def prune(self, lease: Lease, tell: Tell) -> int:
+        """Remove what no point needs; bytes that came free."""
+        lease.check()
+        needed = [source for name in self.ids() for source in self.manifest(name).sources]
+        indexes = {source.index for source in needed}
+        freed = 0
+        for found in list(self.store.list(INDEXES)):
+            if found.name.rpartition("/")[0] not in indexes:
+                lease.check()
+                self.store.delete(found.name)
+                freed += found.size
+        return freed + self.engine.prune(needed, tell)
+
+    # Indexes ------------------------------------------------------------------------------------------------------
+
+    def index(self, source: SourcePoint) -> Iterator[FileEntry]:
+        """Every entry, as a stream. Raises Damaged, at the latest at its end."""
+        digest = hashlib.sha256()
+        rest = b""
+        for piece in Reader(self.store, self.keys, source.index, source.index_bytes).read(0, source.index_bytes):
+            digest.update(piece)
+            *lines, rest = (rest + bytes(piece)).split(b"\n")
+            for line in lines:
+                yield msgspec.json.decode(line, type=FileEntry)
+        if rest or digest.hexdigest() != source.index_sha256:
+            raise Damaged(f"{source.index} is damaged: it is not the index that the manifest names")
+
+
+class IndexWriter:
+    """Writes an index while a source is stored."""
+
+    def __init__(self, repository: Repository, name: str) -> None:
+        self.name = f"{INDEXES}/{name}"
+        self._writer = Writer(repository.store, repository.keys, self.name)
+        self._digest = hashlib.sha256()
+        self.files = 0
+        self.bytes = 0
+        self.length = 0
+
+    def __enter__(self) -> "IndexWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.__exit__()
+
+    def put(self, entry: FileEntry) -> None:
+        line = msgspec.json.encode(entry) + b"\n"
+        self._writer.write(line)
+        self._digest.update(line)
+        if entry.sort == "file":
+            self.files += 1
+            self.bytes += entry.size
+
+    def close(self) -> str:
+        """It is stored; its SHA-256."""
+        self._writer.close()
+        self.length = self._writer.length
+        return self._digest.hexdigest()
+
+
+def _password(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            password = file.read(65_536).rstrip(b"\r\n")
+    except OSError as error:
+        raise StorageFailure(f"backup.repository.password_file: {path}: {error.strerror}") from None
+    if not password:
+        raise StorageFailure(f"backup.repository.password_file: {path} is empty")
+    return password

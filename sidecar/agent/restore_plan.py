@@ -1,0 +1,196 @@
+"""What a restore would do: which point, which sources, to where, how much, how long. Nothing is written but the plan.
+
+A plan is kept in `state_dir/restores/HASH.json` and named by its hash, so that what is applied is what was looked at.
+A directory to restore to must be absent or empty, no symlink, and neither hold nor lie in anything that is backed up,
+the repository or the agent's own state.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+import msgspec
+
+from sidecar.agent.catalog import Catalog
+from sidecar.agent.faults import AgentFault, NotEmpty, StorageFailure, Unknown
+from sidecar.agent.ports import Manifest
+from sidecar.agent.verify import records, verified
+from sidecar.config.backup import Backup
+from sidecar.machines.restore import steps
+
+GUESSED_RATE = 32 << 20
+"""Bytes per second, until a restore was measured."""
+BESIDE = ".sidecar-restore-"
+"""In the target, while a restore is under way."""
+PLANS = "restores"
+
+
+class Refusal(AgentFault):
+    """A restore that would do harm, or cannot be what was asked for."""
+
+
+class RestorePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """The plan, as it is printed and kept."""
+
+    hash: str = ""
+    backup: str
+    consistent_at: datetime
+    verified: bool
+    target: str
+    sources: tuple[tuple[str, str], ...]
+    """(name, sort)"""
+    steps: tuple[str, ...]
+    bytes: int
+    files: int
+    seconds: float
+
+
+def choose(catalog: Catalog, backup: str | None, to: datetime | None) -> tuple[Manifest, bool]:
+    """The point to restore, and whether it is verified. Raises Unknown, Refusal."""
+    known = records(catalog)
+    points = [point for point in catalog.points() if point.complete and point.consistent_at is not None]
+    if backup is not None:
+        found = [point for point in catalog.points() if point.id == backup or point.id.startswith(backup)]
+        if len(found) != 1:
+            raise Unknown(f"there is no single backup {backup!r}; see: sidecar backup list")
+        if not found[0].complete:
+            raise Refusal(f"{backup} is incomplete: a source failed in it; choose another (sidecar backup list)")
+        return found[0], verified(known.get(found[0].id))
+    if not points:
+        raise Unknown("there is no complete backup yet; see: sidecar backup list, sidecar catalog rebuild")
+    if to is not None:
+        latest = max(_at(point) for point in points)
+        if to > latest:
+            raise Refusal(f"nothing was recorded after {_shown(latest)}: that is the latest --to that can be restored")
+        points = [point for point in points if _at(point) <= to]
+        if not points:
+            raise Unknown(f"there is no backup as old as {_shown(to)}; see: sidecar backup list")
+    sound = [point for point in points if point.id not in known or known[point.id].ok]
+    if not sound:
+        raise Refusal("every backup in question is damaged; sidecar backup verify ID tells how; --backup ID insists")
+    sure = next((point for point in sound if verified(known.get(point.id))), None)
+    return (sure, True) if sure is not None else (sound[0], False)
+
+
+def make(
+    config: Backup, point: Manifest, target: str, *, verified: bool, only: str | None = None, rate: float = GUESSED_RATE
+) -> RestorePlan:
+    """Plan to restore `point` into the directory `target`. Raises Unknown, Refusal, NotEmpty."""
+    chosen = [source for source in point.sources if only in {None, source.name}]
+    if not chosen:
+        names = ", ".join(source.name for source in point.sources)
+        raise Unknown(f"the backup has no source {only!r}; it has: {names}")
+    target = os.path.normpath(target)
+    check_target(config, target)
+    order = steps([(source.name, source.sort) for source in chosen], in_place=False)
+    size = sum(source.bytes for source in chosen)
+    at = point.consistent_at
+    assert at is not None, "a complete point has sources"
+    plan = RestorePlan(
+        backup=point.id,
+        consistent_at=at,
+        verified=verified,
+        target=target,
+        sources=tuple((source.name, source.sort) for source in chosen),
+        steps=tuple(str(step) for step in order),
+        bytes=size,
+        files=sum(source.files for source in chosen),
+        seconds=round(1.0 + size / rate, 1),
+    )
+    told = msgspec.structs.replace(plan, seconds=0.0)
+    return msgspec.structs.replace(plan, hash=hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16])
+
+
+def check_target(config: Backup, target: str, ours: str = "") -> None:
+    """Refuse a target that is not safe; `ours`: an entry in it that may be there."""
+    if not os.path.isabs(target) or target == "/":
+        raise Refusal(f"--target {target}: write an absolute path of a directory of its own")
+    real = os.path.realpath(target)
+    for path, whose in _precious(config):
+        if _within(real, os.path.realpath(path)) or _within(os.path.realpath(path), real):
+            raise Refusal(f"--target {target} overlaps {path}, {whose}; choose a directory apart from it")
+    try:
+        found = os.lstat(target)
+    except FileNotFoundError:
+        parent = os.path.dirname(target)
+        if not os.path.isdir(parent):
+            raise Refusal(f"--target {target}: {parent} does not exist; make it first") from None
+        return
+    except OSError as error:
+        raise Refusal(f"--target {target}: {error.strerror}") from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise Refusal(f"--target {target} is not a directory (a symlink is not followed); choose another")
+    if {entry.name for entry in os.scandir(target)} - {ours}:
+        raise NotEmpty(f"--target {target} is not empty; nothing is overwritten: empty it or choose another")
+
+
+def is_empty(target: str) -> bool:
+    """Whether there is nothing at `target` yet, for `--if-empty`."""
+    try:
+        return not any(os.scandir(target))
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def _precious(config: Backup) -> Iterable[tuple[str, str]]:
+    for source in config.sources:
+        if source.sqlite:
+            yield source.sqlite.path, f"what the source {source.name} backs up"
+        for path in source.files.paths if source.files else ():
+            yield path, f"what the source {source.name} backs up"
+    yield config.state_dir, "backup.state_dir"
+    if config.repository.url.startswith("/"):
+        yield config.repository.url, "backup.repository.url"
+
+
+def _within(inner: str, outer: str) -> bool:
+    return (inner.rstrip("/") + "/").startswith(outer.rstrip("/") + "/")
+
+
+def _at(point: Manifest) -> datetime:
+    assert point.consistent_at is not None, "only points with sources come here"
+    return point.consistent_at
+
+
+def _shown(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="seconds")
+
+
+# Kept plans -----------------------------------------------------------------------------------------------------------
+
+
+def keep(config: Backup, plan: RestorePlan) -> None:
+    """Write it down, for `restore apply HASH`."""
+    directory = os.path.join(config.state_dir, PLANS)
+    path = os.path.join(directory, f"{plan.hash}.json")
+
+    def write() -> None:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        with open(f"{path}.new", "wb") as file:
+            file.write(msgspec.json.encode(plan))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(f"{path}.new", path)
+
+    _told(write, path)
+
+
+def kept(config: Backup, name: str) -> RestorePlan:
+    """The plan of this hash. Raises Unknown."""
+    path = os.path.join(config.state_dir, PLANS, f"{os.path.basename(name)}.json")
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=RestorePlan)
+    except (OSError, msgspec.DecodeError):
+        raise Unknown(f"there is no plan {name!r} here; make one: sidecar restore plan --target DIR") from None
+
+
+def _told(deed: Callable[[], None], path: str) -> None:
+    try:
+        deed()
+    except OSError as error:
+        raise StorageFailure(f"cannot write {path}: {error.strerror}; backup.state_dir must be writable") from None

@@ -1,0 +1,133 @@
+"""One backup: one point over all sources. It exists once its manifest is written, the very last thing.
+
+A source that fails does not keep the others from being backed up, but the point is then incomplete: it is never planned
+from, and the run has failed. Killed at any moment, nothing half is left that anybody would take for a backup.
+"""
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import sidecar
+from sidecar.agent.catalog import Catalog
+from sidecar.agent.faults import SourceFailure, StorageFailure
+from sidecar.agent.ports import Kind, Manifest, Parent, SourceFault, SourcePoint, SourcePort, Tell
+from sidecar.agent.repository.repository import IndexWriter, Repository
+from sidecar.config.backup import Backup
+
+
+def run_backup(
+    config: Backup,
+    who: tuple[str, str],
+    repository: Repository,
+    catalog: Catalog,
+    sources: Sequence[SourcePort],
+    requested: Kind,
+    tell: Tell,
+    reason: str = "operator",
+) -> Manifest:
+    """Make a point; `who`: service and instance. Raises Busy, SourceFailure when no source could be backed up."""
+    with repository.lease("backup") as lease:
+        began = datetime.now(UTC)
+        name = f"{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        earlier = [point for point in (repository.manifest(one) for one in repository.ids()) if point.complete]
+        earlier.sort(key=lambda point: point.generation, reverse=True)
+        points: list[SourcePoint] = []
+        faults: list[SourceFault] = []
+        for source in sources:
+            try:
+                points.append(
+                    _store(
+                        config,
+                        repository,
+                        source,
+                        name,
+                        requested,
+                        _parent(earlier, source, requested, repository),
+                        tell,
+                    )
+                )
+            except SourceFailure as failure:
+                faults.append(SourceFault(name=source.name, reason=str(failure)))
+        if not points:
+            raise SourceFailure("; ".join(fault.reason for fault in faults))
+        manifest = Manifest(
+            id=name,
+            service=who[0],
+            instance=who[1],
+            began_at=began,
+            finished_at=datetime.now(UTC),
+            requested=requested,
+            generation=lease.generation,
+            engine=repository.engine.name,
+            engine_version=repository.engine.version(),
+            sidecar_version=sidecar.__version__,
+            complete=not faults and len(points) == len(config.sources),
+            sources=tuple(points),
+            failures=tuple(faults),
+            reason=reason,
+        )
+        catalog.add(repository.put_manifest(lease, manifest))
+        return manifest
+
+
+def _parent(earlier: list[Manifest], source: SourcePort, requested: Kind, repository: Repository) -> Parent | None:
+    """The newest complete point that a new one may lean on; for a differential one, a full one."""
+    if requested is Kind.FULL:
+        return None
+    for point in earlier:
+        found = point.source(source.name)
+        if found is not None and found.sort == source.sort:
+            if requested is Kind.DIFFERENTIAL and found.kind is not Kind.FULL:
+                continue
+            return Parent(point=point.id, source=found, index=lambda found=found: repository.index(found))  # type: ignore[misc]
+    return None
+
+
+def _store(
+    config: Backup,
+    repository: Repository,
+    source: SourcePort,
+    name: str,
+    requested: Kind,
+    parent: Parent | None,
+    tell: Tell,
+) -> SourcePoint:
+    began, started = datetime.now(UTC), time.monotonic()
+    staging = os.path.join(config.state_dir, "staging")
+    try:
+        shutil.rmtree(staging, ignore_errors=True)  # what a killed run left; the lease is ours
+        os.makedirs(staging, mode=0o700)
+        into = tempfile.mkdtemp(prefix=f"{source.name}-", dir=staging)
+    except OSError as error:
+        raise StorageFailure(f"backup.state_dir: {staging}: {error.strerror}; it must be writable") from None
+    try:
+        staged = source.stage(into, parent, tell)
+        with IndexWriter(repository, f"{name}-{source.name}") as index:
+            stored = repository.engine.store(source.name, staged, requested, parent, index.put, tell)
+            digest = index.close()
+    finally:
+        shutil.rmtree(into, ignore_errors=True)
+    return SourcePoint(
+        name=source.name,
+        sort=source.sort,
+        snapshot=stored.snapshot,
+        requested=requested,
+        kind=stored.kind,
+        parent=parent.point if parent else None,
+        leans_on=stored.leans_on,
+        consistent_at=staged.consistent_at,
+        began_at=began,
+        seconds=time.monotonic() - started,
+        files=index.files,
+        bytes=index.bytes,
+        bytes_added=stored.bytes_added,
+        index=index.name,
+        index_bytes=index.length,
+        index_sha256=digest,
+        details=staged.details,
+    )

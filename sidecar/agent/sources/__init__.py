@@ -1,0 +1,1 @@
+"""Sources: what is backed up, each made ready for an engine."""

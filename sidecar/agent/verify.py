@@ -1,0 +1,189 @@
+"""Verification: is a point what was stored, and would it come back? Three levels, each recorded in the catalog.
+
+* manifest: the signature, the index, and that every object is there with its size. Cheap.
+* sample (the default, and what *verified* means): besides, some files and every database are restored into a scratch
+  directory; files are compared with the hashes that the index holds, databases are opened and checked.
+* read: besides, every stored byte is read and opened.
+
+What is wrong is named: the object, the file, and what is the matter with it. Verification writes nothing into the
+repository, so it needs no lease; it may run beside a backup.
+"""
+
+import hashlib
+import os
+import random
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import msgspec
+
+from sidecar.agent.catalog import Catalog
+from sidecar.agent.faults import AgentFault, Damaged, StorageFailure
+from sidecar.agent.paths import safe_join
+from sidecar.agent.ports import FileEntry, Level, Manifest, SourcePoint, SourcePort, Tell, Trouble
+from sidecar.agent.repository.repository import Repository
+from sidecar.machines.verification import Candidate, offer
+
+SAMPLE_FILES, SAMPLE_BYTES = 16, 64 << 20
+"""Of a source of files, at most; a database is always restored whole."""
+_TABLE = """
+CREATE TABLE IF NOT EXISTS verifications (
+  point TEXT NOT NULL, level TEXT NOT NULL, at TEXT NOT NULL, seconds REAL NOT NULL, troubles BLOB NOT NULL
+)"""
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one."""
+
+    point: str
+    level: Level
+    at: datetime
+    seconds: float
+    troubles: tuple[Trouble, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.troubles
+
+
+def verify_point(
+    repository: Repository, manifest: Manifest, level: Level, sources: dict[str, SourcePort], scratch: str, tell: Tell
+) -> Verification:
+    """Look at one point; `scratch` is a directory on this machine in which a sample may be restored."""
+    at, began = datetime.now(UTC), time.monotonic()
+    troubles = list(repository.engine.check(manifest.sources, Level.MANIFEST, tell))
+    for source in manifest.sources:
+        try:
+            for _ in repository.index(source):  # every entry is read, and the whole compared with its hash
+                pass
+        except Damaged as damage:
+            troubles.append(_damaged(damage, source))
+    if level is Level.READ and not troubles:
+        troubles += repository.engine.check(manifest.sources, Level.READ, tell)
+    if level is not Level.MANIFEST and not troubles:
+        for source in manifest.sources:
+            troubles += _sample(repository, source, sources.get(source.name), scratch, tell)
+    seconds = time.monotonic() - began
+    return Verification(point=manifest.id, level=level, at=at, seconds=seconds, troubles=tuple(troubles))
+
+
+def _sample(
+    repository: Repository, source: SourcePoint, port: SourcePort | None, scratch: str, tell: Tell
+) -> Iterator[Trouble]:
+    whole = source.sort != "files"
+    chosen = {entry.path: entry for entry in _choose(repository.index(source), whole=whole)}
+    try:
+        os.makedirs(scratch, mode=0o700, exist_ok=True)
+        into = tempfile.mkdtemp(prefix="verify-", dir=scratch)
+    except OSError as error:
+        raise StorageFailure(
+            f"cannot verify in {scratch}: {error.strerror}; backup.state_dir must be writable"
+        ) from None
+    try:
+        repository.engine.restore(
+            source, lambda: repository.index(source), into, None if whole else sorted(chosen), tell
+        )
+        for path, entry in chosen.items():
+            wrong = compare(into, path, entry)
+            if wrong:
+                yield Trouble(
+                    what="damaged", where=f"{source.name}: {path}", detail=wrong, snapshots=(source.snapshot,)
+                )
+        if port is not None and whole:
+            for wrong in port.validate(into, source):
+                yield Trouble(what="unsound", where=source.name, detail=wrong, snapshots=(source.snapshot,))
+    except Damaged as damage:
+        yield _damaged(damage, source)
+    finally:
+        shutil.rmtree(into, ignore_errors=True)
+
+
+def _choose(entries: Iterator[FileEntry], *, whole: bool) -> list[FileEntry]:
+    """All files, or a fair sample (by reservoir) of those that fit; memory stays that of the sample."""
+    if whole:
+        return [entry for entry in entries if entry.sort == "file"]
+    chosen: list[FileEntry] = []
+    seen = 0
+    for entry in entries:
+        if entry.sort != "file" or entry.size > SAMPLE_BYTES // SAMPLE_FILES:
+            continue
+        seen += 1
+        if len(chosen) < SAMPLE_FILES:
+            chosen.append(entry)
+        elif (place := random.randrange(seen)) < SAMPLE_FILES:
+            chosen[place] = entry
+    return chosen
+
+
+def compare(directory: str, path: str, entry: FileEntry) -> str:
+    """What is wrong with the restored file; empty: nothing."""
+    try:
+        fd = os.open(safe_join(os.fsencode(directory), path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        return f"it did not come back: {error.strerror}"
+    with open(fd, "rb") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:
+            return f"it has {found.st_size} bytes, and had {entry.size}"
+        if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+            return "its SHA-256 is another than when it was backed up"
+    return ""
+
+
+def _damaged(damage: AgentFault, source: SourcePoint) -> Trouble:
+    return Trouble(what="damaged", where=source.name, detail=str(damage), snapshots=(source.snapshot,))
+
+
+# The record -----------------------------------------------------------------------------------------------------------
+
+
+def record(catalog: Catalog, one: Verification) -> None:
+    """Keep what came of it."""
+    with catalog.connect() as connection:
+        connection.execute(_TABLE)
+        connection.execute(
+            "INSERT INTO verifications VALUES (?, ?, ?, ?, ?)",
+            (one.point, one.level, one.at.isoformat(), one.seconds, msgspec.json.encode(one.troubles)),
+        )
+
+
+def records(catalog: Catalog) -> dict[str, Verification]:
+    """The last verification of each point, of whatever level."""
+    with catalog.connect() as connection:
+        connection.execute(_TABLE)
+        rows = connection.execute("SELECT point, level, at, seconds, troubles FROM verifications ORDER BY rowid")
+        found: dict[str, Verification] = {}
+        for point, level, at, seconds, troubles in rows:
+            before = found.get(point)
+            weaker = level == Level.MANIFEST and before is not None and before.level is not Level.MANIFEST
+            told = msgspec.json.decode(troubles, type=tuple[Trouble, ...])
+            if weaker and not told:
+                continue  # a quick look does not take back what a thorough one found, good or bad
+            found[point] = Verification(
+                point=point, level=Level(level), at=datetime.fromisoformat(at), seconds=seconds, troubles=told
+            )
+        return found
+
+
+def verified(one: Verification | None) -> bool:
+    """Whether a point with this last verification counts as verified."""
+    return one is not None and one.ok and one.level is not Level.MANIFEST
+
+
+def offered(catalog: Catalog, bad: Verification) -> str | None:
+    """The newest verified point that what is wrong with `bad` leaves whole."""
+    known = records(catalog)
+    candidates = [
+        Candidate(
+            manifest.id,
+            verified(known.get(manifest.id)),
+            frozenset(name for source in manifest.sources for name in (source.snapshot, *source.leans_on)),
+        )
+        for manifest in catalog.points()
+        if manifest.complete
+    ]
+    return offer(candidates, {bad.point}, {name for trouble in bad.troubles for name in trouble.snapshots})

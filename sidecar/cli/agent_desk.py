@@ -1,0 +1,78 @@
+"""What every command about backups needs: the configuration, the repository, the catalog. Opened when asked for."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from sidecar.base.errors import ConfigError
+from sidecar.cli import exits
+
+if TYPE_CHECKING:
+    from sidecar.agent.catalog import Catalog
+    from sidecar.agent.ports import SourcePort
+    from sidecar.agent.repository.repository import Repository
+    from sidecar.config.backup import Backup
+    from sidecar.config.document import Config
+
+
+class Desk:
+    """The things of one command."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._path = args.config
+
+    @cached_property
+    def document(self) -> "Config":
+        """The whole file."""
+        from sidecar.config.load import load
+
+        return load(self._path)
+
+    @cached_property
+    def config(self) -> "Backup":
+        """Its `backup` section. Raises ConfigError."""
+        found = self.document.backup
+        if found is None:
+            raise ConfigError(f"{self._path}: there is no `backup` section: nothing says what is backed up")
+        return found
+
+    @cached_property
+    def repository(self) -> "Repository":
+        from sidecar.agent.repository.repository import Repository
+
+        return Repository.open(self.config)
+
+    @cached_property
+    def catalog(self) -> "Catalog":
+        """Rebuilt from the repository when this machine has none."""
+        from sidecar.agent.catalog import Catalog
+        from sidecar.agent.faults import NoRepository
+
+        catalog = Catalog(self.config.state_dir)
+        if not catalog.points():
+            with contextlib.suppress(NoRepository):
+                catalog.rebuild(self.repository)
+        return catalog
+
+    def sources(self) -> "dict[str, SourcePort]":
+        """The configured sources by name."""
+        from sidecar.agent.sources.build import build
+
+        return {source.name: build(source) for source in self.config.sources}
+
+
+def told(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Run a command; turn its fault into one sentence and an exit code: 4 for a wrong key, 1 for everything else."""
+    from sidecar.agent.faults import AgentFault, WrongKey
+
+    try:
+        return work(args)
+    except WrongKey as fault:
+        print(fault, file=sys.stderr)
+        return exits.WRONG_KEY
+    except AgentFault as fault:
+        print(fault, file=sys.stderr)
+        return exits.FAILED

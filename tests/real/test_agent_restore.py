@@ -1,0 +1,337 @@
+"""Backups as their users meet them: commands on a YAML file, a service that writes meanwhile, a disaster, a restore.
+
+Nothing of the program is imported: only its commands, their exit codes and what is on the disk.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.fakes.wire import PATIENCE
+from tests.real.harness import ROOT, run_cli
+
+
+class Estate:
+    """A database, some files, a repository and the configuration that names them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.database = directory / "data" / "orders.db"
+        self.uploads = directory / "data" / "uploads"
+        self.repository = directory / "repository"
+        self.key = directory / "key"
+        self.file = directory / "sidecar.yaml"
+        self.uploads.mkdir(parents=True)
+        self.key.write_text("a long passphrase that nobody guesses\n")
+        (self.uploads / "a.txt").write_text("first")
+        (self.uploads / "deep").mkdir()
+        (self.uploads / "deep" / "b.bin").write_bytes(os.urandom(300_000))
+        (self.uploads / "link").symlink_to("a.txt")
+        with closing(sqlite3.connect(self.database)) as db:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)")
+        self.write()
+
+    def write(self, **backup: Any) -> None:
+        section = {
+            "state_dir": str(self.directory / "state"),
+            "repository": {"url": str(self.repository), "engine": "sealed", "password_file": str(self.key)},
+            "sources": [
+                {"name": "db", "sqlite": {"path": str(self.database)}},
+                {"name": "uploads", "files": {"paths": [str(self.uploads)]}},
+            ],
+            **backup,
+        }
+        self.file.write_text(yaml.safe_dump({"version": 1, "service": {"name": "orders"}, "backup": section}))
+
+    def order(self, item: str) -> None:
+        with closing(sqlite3.connect(self.database, timeout=10)) as db, db:
+            db.execute("INSERT INTO orders (item) VALUES (?)", [item])
+
+    def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = run_cli(*words, "-c", str(self.file))
+        assert done.returncode == code, done
+        assert "Traceback" not in done.stderr, done.stderr
+        assert "passphrase" not in done.stdout + done.stderr, "a secret was told"
+        return done
+
+    def json(self, *words: str, code: int = 0) -> Any:
+        return json.loads(self.run(*words, "--json", code=code).stdout)
+
+    def backup(self) -> str:
+        """Make a point; its id."""
+        self.run("backup", "run")
+        return str(self.json("backup", "list")[0]["id"])
+
+    def sealed_objects(self) -> list[Path]:
+        return sorted(path for path in (self.repository / "objects").rglob("*") if path.is_file())
+
+
+def orders(database: Path) -> list[str]:
+    with closing(sqlite3.connect(database)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return [item for (item,) in db.execute("SELECT item FROM orders ORDER BY id")]
+
+
+@pytest.fixture
+def estate(tmp_path: Path) -> Estate:
+    return Estate(tmp_path)
+
+
+def test_what_was_destroyed_comes_back(estate: Estate, tmp_path: Path):
+    estate.order("tea")
+    estate.run("backup", "run")
+    assert "is sound (level sample" in estate.run("backup", "verify").stdout
+    estate.database.unlink()
+    shutil.rmtree(estate.uploads)
+
+    target = tmp_path / "back"
+    plan = estate.json("restore", "plan", "--target", str(target))
+    assert set(plan) >= {"hash", "backup", "steps", "bytes", "seconds"}
+    assert not target.exists(), "a plan touches nothing"
+    done = estate.json("restore", "apply", plan["hash"])
+    assert done["ok"]
+    assert orders(target / "db" / "orders.db") == ["tea"]
+    back = target / "uploads" / str(estate.uploads).lstrip("/")
+    assert (back / "a.txt").read_text() == "first"
+    assert (back / "deep" / "b.bin").stat().st_size == 300_000
+    assert os.readlink(back / "link") == "a.txt"
+    assert sorted(path.name for path in target.iterdir()) == ["db", "uploads"]
+
+
+def test_a_database_under_writes_comes_back_whole(estate: Estate, tmp_path: Path):
+    stop = threading.Event()
+
+    def customer() -> None:
+        number = 0
+        while not stop.is_set():
+            estate.order(f"{number}")
+            number += 1
+
+    thread = threading.Thread(target=customer)
+    thread.start()
+    try:
+        time.sleep(0.05)
+        estate.backup()
+    finally:
+        stop.set()
+        thread.join()
+    target = tmp_path / "back"
+    estate.run("restore", "apply", estate.json("restore", "plan", "--target", str(target))["hash"])
+    found = orders(target / "db" / "orders.db")
+    assert found == [str(number) for number in range(len(found))], "a prefix of what was written, nothing torn"
+
+
+def test_the_state_of_an_earlier_moment(estate: Estate, tmp_path: Path):
+    estate.order("tea")
+    first = estate.backup()
+    estate.order("cake")
+    second = estate.backup()
+    points = {one["id"]: one for one in estate.json("backup", "list")}
+    early = estate.json("restore", "plan", "--target", str(tmp_path / "e"), "--to", points[first]["consistent_at"])
+    assert early["backup"] == first
+    assert estate.json("restore", "plan", "--target", str(tmp_path / "l"))["backup"] in {first, second}
+    refused = estate.run("restore", "plan", "--target", str(tmp_path / "x"), "--to", "2999-01-01T00:00:00Z", code=1)
+    assert "that is the latest --to" in refused.stderr
+    estate.run("restore", "apply", early["hash"])
+    assert orders(tmp_path / "e" / "db" / "orders.db") == ["tea"]
+
+
+def test_one_source_only(estate: Estate, tmp_path: Path):
+    estate.backup()
+    plan = estate.json("restore", "plan", "--target", str(tmp_path / "t"), "--only", "uploads")
+    estate.run("restore", "apply", plan["hash"])
+    assert [path.name for path in (tmp_path / "t").iterdir()] == ["uploads"]
+    assert (
+        "it has: db, uploads"
+        in estate.run("restore", "plan", "--target", str(tmp_path / "u"), "--only", "nothing", code=1).stderr
+    )
+
+
+def test_a_wrong_key_is_4_and_writes_nothing(estate: Estate, tmp_path: Path):
+    estate.backup()
+    plan = estate.json("restore", "plan", "--target", str(tmp_path / "t"))
+    before = {path: path.stat().st_mtime_ns for path in estate.repository.rglob("*")}
+    estate.key.write_text("another\n")
+    for words in (["backup", "run"], ["backup", "verify"], ["restore", "apply", plan["hash"]]):
+        assert "the password does not open this repository" in estate.run(*words, code=4).stderr
+    assert {path: path.stat().st_mtime_ns for path in estate.repository.rglob("*")} == before
+    assert not (tmp_path / "t").exists()
+
+
+def test_targets_that_would_do_harm_are_refused(estate: Estate, tmp_path: Path):
+    estate.backup()
+    full, link = tmp_path / "full", tmp_path / "link"
+    full.mkdir()
+    (full / "precious").write_text("mine")
+    link.symlink_to(tmp_path)
+    for target, advice in (
+        (full, "is not empty"),
+        (link, "overlaps|not a directory"),
+        (estate.uploads / "inner", "overlaps .* what the source uploads backs up"),
+        (estate.repository / "inner", "overlaps"),
+        (tmp_path / "no" / "such", "make it first"),
+    ):
+        refused = estate.run("restore", "plan", "--target", str(target), code=1)
+        assert re.search(advice, refused.stderr), (target, refused.stderr)
+    assert (full / "precious").read_text() == "mine"
+    nothing = estate.json("restore", "plan", "--target", str(full), "--if-empty")
+    assert nothing["hash"] is None
+
+
+def test_a_symlink_that_appears_after_the_plan_is_not_followed(estate: Estate, tmp_path: Path):
+    estate.backup()
+    target, elsewhere = tmp_path / "t", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    plan = estate.json("restore", "plan", "--target", str(target))
+    target.symlink_to(elsewhere)
+    assert "symlink" in estate.run("restore", "apply", plan["hash"], code=1).stderr
+    assert list(elsewhere.iterdir()) == []
+    target.unlink()
+    estate.run("restore", "apply", plan["hash"])
+
+
+def test_a_restore_that_was_killed_is_resumed(estate: Estate, tmp_path: Path):
+    estate.order("tea")
+    (estate.uploads / "large").write_bytes(os.urandom(24 << 20))
+    estate.backup()
+    for number, moment in enumerate((0.0, 0.05, 0.15, 0.3)):
+        target = tmp_path / f"t{number}"
+        plan = estate.json("restore", "plan", "--target", str(target))
+        words = [sys.executable, "-m", "sidecar", "restore", "apply", plan["hash"], "-c", str(estate.file)]
+        process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        journal = tmp_path / "state" / "restores" / f"{plan['hash']}.journal"
+        deadline = time.monotonic() + PATIENCE
+        while not journal.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(moment)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        estate.run("restore", "resume")
+        if journal.with_suffix(".applied").exists():
+            assert orders(target / "db" / "orders.db") == ["tea"]
+            assert sorted(path.name for path in target.iterdir()) == ["db", "uploads"]
+        else:
+            raise AssertionError("it is neither done nor open")
+    assert "no unfinished restore" in estate.run("restore", "resume").stdout
+
+
+def test_bit_rot_is_found_and_named_and_the_older_point_is_offered(estate: Estate, tmp_path: Path):
+    estate.order("tea")
+    first = estate.backup()
+    estate.run("backup", "verify", first)
+    known = set(estate.sealed_objects())
+    estate.order("cake")
+    (estate.uploads / "new").write_bytes(os.urandom(100_000))
+    second = estate.backup()
+    fresh = [path for path in estate.sealed_objects() if path not in known]
+    rotten = max(fresh, key=lambda path: path.stat().st_size)
+    content = bytearray(rotten.read_bytes())
+    content[len(content) // 2] ^= 1
+    rotten.write_bytes(content)
+    found = estate.json("backup", "verify", second, "--level", "read", code=1)
+    assert not found["ok"]
+    assert found["troubles"]
+    assert found["offered"] == first
+    plan = estate.json("restore", "plan", "--target", str(tmp_path / "t"))
+    assert plan["backup"] == first, "what is known to be damaged is not planned from"
+    rotten.unlink()
+    missing = estate.run("backup", "verify", second, "--level", "manifest", code=1)
+    assert "missing" in missing.stderr
+
+
+def test_retention_forgets_what_no_rule_keeps(estate: Estate):
+    points = [estate.backup() for _ in range(3)]
+    estate.run("backup", "verify", points[0])
+    estate.write(retention={"keep_within": "0s", "daily": 1, "weekly": 0, "monthly": 0})
+    told = estate.json("backup", "forget", "--dry-run")
+    assert points[0] in told["keep"], "the only verified one"
+    assert len(estate.json("backup", "list")) == 3
+    estate.run("backup", "forget")
+    left = {one["id"] for one in estate.json("backup", "list")}
+    assert left == set(told["keep"])
+    estate.run("backup", "prune")
+    estate.run("backup", "verify", points[0], "--level", "read")
+
+
+def test_a_source_that_is_missing_fails_and_is_never_planned_from(estate: Estate, tmp_path: Path):
+    whole = estate.backup()
+    shutil.rmtree(estate.uploads)
+    failed = estate.run("backup", "run", code=1)
+    assert f"uploads is not in it: uploads: {estate.uploads} is not there" in failed.stderr
+    assert [one["complete"] for one in estate.json("backup", "list")] == [False, True]
+    assert estate.json("restore", "plan", "--target", str(tmp_path / "t"))["backup"] == whole
+
+
+def test_an_incremental_point_stores_what_changed_and_comes_back_whole(estate: Estate, tmp_path: Path):
+    (estate.uploads / "large").write_bytes(os.urandom(5 << 20))
+    first = estate.json("backup", "run", "--kind", "full")
+    (estate.uploads / "a.txt").write_text("second")
+    second = estate.json("backup", "run")
+    uploads = {one["id"]: one["sources"][1] for one in (first, second)}
+    assert uploads[first["id"]]["kind"] == "full"
+    assert uploads[second["id"]]["kind"] == "incremental"
+    assert uploads[second["id"]]["parent"] == first["id"]
+    assert uploads[second["id"]]["bytes_added"] < 10_000 < uploads[first["id"]]["bytes_added"]
+    target = tmp_path / "t"
+    estate.run("restore", "apply", estate.json("restore", "plan", "--target", str(target))["hash"])
+    back = target / "uploads" / str(estate.uploads).lstrip("/")
+    assert (back / "a.txt").read_text() == "second"
+    assert (back / "large").read_bytes() == (estate.uploads / "large").read_bytes()
+
+
+def test_a_backup_that_was_killed_leaves_nothing_half_and_the_next_one_heals(estate: Estate):
+    (estate.uploads / "large").write_bytes(os.urandom(16 << 20))
+    whole = estate.backup()
+    words = [sys.executable, "-m", "sidecar", "backup", "run", "--kind", "full", "-c", str(estate.file)]
+    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    before, deadline = len(estate.sealed_objects()), time.monotonic() + PATIENCE
+    while len(estate.sealed_objects()) == before and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    assert [one["id"] for one in estate.json("backup", "list")] == [whole]
+    again = estate.backup()
+    estate.run("backup", "prune")
+    for name in (whole, again):
+        estate.run("backup", "verify", name, "--level", "read")
+
+
+def test_of_two_at_once_one_runs(estate: Estate):
+    estate.backup()
+    with (estate.repository / "sidecar" / "lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "works on the repository" in estate.run("backup", "run", code=1).stderr
+    estate.backup()
+
+
+def test_a_machine_that_lost_its_state_restores_all_the_same(estate: Estate, tmp_path: Path):
+    estate.order("tea")
+    estate.backup()
+    shutil.rmtree(tmp_path / "state")
+    assert "1 points" in estate.run("catalog", "rebuild").stdout
+    shutil.rmtree(tmp_path / "state")
+    plan = estate.json("restore", "plan", "--target", str(tmp_path / "t"))
+    estate.run("restore", "apply", plan["hash"])
+    assert orders(tmp_path / "t" / "db" / "orders.db") == ["tea"]
+
+
+def test_a_place_that_holds_something_else_does_not_become_a_repository(estate: Estate):
+    estate.repository.mkdir()
+    (estate.repository / "thesis.tex").write_text("precious")
+    assert "not empty" in estate.run("backup", "run", code=1).stderr
+    assert [path.name for path in estate.repository.iterdir()] == ["thesis.tex"]
