@@ -60,11 +60,11 @@ class Catalog:
         with self.connect() as connection:
             connection.execute("DELETE FROM points WHERE id = ?", (name,))
 
-    def rebuild(self, repository: "Repository") -> int:
-        """Know again exactly what the repository holds; how many points that are."""
-        found = [repository.signed(name) for name in repository.ids()]
+    def rebuild(self, repository: "Repository") -> tuple[int, list[str]]:
+        """Know again what the repository holds: how many points, and what is wrong with those that cannot be read."""
+        found, damages = repository.readable()
         with self.connect() as connection:
             connection.execute("DELETE FROM points")
-        for signed in found:
-            self.add(signed)
-        return len(found)
+        for manifest in found:
+            self.add(repository.signed(manifest.id))
+        return len(found), damages

@@ -4,6 +4,7 @@ A source that fails does not keep the others from being backed up, but the point
 from, and the run has failed. Killed at any moment, nothing half is left that anybody would take for a backup.
 """
 
+import collections
 import os
 import secrets
 import shutil
@@ -14,9 +15,10 @@ from datetime import UTC, datetime
 
 import sidecar
 from sidecar.agent.catalog import Catalog
-from sidecar.agent.faults import SourceFailure, StorageFailure
+from sidecar.agent.faults import Damaged, SourceFailure, StorageFailure
 from sidecar.agent.ports import Kind, Manifest, Parent, SourceFault, SourcePoint, SourcePort, Tell
 from sidecar.agent.repository.repository import IndexWriter, Repository
+from sidecar.agent.verify import damaged_snapshots
 from sidecar.config.backup import Backup
 
 
@@ -34,8 +36,8 @@ def run_backup(
     with repository.lease("backup") as lease:
         began = datetime.now(UTC)
         name = f"{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-        earlier = [point for point in (repository.manifest(one) for one in repository.ids()) if point.complete]
-        earlier.sort(key=lambda point: point.generation, reverse=True)
+        distrusted = damaged_snapshots(catalog)
+        earlier = [point for point in repository.readable()[0] if point.complete]
         points: list[SourcePoint] = []
         faults: list[SourceFault] = []
         for source in sources:
@@ -47,7 +49,7 @@ def run_backup(
                         source,
                         name,
                         requested,
-                        _parent(earlier, source, requested, repository),
+                        _parent(earlier, source, requested, repository, distrusted),
                         tell,
                     )
                 )
@@ -75,16 +77,26 @@ def run_backup(
         return manifest
 
 
-def _parent(earlier: list[Manifest], source: SourcePort, requested: Kind, repository: Repository) -> Parent | None:
-    """The newest complete point that a new one may lean on; for a differential one, a full one."""
+def _parent(
+    earlier: list[Manifest], source: SourcePort, requested: Kind, repository: Repository, distrusted: frozenset[str]
+) -> Parent | None:
+    """The newest complete point that a new one may lean on; for a differential one, a full one.
+
+    Nothing is built on what is known to be damaged, nor on an index that cannot be read: then all is stored anew.
+    """
     if requested is Kind.FULL:
         return None
     for point in earlier:
         found = point.source(source.name)
-        if found is not None and found.sort == source.sort:
-            if requested is Kind.DIFFERENTIAL and found.kind is not Kind.FULL:
-                continue
-            return Parent(point=point.id, source=found, index=lambda found=found: repository.index(found))  # type: ignore[misc]
+        if found is None or found.sort != source.sort or not distrusted.isdisjoint((found.snapshot, *found.leans_on)):
+            continue
+        if requested is Kind.DIFFERENTIAL and found.kind is not Kind.FULL:
+            continue
+        try:
+            collections.deque(repository.index(found), maxlen=0)
+        except Damaged:
+            continue
+        return Parent(point=point.id, source=found, index=lambda found=found: repository.index(found))  # type: ignore[misc]
     return None
 
 

@@ -174,6 +174,12 @@ def verified(one: Verification | None) -> bool:
     return one is not None and one.ok and one.level is not Level.MANIFEST
 
 
+def damaged_snapshots(catalog: Catalog) -> frozenset[str]:
+    """Whom the troubles that the last verifications found concern."""
+    known = records(catalog).values()
+    return frozenset(name for one in known for trouble in one.troubles for name in trouble.snapshots)
+
+
 def offered(catalog: Catalog, bad: Verification) -> str | None:
     """The newest verified point that what is wrong with `bad` leaves whole."""
     known = records(catalog)

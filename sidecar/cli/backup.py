@@ -105,9 +105,11 @@ def _show(args: argparse.Namespace) -> int:
 
 def _rebuild(args: argparse.Namespace) -> int:
     desk = Desk(args)
-    count = desk.catalog.rebuild(desk.repository)
-    print(json.dumps({"points": count}) if args.json else f"the catalog knows {count} points again")
-    return exits.OK
+    count, damages = desk.catalog.rebuild(desk.repository)
+    print(json.dumps({"points": count, "damaged": damages}) if args.json else f"the catalog knows {count} points again")
+    for damage in damages:
+        print(damage, file=sys.stderr)
+    return exits.FAILED if damages else exits.OK
 
 
 def _plain(point: "Manifest", seen: "Verification | None") -> dict[str, Any]:

@@ -81,6 +81,13 @@ class Estate:
         return sorted(path for path in (self.repository / "objects").rglob("*") if path.is_file())
 
 
+def flip(file: Path) -> None:
+    """One bit rots."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
 def orders(database: Path) -> list[str]:
     with closing(sqlite3.connect(database)) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -240,9 +247,7 @@ def test_bit_rot_is_found_and_named_and_the_older_point_is_offered(estate: Estat
     second = estate.backup()
     fresh = [path for path in estate.sealed_objects() if path not in known]
     rotten = max(fresh, key=lambda path: path.stat().st_size)
-    content = bytearray(rotten.read_bytes())
-    content[len(content) // 2] ^= 1
-    rotten.write_bytes(content)
+    flip(rotten)
     found = estate.json("backup", "verify", second, "--level", "read", code=1)
     assert not found["ok"]
     assert found["troubles"]
@@ -328,6 +333,46 @@ def test_a_machine_that_lost_its_state_restores_all_the_same(estate: Estate, tmp
     plan = estate.json("restore", "plan", "--target", str(tmp_path / "t"))
     estate.run("restore", "apply", plan["hash"])
     assert orders(tmp_path / "t" / "db" / "orders.db") == ["tea"]
+
+
+def test_a_first_run_that_was_killed_is_no_obstacle(estate: Estate):
+    left = estate.repository / "sidecar" / "tmp" / "0123"
+    left.parent.mkdir(parents=True)
+    left.write_text("half a description")
+    estate.backup()
+    assert not left.exists()
+
+
+def test_two_first_runs_at_once_make_one_repository(estate: Estate):
+    words = [sys.executable, "-m", "sidecar", "backup", "run", "-c", str(estate.file)]
+    runs = [subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [run.communicate(timeout=PATIENCE)[1] for run in runs]
+    codes = [run.returncode for run in runs]
+    assert 0 in codes, told
+    assert all(code == 0 or "works on the repository" in said for code, said in zip(codes, told, strict=True)), told
+    for one in estate.json("backup", "list"):
+        estate.run("backup", "verify", one["id"], "--level", "read")
+
+
+def test_a_rotten_manifest_does_not_keep_new_backups_from_being_made(estate: Estate):
+    first = estate.backup()
+    flip(estate.repository / "sidecar" / "manifests" / first)
+    second = estate.backup()
+    assert second != first
+    rebuilt = estate.run("catalog", "rebuild", code=1)
+    assert first in rebuilt.stderr
+    assert [one["id"] for one in estate.json("backup", "list")] == [second]
+    assert first in estate.run("backup", "prune", code=1).stderr, "who knows what it needs?"
+
+
+def test_nothing_new_leans_on_what_is_known_to_be_damaged(estate: Estate):
+    first = estate.backup()
+    for rotten in estate.sealed_objects():
+        flip(rotten)
+    estate.run("backup", "verify", first, "--level", "read", code=1)
+    second = estate.json("backup", "run")
+    assert [one["kind"] for one in second["sources"]] == ["full", "full"]
+    estate.run("backup", "verify", second["id"], "--level", "read")
 
 
 def test_a_place_that_holds_something_else_does_not_become_a_repository(estate: Estate):

@@ -38,6 +38,8 @@ from sidecar.agent.repository.streams import Reader, Writer, load_segment, segme
 
 OBJECTS = "objects"
 _PIECE = 1 << 20
+_SETTLED = 100_000_000
+"""Nanoseconds: ten ticks of a kernel that counts 100 a second, by which file systems tell the time."""
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -83,7 +85,7 @@ class SealedEngine:
                 before = known.of(entry.path)
                 if entry.sort != "file":
                     put(entry)
-                elif before is not None and parent is not None and _same(before, entry):
+                elif before is not None and parent is not None and _same(before, entry, parent.source):
                     holder = before.held or parent.source.snapshot
                     held.add(holder)
                     told = msgspec.structs.replace(before, held=holder, mode=entry.mode, uid=entry.uid, gid=entry.gid)
@@ -219,10 +221,15 @@ class _Known:
         return self._next if self._next is not None and self._next.path == path else None
 
 
-def _same(before: FileEntry, now: FileEntry) -> bool:
-    """Whether a file surely was not written since."""
+def _same(before: FileEntry, now: FileEntry, then: SourcePoint) -> bool:
+    """Whether a file surely was not written since.
+
+    One that was written just before the parent looked may have been written again within the same tick of the file
+    system's clock, and would look the same: it is read again (git's "racily clean" entries).
+    """
     told = ("sort", "size", "mtime_ns", "ctime_ns", "inode")
-    return bool(before.sha256) and all(getattr(before, key) == getattr(now, key) for key in told)
+    settled = before.ctime_ns < int(then.began_at.timestamp() * 1e9) - _SETTLED
+    return settled and bool(before.sha256) and all(getattr(before, key) == getattr(now, key) for key in told)
 
 
 def _walk(staged: Staged) -> Iterator[tuple[bytes, FileEntry]]:

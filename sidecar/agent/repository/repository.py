@@ -20,10 +20,10 @@ import msgspec
 from sidecar.agent.engines.sealed import SealedEngine
 from sidecar.agent.faults import Damaged, EngineFailure, NoRepository, NotEmpty, StorageFailure, Unknown
 from sidecar.agent.ports import Engine, FileEntry, Lease, Manifest, Signed, SourcePoint, Tell
-from sidecar.agent.repository.lease import HeldLease, holder
+from sidecar.agent.repository.lease import LOCK, HeldLease, holder
 from sidecar.agent.repository.lease import lease as hold
 from sidecar.agent.repository.seal import Keys, Scrypt, unwrap, wrap
-from sidecar.agent.repository.store import LocalStore, Missing
+from sidecar.agent.repository.store import TEMPORARY, LocalStore, Missing
 from sidecar.agent.repository.streams import Reader, Writer
 from sidecar.config.backup import Backup
 
@@ -64,26 +64,15 @@ class Repository:
             raise EngineFailure("backup.repository.url: object stores are not supported yet; name a directory")
         password = _password(wanted.password_file)
         store = LocalStore(wanted.url)
+        if store.size(DESCRIPTION) is None:
+            if not create:
+                raise NoRepository(f"there is no repository at {wanted.url} yet; the first backup makes it")
+            _describe(store, password)
         try:
             said = msgspec.json.decode(store.get(DESCRIPTION), type=Description)
-        except Missing:
-            if not create:
-                raise NoRepository(f"there is no repository at {wanted.url} yet; the first backup makes it") from None
-            return cls._create(store, password)
         except msgspec.DecodeError:
             raise Damaged(f"{DESCRIPTION} in {wanted.url} is damaged; put back a copy of it") from None
         keys = Keys(unwrap(said.wrapped, said.scrypt.key(password), said.about))
-        return cls(store, keys, SealedEngine(store, keys))
-
-    @classmethod
-    def _create(cls, store: LocalStore, password: bytes) -> "Repository":
-        for found in store.list():
-            raise NotEmpty(f"{store.url} is no repository and not empty ({found.name}); name an empty directory")
-        scrypt, master = Scrypt(salt=os.urandom(32)), os.urandom(32)
-        plain = Description(engine="sealed", scrypt=scrypt, wrapped=b"")
-        said = msgspec.structs.replace(plain, wrapped=wrap(master, scrypt.key(password), plain.about))
-        store.put(DESCRIPTION, msgspec.json.encode(said), new=True)
-        keys = Keys(master)
         return cls(store, keys, SealedEngine(store, keys))
 
     # The lease ----------------------------------------------------------------------------------------------------
@@ -91,13 +80,31 @@ class Repository:
     @contextlib.contextmanager
     def lease(self, why: str, patience: float = 0.0) -> Iterator[HeldLease]:
         """Hold the repository alone. Raises Busy."""
-        newest = lambda: max((self.manifest(name).generation for name in self.ids()), default=0)  # noqa: E731
-        with hold(self.store, holder(socket.gethostname(), why), newest, patience) as held:
+        with hold(self.store, holder(socket.gethostname(), why), self._newest, patience) as held:
             self.store.heal()
             self.engine.heal()
             yield held
 
+    def _newest(self) -> int:
+        return max((manifest.generation for manifest in self.readable()[0]), default=0)
+
     # Points -------------------------------------------------------------------------------------------------------
+
+    def readable(self) -> tuple[list[Manifest], list[str]]:
+        """All points whose manifest can be read, newest first, and what is wrong with the others.
+
+        One rotten manifest must not keep new backups from being made.
+        """
+        found: list[Manifest] = []
+        damages: list[str] = []
+        for name in self.ids():
+            try:
+                found.append(self.manifest(name))
+            except Damaged as damage:
+                damages.append(str(damage))
+            except Unknown:
+                continue  # it was forgotten meanwhile
+        return sorted(found, key=lambda point: point.generation, reverse=True), damages
 
     def ids(self) -> list[str]:
         """Of all points."""
@@ -105,7 +112,10 @@ class Repository:
 
     def manifest(self, name: str) -> Manifest:
         """Raises Unknown, Damaged."""
-        return msgspec.json.decode(self.signed(name).body, type=Manifest)
+        try:
+            return msgspec.json.decode(self.signed(name).body, type=Manifest)
+        except msgspec.DecodeError as error:
+            raise Damaged(f"the manifest of {name} cannot be read: {error}; was a newer sidecar here?") from None
 
     def signed(self, name: str) -> Signed:
         """A manifest as it was signed; the signature holds."""
@@ -193,6 +203,22 @@ class IndexWriter:
         self._writer.close()
         self.length = self._writer.length
         return self._digest.hexdigest()
+
+
+def _describe(store: LocalStore, password: bytes) -> None:
+    """Make an empty place a repository, under its lease: of two who come at once one does.
+
+    What a first run left that was killed meanwhile does not count as content.
+    """
+    for found in store.list():
+        if found.name not in {LOCK, DESCRIPTION} and not found.name.startswith(f"{TEMPORARY}/"):
+            raise NotEmpty(f"{store.url} is no repository and not empty ({found.name}); name an empty directory")
+    with hold(store, holder(socket.gethostname(), "first run"), lambda: 0, patience=30.0):
+        if store.size(DESCRIPTION) is None:
+            scrypt = Scrypt(salt=os.urandom(32))
+            plain = Description(engine="sealed", scrypt=scrypt, wrapped=b"")
+            wrapped = wrap(os.urandom(32), scrypt.key(password), plain.about)
+            store.put(DESCRIPTION, msgspec.json.encode(msgspec.structs.replace(plain, wrapped=wrapped)), new=True)
 
 
 def _password(path: str) -> bytes:
