@@ -24,8 +24,21 @@ def problems(config: Config) -> Iterator[Problem]:
     yield from duplicates((upstream.name for upstream in config.upstreams), ("upstreams",))
     for i, listener in enumerate(config.listeners):
         yield from _listener(listener, ("listeners", i), config)
+    yield from _own_breakers(config)
     for i, upstream in enumerate(config.upstreams):
         yield from _upstream(upstream, ("upstreams", i), config)
+
+
+def _own_breakers(config: Config) -> Iterator[Problem]:
+    """A route's own breaker is called UPSTREAM/ROUTE everywhere, so no other listener may have the same two names."""
+    first: dict[tuple[str, str], Path] = {}
+    for i, listener in enumerate(config.listeners):
+        for j, route in enumerate(listener.routes):
+            here = ("listeners", i, "routes", j, "breaker")
+            if route.breaker == "own" and first.setdefault((route.upstream, route.name), here)[1] != i:
+                taken = show_path(first[route.upstream, route.name])
+                name = f"{route.upstream}/{route.name}"
+                yield Problem(here, f"{name} is already the breaker of {taken}: give one of the routes another name")
 
 
 def _listener(listener: Listener, path: Path, config: Config) -> Iterator[Problem]:

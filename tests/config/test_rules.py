@@ -58,6 +58,8 @@ backup:
   - {name: up, files: {paths: [/data/up]}}
 """
 SEALED = BACKUP.replace("password_file", "engine: sealed, password_file")
+OWN = LISTENERS.replace("upstream: app}", "upstream: app, breaker: own}")
+TWICE_OWN = OWN + OWN.partition("\n")[2].replace("name: in", "name: out").replace("8080", "8081") + UPSTREAMS
 RECOVERY = "recovery:\n- {name: r, when: {%s}, do: {%s}}\n"
 DEPENDENCY = "dependencies:\n- {name: db, check: {redis: {url: redis://h}}, %s}\n"
 
@@ -243,6 +245,11 @@ DEPENDENCY = "dependencies:\n- {name: db, check: {redis: {url: redis://h}}, %s}\
             LISTENERS + UPSTREAMS + "incidents: {escalate: [{after: 5m, to: ops}]}\n",
             "f:8:40: incidents.escalate[0].to: there is no notify entry 'ops'",
         ),
+        (
+            TWICE_OWN,
+            "f:9:41: listeners[1].routes[0].breaker: app/all is already the breaker of listeners[0].routes[0].breaker",
+        ),
+        (TWICE_OWN.replace("name: all", "name: other", 1), None),
         (BACKUP, None),
         (BACKUP.replace("/data/up", "/var"), "f:6:32: backup.sources[1].files.paths[0]: holds backup.repository.url"),
         (BACKUP.replace("name: up", "name: db"), "f:6:12: backup.sources[1].name: db is also the name of item 0"),

@@ -48,7 +48,9 @@ BREAKERS: dict[str, dict[str, Any]] = {
     "raced": {**LONG, "consecutive_failures": 1},
     "tunnel": {**LONG, "slow_after": "300ms", "slow_rate": 0.1, "minimum_requests": 1},
     "spoilt": {**QUICK, "half_open_permits": 1},
+    "crowded": {**QUICK, "half_open_permits": 2, "half_open_timeout": "30s"},
 }
+LIMITS = {"crowded": {"max_connections": 2, "max_pending": 0}}
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +61,17 @@ def config(server: ScriptedUpstream) -> dict[str, Any]:
         *(route(name, name, f"/{name}") for name in BREAKERS if name != "timeouts"),
     ]
     upstreams = [
-        upstream(name, server.address if name != "gone" else f"127.0.0.1:{free_port()}", breaker=breaker)
-        for name, breaker in BREAKERS.items()
+        upstream(name, address(name, server), breaker=breaker, **limits(name)) for name, breaker in BREAKERS.items()
     ]
     return document([listener("in", routes)], upstreams)
+
+
+def address(name: str, server: ScriptedUpstream) -> str:
+    return server.address if name != "gone" else f"127.0.0.1:{free_port()}"
+
+
+def limits(name: str) -> dict[str, Any]:
+    return {"limits": LIMITS[name]} if name in LIMITS else {}
 
 
 @pytest.fixture
@@ -367,6 +376,24 @@ def test_a_trial_that_its_client_spoils_gives_its_permit_back(proxy: Sidecar, se
 
     proxy.wait_until(spoilt, "a trial with a bad body")
     assert wait_for_trial(proxy, "/spoilt").body == b"fine"
+
+
+def test_a_trial_that_finds_no_room_gives_its_permit_back(proxy: Sidecar, server: ScriptedUpstream) -> None:
+    """One of two connections is busy from before, the other with the first trial; the second trial finds none."""
+    server.on("/crowded", never)
+    with proxy.client("in") as before, proxy.client("in") as trial:
+        before.send(ask("/crowded"))
+        server.wait_until(lambda: len(server.requests("/crowded")) == 1)
+        trip(proxy, server, "crowded")
+        server.on("/crowded", never)
+
+        def tried() -> bool:
+            trial.send(ask("/crowded"))
+            return not _answered(trial)
+
+        proxy.wait_until(tried, "a trial")
+        for _ in range(4):
+            assert proxy.get("in", "/crowded").decision == "overflow", "and not breaker_open: a permit is there"
 
 
 def test_what_clients_do_wrong_does_not_count(proxy: Sidecar, server: ScriptedUpstream) -> None:
