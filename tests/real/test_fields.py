@@ -162,6 +162,18 @@ def test_forwarded_fields_of_a_stranger_are_replaced(proxy: Sidecar) -> None:
     assert values(fields, "x-forwarded-host") == ["example.test"]
 
 
+@pytest.mark.parametrize("name", ["X-Forwarded-Client-Cert", "x-forwarded-client-cert"])
+def test_nobody_claims_a_client_certificate(client: Wire, name: str) -> None:
+    claimed = f"{name}: Hash=00;URI=spiffe://mesh/admin\r\n"
+    assert values(crossed(client, claimed), "x-forwarded-client-cert") == []
+    assert (
+        values(
+            crossed(client, claimed + claimed + "connection: x-forwarded-client-cert\r\n"), "x-forwarded-client-cert"
+        )
+        == []
+    )
+
+
 def test_a_request_id_is_made_and_unique(client: Wire) -> None:
     made = list(itertools.chain.from_iterable(values(crossed(client, ""), "x-request-id") for _ in range(50)))
     assert len(made) == 50

@@ -19,7 +19,7 @@ How the expressions stay fast and safe:
 import re
 
 from sidecar.proxy.codec.body import BodyReader, ChunkedReader, CloseReader, LengthReader
-from sidecar.proxy.codec.fields import TOKEN
+from sidecar.proxy.codec.fields import CLIENT_CERT, FORWARDED, TOKEN
 from sidecar.proxy.codec.head import CHUNKED, UNTIL_CLOSE, Codec, Limits, RequestHead, ResponseHead
 from sidecar.proxy.codec.screen import DOT_SEGMENT, PATH, QUERY
 
@@ -58,7 +58,7 @@ _REQUEST = re.compile(
             _first(b"U", b"upgrade"),
             _first(b"T", b"te", b"transfer-encoding"),
             rb"[Tt]ransfer-[Ee]ncoding: " + _once(7, b"chunked"),
-            _first(b"X", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"),
+            _first(b"X", *FORWARDED, CLIENT_CERT, b"x-request-id"),
             rb"[Xx]-[Ff]orwarded-[Ff]or: " + _once(8, _VALUE),
             rb"[Xx]-[Ff]orwarded-[Pp]roto: " + _once(9, _VALUE),
             rb"[Xx]-[Ff]orwarded-[Hh]ost: " + _once(10, _VALUE),

@@ -35,6 +35,9 @@ HOP_BY_HOP = frozenset(
 FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host")
 """Cut out of a request and handed to the caller, who knows whether to believe them."""
 
+CLIENT_CERT = b"x-forwarded-client-cert"
+"""Cut out of a request and thrown away: what a client says of its own certificate nobody may believe."""
+
 _NOT_BY_CONNECTION = frozenset(
     (
         b"authorization",

@@ -58,9 +58,9 @@ class RequestHead:
     (the client's HTTP/1.<minor>), `length` (bytes of body, 0 for none, CHUNKED), `keep_alive` (what version and
     Connection ask for), `expect_continue`, `upgrade` (lower-case protocol, when Connection names it), `size` (bytes of
     input that the head took), `wire` ("METHOD target HTTP/1.1", "Host: …", then the fields in their order, case and
-    number; hop-by-hop and X-Forwarded-For/-Proto/-Host are not among them), `forwarded_for`, `forwarded_proto`,
-    `forwarded_host` (the values that were cut out, several lines joined with ", "), `request_id` (stays in `wire`),
-    `raw` (the head as it came, where a codec wants to see it again with the next one).
+    number; hop-by-hop and X-Forwarded-For/-Proto/-Host/-Client-Cert are not among them), `forwarded_for`,
+    `forwarded_proto`, `forwarded_host` (the values that were cut out, several lines joined with ", "), `request_id`
+    (stays in `wire`), `raw` (the head as it came, where a codec wants to see it again with the next one).
     """
 
     __slots__ = (

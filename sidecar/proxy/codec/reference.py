@@ -12,7 +12,7 @@ import h11
 from sidecar.base.errors import ClientFault, UpstreamFault
 from sidecar.proxy.codec import screen
 from sidecar.proxy.codec.body import BadBody, BodyReader, ChunkedReader, CloseReader, LengthReader
-from sidecar.proxy.codec.fields import FORWARDED, is_removed, options, upgrade_of
+from sidecar.proxy.codec.fields import CLIENT_CERT, FORWARDED, is_removed, options, upgrade_of
 from sidecar.proxy.codec.head import CHUNKED, UNTIL_CLOSE, Limits, RequestHead, ResponseHead
 
 Fields = list[tuple[bytes, bytes]]
@@ -131,7 +131,9 @@ def _request_head(event: h11.Request, size: int) -> RequestHead:
     lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (method, target, host)]
     for name, value in fields:
         lower = name.lower()
-        if lower == b"host" or lower in FORWARDED or (lower == b"expect" and minor == 0) or is_removed(lower, named):
+        if lower in (b"host", CLIENT_CERT) or lower in FORWARDED or (lower == b"expect" and minor == 0):
+            continue
+        if is_removed(lower, named):
             continue
         lines.append(_line(name, lower, value))
     forwarded_for, forwarded_proto, forwarded_host, request_id = (

@@ -84,6 +84,9 @@ SLOW_REQUESTS: dict[str, bytes] = {
     b"TE: trailers\r\nX: y\r\n\r\n",
     "two X-Forwarded-For": GET
     + b"X-Forwarded-For: 1\r\nx-forwarded-for: 2\r\nX-Request-Id: 3\r\nX-Request-Id: 4\r\n\r\n",
+    "client certificate": GET
+    + b"X: y\r\nX-Forwarded-Client-Cert: Hash=00;URI=spiffe://mesh/admin\r\nVia: 1.1 x\r\n\r\n",
+    "client certificates": GET + b"x-forwarded-client-cert: 1\r\nX-FORWARDED-CLIENT-CERT: 2\r\n\r\n",
     "coding in capitals": POST + b"Transfer-Encoding: CHUNKED\r\n\r\n",
     "IPv6": b"GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
     "empty Host": b"GET / HTTP/1.1\r\nHost:\r\n\r\n",

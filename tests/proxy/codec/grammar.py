@@ -20,6 +20,7 @@ NAMES = (
     "X-Forwarded-For",
     "X-Forwarded-Proto",
     "X-Forwarded-Host",
+    "X-Forwarded-Client-Cert",
     "X-Request-Id",
     "X-Sidecar-Decision",
     "Via",

@@ -221,6 +221,14 @@ def test_forwarding_fields_are_cut_out_and_handed_over(codec: Codec) -> None:
 
 
 @CODECS
+@pytest.mark.parametrize("name", ["client certificate", "client certificates"])
+def test_what_a_client_says_of_its_certificate_is_cut_out(name: str, codec: Codec) -> None:
+    head = request(corpus.SLOW_REQUESTS[name], codec)
+    assert b"client-cert" not in head.wire.lower()
+    assert head.field(b"X-Forwarded-Client-Cert") is None
+
+
+@CODECS
 def test_host_goes_first_and_can_be_replaced(codec: Codec) -> None:
     head = request(corpus.FAST_REQUESTS["Host last"], codec)
     assert head.wire == b"GET /a HTTP/1.1\r\nHost: a:8080\r\nAccept: */*\r\n"
