@@ -77,6 +77,36 @@ def breaker() -> str:
     )
 
 
+def recovery() -> str:
+    """Recovery's stages, from the table that it runs on."""
+    from sidecar.machines.diagram import mermaid
+    from sidecar.machines.recovery_stages import CHANGES, MEANING, Stage
+
+    reasons = [
+        f"| {old} | {new} | {', '.join(f'`{reason}`' for reason in why)} |" for (old, new), why in CHANGES.items()
+    ]
+    return "\n".join(
+        [
+            "# The stages of a recovery",
+            "",
+            "Generated from `sidecar/machines/recovery_stages.py` by `make generate`. The rules behind the reasons",
+            "stand at the head of `sidecar/machines/recovery.py`; how to write them in",
+            "[Recover by itself](../howto/recovery.md).",
+            "",
+            *(f"* **{stage}**: {MEANING[stage]}" for stage in Stage),
+            "",
+            "```mermaid",
+            mermaid(CHANGES, Stage.WELL),
+            "```",
+            "",
+            "| from | to | reason |",
+            "|---|---|---|",
+            *reasons,
+            "",
+        ]
+    )
+
+
 def table() -> dict[str, Callable[[], str]]:
     """Path from the repository's root -> what makes its text."""
     import dashboards
@@ -86,6 +116,7 @@ def table() -> dict[str, Callable[[], str]]:
 
     made = {"docs/reference/cli.md": references.cli, "docs/reference/events.md": references.events}
     made |= {"docs/reference/metrics.md": metrics, "docs/reference/breaker.md": breaker}
+    made["docs/reference/recovery.md"] = recovery
     return {**GENERATED, **made, **dashboards.generated()}
 
 

@@ -47,6 +47,9 @@ class Crew(Protocol):
     async def set_endpoints(self, upstream: str, endpoints: EndpointList) -> None:
         """Discovery's word on an upstream's endpoints."""
 
+    async def serve(self, verb: str, upstream: str, *argument: Any) -> None:
+        """What recovery wants of who serves, now and later: reroute, drain_endpoints, flush_pool, clear_cache."""
+
     async def breakers(self) -> list[dict[str, Any]]:
         """Every breaker; of several workers' views the strictest."""
         ...
@@ -102,6 +105,9 @@ class LocalCrew:
 
     async def set_endpoints(self, upstream: str, endpoints: EndpointList) -> None:
         self._worker.set_endpoints(upstream, endpoints)
+
+    async def serve(self, verb: str, upstream: str, *argument: Any) -> None:
+        self._worker.serve(verb, upstream, *argument)
 
     async def breakers(self) -> list[dict[str, Any]]:
         return self._worker.breakers()

@@ -52,6 +52,8 @@ async def serve(channel: int) -> None:
                     worker.set_endpoints(upstream, endpoints)
                 for upstream, address, healthy in argument["health"]:
                     worker.set_health(upstream, address, healthy)
+                for standing in argument["standing"]:
+                    worker.serve(*standing)
             case "apply":
                 config = _parse(argument)
                 worker.apply(config)
@@ -66,6 +68,8 @@ async def serve(channel: int) -> None:
                 worker.set_health(*argument)
             case "set_endpoints":
                 worker.set_endpoints(*argument)
+            case "serve":
+                worker.serve(*argument)
             case "breakers":
                 return worker.breakers()
             case "order":

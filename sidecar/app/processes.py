@@ -63,6 +63,7 @@ class ProcessCrew:
         self._draining = False
         self._health: dict[tuple[str, str], bool] = {}  # what upkeep found out, for workers that come later
         self._endpoints: dict[str, EndpointList] = {}
+        self._standing: dict[tuple[str, str], list[Any]] = {}  # what recovery did and has not undone
         self._text = b""
         self._sockets: Mapping[str, socket.socket] = {}
         self._forbidden: frozenset[tuple[str, int]] = frozenset()
@@ -105,6 +106,7 @@ class ProcessCrew:
                 "forbidden": list(self._forbidden),
                 "endpoints": self._endpoints,
                 "health": [[*where, healthy] for where, healthy in self._health.items()],
+                "standing": list(self._standing.values()),
             }
             told = dict(self._endpoints), dict(self._health)
             await worker.channel.call("start", order, START_SECONDS)
@@ -135,6 +137,8 @@ class ProcessCrew:
         for (upstream, address), healthy in list(self._health.items()):
             if health.get((upstream, address)) != healthy:
                 await worker.channel.call("set_health", [upstream, address, healthy])
+        for standing in list(self._standing.values()):
+            await worker.channel.call("serve", standing)
         if self._draining:
             await worker.channel.call("drain")
 
@@ -228,6 +232,12 @@ class ProcessCrew:
     async def set_endpoints(self, upstream: str, endpoints: EndpointList) -> None:
         self._endpoints[upstream] = endpoints
         await self._everyone("set_endpoints", [upstream, endpoints])
+
+    async def serve(self, verb: str, upstream: str, *argument: Any) -> None:
+        order = [verb, upstream, *argument]
+        if verb in ("reroute", "drain_endpoints"):  # holds until it is undone, in workers that come later too
+            self._standing[verb, upstream] = order
+        await self._everyone("serve", order)
 
     async def breakers(self) -> list[dict[str, Any]]:
         views: dict[str, dict[str, Any]] = {}

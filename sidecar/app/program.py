@@ -21,6 +21,7 @@ from sidecar import __version__
 from sidecar.app.crew import Crew, LocalCrew
 from sidecar.app.neighbours import Neighbours
 from sidecar.app.rates import Rates
+from sidecar.app.recovery import Around, ProgramRecovery
 from sidecar.app.view import Counted, Seen, totals, view
 from sidecar.app.worker import Worker
 from sidecar.base.errors import ConfigError
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
     from sidecar.config.changes import Change
     from sidecar.config.document import Config
+    from sidecar.control.recovery.orders import Order
 
 TICK_SECONDS = 0.05
 
@@ -74,6 +76,15 @@ class Program:
         self._child = (
             Child(command, self._registry, self._tasks, self.observer, self._child_finished) if command else None
         )
+        around = Around(
+            self._health,
+            self._child,
+            config=lambda: self._config,
+            crew=lambda: self._crew,
+            sockets=lambda: self._sockets,
+            leaving=lambda: self._drain.phase is not Phase.SERVING,
+        )
+        self._recovery = ProgramRecovery(around, self._tasks, self._registry, self.observer)
         self._drain = Drain(self._config.shutdown.delay, self._config.shutdown.drain_timeout)
         self._sockets: dict[str, socket.socket] = {}
         self._admin: Admin | None = None
@@ -129,6 +140,7 @@ class Program:
                 self._forbidden,
             )
             await self._neighbours.start()
+            await self._recovery.apply(config)
             self._started = True
             for name, sock in self._sockets.items():
                 _log.info("listener_bound", listener=name, address=_shown(sock))
@@ -176,6 +188,7 @@ class Program:
             await self._crew.stop_accepting()
 
     async def _end(self) -> None:
+        await self._recovery.stop()
         if self._neighbours is not None:
             await self._neighbours.leave()
         await self._crew.stop()
@@ -275,6 +288,7 @@ class Program:
             "workers": self._config.workers,
             "worker_pids": self._crew.pids(),
             "child": None if self._child is None else self._child.view(),
+            "recovery": self._recovery.view(),
             "config": {
                 "path": self._path,
                 "hash": self._hash,
@@ -326,7 +340,13 @@ class Program:
         return self._started
 
     def service_live(self) -> bool:
-        return True
+        return self._recovery.service_live()
+
+    async def recovery(self) -> dict[str, Any]:
+        return self._recovery.view()
+
+    async def recover(self, order: Order) -> str:
+        return await self._recovery.order(order)
 
     async def news(self, seen: int) -> int:
         while self._happened <= seen:
@@ -361,7 +381,9 @@ class Program:
             await self._health.apply(config)
             if self._neighbours is not None:
                 await self._neighbours.apply(config)
-            return self._reload_done(config, text, found)
+            done = self._reload_done(config, text, found)
+            await self._recovery.apply(config)
+            return done
 
     def _reload_failed(self, reason: str) -> ReloadResult:
         self._reload_error = reason

@@ -22,7 +22,7 @@ from sidecar.runtime.tasks import Supervisor
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sidecar.config.document import AccessLog as AccessLogConfig
     from sidecar.config.document import Config
@@ -142,6 +142,16 @@ class Worker:
     def set_endpoints(self, upstream: str, endpoints: EndpointList) -> None:
         """Discovery found an upstream's endpoints."""
         self.plane.set_endpoints(upstream, endpoints)
+
+    def serve(self, verb: str, *argument: Any) -> None:
+        """What recovery wants of who serves: reroute, drain_endpoints, flush_pool, clear_cache."""
+        doing: dict[str, Callable[..., None]] = {
+            "reroute": self.plane.reroute,
+            "drain_endpoints": self.plane.drain_endpoints,
+            "flush_pool": self.plane.flush_pool,
+            "clear_cache": self.plane.clear_cache,
+        }
+        doing[verb](*argument)
 
     def breakers(self) -> list[dict[str, Any]]:
         """Every breaker, for people."""

@@ -77,7 +77,7 @@ def describe(one: dict[str, Any]) -> list[str]:
     return [f"{key.replace('_', ' '):<22} {json.dumps(value)}" for key, value in shown.items()]
 
 
-def _who() -> str:
+def who() -> str:
     """Who gives the order: the login name, or the number where the system knows none, as in a container."""
     try:
         return getpass.getuser()
@@ -86,7 +86,7 @@ def _who() -> str:
 
 
 def _order(path: str, args: argparse.Namespace) -> int:
-    body: dict[str, Any] = {"by": _who(), "why": args.why, "fleet": args.fleet}
+    body: dict[str, Any] = {"by": who(), "why": args.why, "fleet": args.fleet}
     if args.duration is not None:
         from sidecar.base.units import parse_duration
 

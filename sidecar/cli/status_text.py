@@ -41,7 +41,7 @@ def describe(status: dict[str, Any]) -> Iterator[str]:
         first, *more = one.text.splitlines()
         yield f"{paint('!', _COLOURS[one.level])} {_plain(first)}"
         yield from (f"  {_plain(line)}" for line in more)
-    for part in (_breakers, _upstreams, _dependencies, _fallbacks, _listeners):
+    for part in (_breakers, _recovery, _upstreams, _dependencies, _fallbacks, _listeners):
         yield from part(status)
 
 
@@ -83,6 +83,28 @@ def _breakers(status: dict[str, Any]) -> Iterator[str]:
             )
         )
     yield from _titled("breakers", rows)
+
+
+def _recovery(status: dict[str, Any]) -> Iterator[str]:
+    yield from recovery(status.get("recovery") or {"paused": None, "rules": []})
+
+
+def recovery(found: dict[str, Any]) -> Iterator[str]:
+    """Recovery's rules, line by line."""
+    if found["paused"] is not None:
+        yield ""
+        yield paint(_plain(f"recovery is {words.recovery_paused(found['paused'])}"), "yellow")
+    rows: list[Row] = [
+        (
+            one["name"],
+            _state(words.recovery_state(one), words.recovery_level(one)),
+            f"{one['watches']} -> {one['strategy']}",
+            f"{one['attempts']} of {one['attempts_allowed']} attempts, {count(one['budget_left'], 'run')} left",
+            words.recovery_said(one),
+        )
+        for one in found["rules"]
+    ]
+    yield from _titled("recovery", rows)
 
 
 def _upstreams(status: dict[str, Any]) -> Iterator[str]:

@@ -4,7 +4,6 @@ A feature that lands deletes its line. Paths are written without list positions;
 """
 
 NOT_ACTIVE_YET = (
-    "recovery",
     "incidents",
     "backup.admin",
     "backup.drill",

@@ -16,6 +16,7 @@ import msgspec
 from sidecar.config.address import Address
 from sidecar.config.document import Admin as AdminConfig
 from sidecar.control import orders, page
+from sidecar.control.recovery import orders as recovery_orders
 from sidecar.runtime.admin_doors import Doors, Handler, Places, Refused, Tables, as_json, metrics, probe, reading
 from sidecar.runtime.admin_http import Door, Request, Response
 from sidecar.runtime.metrics import Snapshot
@@ -54,9 +55,10 @@ class Program(Protocol):
         upstreams [{name, endpoints: [{address, priority, weight, active, idle, healthy, state (healthy | degraded |
         unhealthy | unknown | unchecked | ejected), why, ejected, ejected_for_seconds, origin, check: {…} or null}],
         discovery: {source, target, last_success, error, error_at, left_out, refused} or null, inflight, pending,
-        requests_total}], breakers as `breakers` has them, dependencies as `health` has them, fallbacks [{upstream,
-        tier, total, per_second}], traffic {requests_total, rps, errors_total, inflight, p50_ms, p99_ms}. `match` is
-        a sentence; `at`, `loaded_at` and the like are UTC in ISO form; a figure that is not known is null.
+        requests_total}], breakers as `breakers` has them, dependencies as `health` has them, recovery as `recovery`
+        has it, fallbacks [{upstream, tier, total, per_second}], traffic {requests_total, rps, errors_total, inflight,
+        p50_ms, p99_ms}. `match` is a sentence; `at`, `loaded_at` and the like are UTC in ISO form; a figure that is not
+        known is null.
         """
         ...
 
@@ -69,6 +71,14 @@ class Program(Protocol):
     async def health(self) -> list[dict[str, Any]]: ...
 
     async def registry(self) -> list[dict[str, Any]]: ...
+
+    async def recovery(self) -> dict[str, Any]:
+        """Recovery's rules and whether they are paused: the shape of `RecoveryEngine.view`."""
+        ...
+
+    async def recover(self, order: recovery_orders.Order) -> str:
+        """Pause or resume recovery, or run a rule; what was done, in a sentence. Raises Refused."""
+        ...
 
     def config(self) -> dict[str, Any]:
         """The effective configuration, defaults filled in; `*_file` keys hold paths, never contents."""
@@ -130,6 +140,7 @@ class Admin:
             "/api/v1/breakers": reading(program.breakers),
             "/api/v1/health": reading(program.health),
             "/api/v1/registry": reading(program.registry),
+            "/api/v1/recovery": reading(program.recovery),
             "/api/v1/config": self._effective,
             "/api/v1/incidents": reading(_none_yet),
             "/api/v1/backups": reading(_none_yet),
@@ -140,7 +151,7 @@ class Admin:
             "/stop": self._stop,
         }
 
-        self._families: dict[str, Handler] = {orders.PREFIX: self._order}
+        self._families: dict[str, Handler] = {orders.PREFIX: self._order, recovery_orders.PREFIX: self._recover}
         probes = config.probes.bind if config.probes else None
         places = Places("admin", config.bind, config.socket, config.token_file, probes)
         self._doors = Doors(places, Tables(self._probes, self._reads, self._commands, self._families))
@@ -195,6 +206,13 @@ class Admin:
             raise Refused(400, str(error)) from None
         message = await self._program.order(name, action, said)
         return as_json({"ok": True, "message": message})
+
+    async def _recover(self, request: Request) -> Response:
+        try:
+            order = recovery_orders.parse_order(request.path, request.body)
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
+        return as_json({"ok": True, "message": await self._program.recover(order)})
 
     async def _drain(self, _request: Request) -> Response:
         await self._program.drain()

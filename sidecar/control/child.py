@@ -61,6 +61,10 @@ class Child:
         self._gone = asyncio.Event()  # the process died and is not reaped yet
         self._kill_at = 0.0
         self._forced = False
+        self._ordered = asyncio.Event()  # somebody wants it started anew
+        self._born = asyncio.Event()  # set, and replaced, at every start and every start that failed
+        self.may_start_at: Callable[[float], float] = lambda now: now
+        """Asked before each start but the first and those that were ordered: when it may be."""
         self._since = datetime.now(UTC)
         self._last_exit: str | None = None
         self._restarted, self._failed = (
@@ -91,6 +95,43 @@ class Child:
             self._took(self._machine.exited(monotonic(), code))
             _log.info("child_stopped", pid=self._process.pid, exit=self._last_exit)
 
+    async def restart(self) -> bool:
+        """End it and its group and start it anew, or start it now when it waits for its turn. False: it cannot be.
+
+        Goes on when the caller is cancelled.
+        """
+        change = self._machine.order(monotonic())
+        if change is None and self._machine.state is not ChildState.STARTING:
+            return False
+        self._took(change)
+        born = self._born
+        self._ordered.set()
+        await born.wait()
+        return self._machine.state is ChildState.RUNNING
+
+    def proved(self) -> None:
+        """It was seen to work: earlier deaths are forgotten."""
+        self._machine.proved()
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number while it runs."""
+        running = self._machine.state is ChildState.RUNNING and self._process is not None
+        return self._process.pid if running and self._process is not None else None
+
+    @property
+    def running(self) -> bool:
+        """Whether it is there; what is being started anew is not."""
+        return self._machine.state is ChildState.RUNNING
+
+    def stopped(self) -> bool:
+        """Whether the kernel keeps it from running: SIGSTOP, a debugger."""
+        try:
+            with open(f"/proc/{self.pid}/stat", encoding="utf-8", errors="replace") as stream:
+                return stream.read().rpartition(")")[2].split()[0] in {"T", "t"}
+        except (OSError, IndexError):
+            return False
+
     def force(self) -> None:
         """No more patience: SIGKILL now, or as soon as it is to be ended."""
         self._forced = True
@@ -104,7 +145,7 @@ class Child:
 
     def view(self) -> dict[str, Any]:
         """For the status: pid (null while there is none), state, restarts, since (UTC), last_exit (null: none yet)."""
-        alive = self._machine.state in {ChildState.RUNNING, ChildState.STOPPING}
+        alive = self._machine.state in {ChildState.RUNNING, ChildState.RESTARTING, ChildState.STOPPING}
         return {
             "pid": self._process.pid if alive and self._process is not None else None,
             "state": self._machine.state.value,
@@ -120,15 +161,33 @@ class Child:
         while True:
             match self._machine.state:
                 case ChildState.RUNNING:
-                    await self._gone.wait()
-                    await self._mourn()
+                    await _either(self._gone, self._ordered)
+                    if self._machine.state is ChildState.RUNNING:
+                        self._ordered.clear()  # it was ordered while it started
+                        if self._gone.is_set():
+                            await self._mourn()
+                case ChildState.RESTARTING:
+                    await self._end_for_another()
                 case ChildState.BACKING_OFF:
-                    await asyncio.sleep(max(0.0, (self._machine.due or 0.0) - monotonic()))
+                    await _either(self._ordered, within=max(0.0, (self._machine.due or 0.0) - monotonic()))
                     self._took(self._machine.tick(monotonic()))
                 case ChildState.STARTING:
                     self._start_again()
                 case ChildState.STOPPING | ChildState.ENDED:
                     return
+
+    async def _end_for_another(self) -> None:
+        """Somebody wants another process in its place."""
+        process = self._process
+        assert process is not None, "it ran"
+        _log.info("child_restarting", pid=process.pid)
+        await self._end_group()
+        code = process.poll()
+        while code is None:  # not even SIGKILL ended it; another beside it would find its port taken
+            await asyncio.sleep(_POLL_SECONDS * 10)
+            code = process.poll()
+        self._last_exit = _exit(code)
+        self._took(self._machine.exited(monotonic(), code))
 
     async def _mourn(self) -> None:
         """It ended: say so, and see that nothing of its group stays."""
@@ -147,6 +206,14 @@ class Child:
         await self._end_group()
 
     def _start_again(self) -> None:
+        now = monotonic()
+        ordered = self._ordered.is_set()
+        self._ordered.clear()
+        until = now if ordered else self.may_start_at(now)
+        if until > now:
+            self._took(self._machine.held(now, until))
+            _log.error("child_held", again_in_seconds=round(until - now, 1), advice="it dies again and again")
+            return
         try:
             self._spawn()
         except (OSError, subprocess.SubprocessError) as error:
@@ -157,6 +224,8 @@ class Child:
             self._tell(Kind.CHILD_START_FAILED, Level.ERROR, reason=str(error), again_in_seconds=wait)
         else:
             self._restarted.value += 1
+        self._born.set()
+        self._born = asyncio.Event()
 
     def _spawn(self) -> None:
         self._process = process = _spawn(self._command)
@@ -231,6 +300,16 @@ class Child:
                 self._group = None
             except PermissionError:  # somebody in it changed its user: alive, and out of our reach
                 pass
+
+
+async def _either(*events: asyncio.Event, within: float | None = None) -> None:
+    """Wait until one of them is set, or for `within` seconds."""
+    waits = [asyncio.ensure_future(one.wait()) for one in events]
+    try:
+        await asyncio.wait(waits, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waits:
+            one.cancel()
 
 
 def _spawn(command: Sequence[str]) -> "subprocess.Popen[bytes]":

@@ -23,8 +23,8 @@ from sidecar.config.document import Config
 from sidecar.config.upstreams import HealthCheck as CheckConfig
 from sidecar.config.upstreams import Upstream
 from sidecar.control.health_targets import Group, Key, Target
-from sidecar.control.probes.build import dependency_probes, endpoint_probe
-from sidecar.control.probes.probe import Probe, ask
+from sidecar.control.probes.build import dependency_probes, endpoint_probe, tcp_probe
+from sidecar.control.probes.probe import Probe, Result, ask
 from sidecar.machines.health import Health, HealthCheck, HealthPolicy
 from sidecar.machines.transition import Transition
 from sidecar.runtime import series
@@ -98,6 +98,54 @@ class HealthChecks:
         if target is None or target.check.state is Health.UNKNOWN:
             return None
         return target.check.available
+
+    # What recovery asks ---------------------------------------------------------------------------------------------
+
+    def upstream_trouble(self, name: str) -> str:
+        """What the checks say when they find every endpoint of an upstream unhealthy; empty: they do not."""
+        asked = [
+            target for (kind, upstream, _), target in self._targets.items() if (kind, upstream) == ("endpoint", name)
+        ]
+        if not asked or any(one.check.state is not Health.UNHEALTHY for one in asked):
+            return ""
+        return f"all endpoints are unhealthy: {asked[0].check.detail}" if len(asked) > 1 else asked[0].check.detail
+
+    def sick_endpoints(self, name: str) -> list[str]:
+        """The addresses of an upstream that are unhealthy."""
+        return [what for (kind, upstream, what), target in self._targets.items()
+                if (kind, upstream) == ("endpoint", name) and target.check.state is Health.UNHEALTHY]  # fmt: skip
+
+    def dependency_trouble(self, name: str) -> str:
+        """What the checks say of an unhealthy dependency; empty: it is not."""
+        group = self._groups.get(name)
+        if group is None or group.state is not Health.UNHEALTHY:
+            return ""
+        return next((one.check.detail for one in group.targets if one.check.detail), "unhealthy")
+
+    async def ask_upstream(self, name: str) -> list[Result]:
+        """Ask every endpoint of an upstream now; where it has no check, whether it takes a connection."""
+        upstream = self._upstreams.get(name)
+        if upstream is None:
+            return []
+        check = upstream.health_check
+        addresses = self._discovered.get(name, [one.address for one in upstream.endpoints])
+        if check is None:
+            return await self._ask_all([(tcp_probe(one), upstream.connect_timeout) for one in addresses])
+        return await self._ask_all([(endpoint_probe(check, one), check.timeout) for one in addresses])
+
+    async def ask_dependency(self, name: str) -> list[Result]:
+        """Ask every part of a dependency now."""
+        group = self._groups.get(name)
+        return await self._ask_all([(one.probe, one.timeout) for one in group.targets] if group else [])
+
+    async def _ask_all(self, questions: list[tuple[Probe, float]]) -> list[Result]:
+        async def one(probe: Probe, timeout: float) -> Result:  # noqa: ASYNC109 - of the probe
+            async with self._slots:
+                return await ask(probe, timeout)
+
+        return await asyncio.gather(*(one(*question) for question in questions))
+
+    # Watching -------------------------------------------------------------------------------------------------------
 
     async def _fit_endpoints(self, name: str) -> None:
         """Watch the present endpoints of one upstream, and no others."""

@@ -1,11 +1,14 @@
 """The service process as its parent sees it: when it is started, when again, and when no more.
 
     starting ──started──▶ running ──died──▶ starting (at once) or backing_off ──wait_over──▶ starting
-                             └──finished (exit 0)──▶ ended             └── any ──stop──▶ stopping ──▶ ended
+                             ├──finished (exit 0)──▶ ended             └── any ──stop──▶ stopping ──▶ ended
+                             └──ordered──▶ restarting ──▶ starting
 
 * The first death is answered at once: most are accidents. Whoever dies again waits 1 s, 2 s, 4 s … up to 60 s, so that
   a service which cannot live costs little and its log stays readable. A start that fails counts as a death.
-* What ran for ten minutes was well: its next death is a first one again.
+* What ran for ten minutes, or was proved to work, was well: its next death is a first one again.
+* Somebody may order a restart: whatever it then ends with, it is started again, and that is no death.
+* Whoever has a say in when it may be started (a budget) can hold it back.
 * Exit 0 is no death: the service has done its work, and there is nothing left to stand in front of.
 * Nothing is started after stop. There is no giving up here: a service that comes back after an hour is welcome.
 """
@@ -29,20 +32,24 @@ class ChildState(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     BACKING_OFF = "backing_off"
+    RESTARTING = "restarting"
     STOPPING = "stopping"
     ENDED = "ended"
 
 
 CHANGES: dict[tuple[ChildState, ChildState], tuple[str, ...]] = {
     (ChildState.STARTING, ChildState.RUNNING): ("started",),
-    (ChildState.STARTING, ChildState.BACKING_OFF): ("start_failed",),
+    (ChildState.STARTING, ChildState.BACKING_OFF): ("start_failed", "held"),
     (ChildState.RUNNING, ChildState.STARTING): ("died",),
     (ChildState.RUNNING, ChildState.BACKING_OFF): ("died",),
     (ChildState.RUNNING, ChildState.ENDED): ("finished",),
-    (ChildState.BACKING_OFF, ChildState.STARTING): ("wait_over",),
+    (ChildState.RUNNING, ChildState.RESTARTING): ("ordered",),
+    (ChildState.RESTARTING, ChildState.STARTING): ("ended",),
+    (ChildState.BACKING_OFF, ChildState.STARTING): ("wait_over", "ordered"),
     (ChildState.STARTING, ChildState.ENDED): ("stop",),
     (ChildState.BACKING_OFF, ChildState.ENDED): ("stop",),
     (ChildState.RUNNING, ChildState.STOPPING): ("stop",),
+    (ChildState.RESTARTING, ChildState.STOPPING): ("stop",),
     (ChildState.STOPPING, ChildState.ENDED): ("stopped",),
 }
 """Every allowed change, and the reasons that bring it about."""
@@ -81,6 +88,8 @@ class Supervision:
         """It is gone. `code` as subprocess has it: negative for a signal."""
         if self.state is ChildState.STOPPING:
             return self._go(ChildState.ENDED, "stopped", now)
+        if self.state is ChildState.RESTARTING:
+            return self._go(ChildState.STARTING, "ended", now)
         if self.state is not ChildState.RUNNING:
             return None
         if code == 0:
@@ -88,6 +97,26 @@ class Supervision:
         assert self._began is not None, "it ran"
         self._deaths = 1 if now - self._began >= WELL_AFTER else self._deaths + 1
         return self._go(ChildState.STARTING, "died", now) if self._deaths == 1 else self._back_off("died", now)
+
+    def proved(self) -> None:
+        """The present life was seen to be good: earlier deaths are forgotten."""
+        if self.state is ChildState.RUNNING:
+            self._deaths = 0
+
+    def held(self, now: float, until: float) -> Transition[ChildState] | None:
+        """It may not be started before `until`."""
+        if self.state is not ChildState.STARTING:
+            return None
+        return self._go(ChildState.BACKING_OFF, "held", now, due=until)
+
+    def order(self, now: float) -> Transition[ChildState] | None:
+        """Start it anew: restarting means that it runs and is to be ended first. None: it starts anyway, or never."""
+        match self.state:
+            case ChildState.RUNNING:
+                return self._go(ChildState.RESTARTING, "ordered", now)
+            case ChildState.BACKING_OFF:
+                return self._go(ChildState.STARTING, "ordered", now)
+        return None
 
     def tick(self, now: float) -> Transition[ChildState] | None:
         """Time went on."""
@@ -98,7 +127,7 @@ class Supervision:
     def stop(self, now: float) -> Transition[ChildState] | None:
         """Let it go: stopping means that it runs and must be told. Again, or after the end, it changes nothing."""
         match self.state:
-            case ChildState.RUNNING:
+            case ChildState.RUNNING | ChildState.RESTARTING:
                 return self._go(ChildState.STOPPING, "stop", now)
             case ChildState.STARTING | ChildState.BACKING_OFF:
                 return self._go(ChildState.ENDED, "stop", now)

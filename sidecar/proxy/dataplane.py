@@ -54,15 +54,18 @@ class DataPlane:
         self.upstreams: dict[str, Upstream] = {}
         self.own_breakers: dict[str, Guarded] = {}
         self.acceptors: dict[str, Acceptor] = {}
+        self._config: Config | None = None
+        self._reroutes: dict[str, str] = {}  # upstream -> who takes its requests until it is well
         self._kept: dict[tuple[str, str], tuple[CacheFallback, AnswerCache]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stale_timer: asyncio.TimerHandle | None = None
 
     def start(self, config: Config, sockets: Mapping[str, socket.socket]) -> None:
         """Compile `config` and accept on `sockets`, one per listener by name."""
+        self._config = config
         self._reconfigure_upstreams(config)
         for listener in config.listeners:
-            plan = ListenerPlan(listener, config, self.upstreams, self)
+            plan = ListenerPlan(listener, config, self._targets(), self)
             self.acceptors[listener.name] = Acceptor(self, plan, sockets[listener.name])
         self._fit_sweeper()
         self.sweeper.start()
@@ -72,18 +75,27 @@ class DataPlane:
 
     def apply(self, config: Config) -> None:
         """Swap in another configuration with the same listeners. Requests that run keep what they began with."""
+        self._config = config
         gone = self._reconfigure_upstreams(config)
-        for listener in config.listeners:
-            acceptor = self.acceptors.get(listener.name)
-            if acceptor is not None:
-                acceptor.plan = ListenerPlan(listener, config, self.upstreams, self)
-                acceptor.start()
-        self._fit_sweeper()
+        self._replan(config)
         for upstream in gone:
             self.sweeper.watched.discard(upstream.guarded)
             self.sweeper.watched.discard(upstream.outliers)
             upstream.retire()
         self._retire_unused_breakers()
+
+    def _replan(self, config: Config) -> None:
+        targets = self._targets()
+        for listener in config.listeners:
+            acceptor = self.acceptors.get(listener.name)
+            if acceptor is not None:
+                acceptor.plan = ListenerPlan(listener, config, targets, self)
+                acceptor.start()
+        self._fit_sweeper()
+
+    def _targets(self) -> dict[str, Upstream]:
+        """Whom the routes of each upstream lead to: itself, unless recovery sends them elsewhere."""
+        return {name: self.upstreams.get(self._reroutes.get(name, name), own) for name, own in self.upstreams.items()}
 
     def _reconfigure_upstreams(self, config: Config) -> list[Upstream]:
         known, self.upstreams = self.upstreams, {}
@@ -109,6 +121,39 @@ class DataPlane:
         found = self.upstreams.get(upstream)
         if found is not None:
             found.set_endpoints([(address, weight, priority) for address, weight, priority in endpoints])
+
+    # What recovery does ---------------------------------------------------------------------------------------------
+
+    def reroute(self, upstream: str, to: str | None) -> None:
+        """Send the requests of `upstream` to another one from the next on; None: to itself again."""
+        if to == self._reroutes.get(upstream) or self._config is None:
+            return
+        if to is None:
+            del self._reroutes[upstream]
+        else:
+            self._reroutes[upstream] = to
+        self._replan(self._config)
+        if not self._reroutes:
+            self._retire_unused_breakers()
+
+    def drain_endpoints(self, upstream: str, addresses: list[str]) -> None:
+        """Begin no request at these endpoints, whatever; the others of the upstream take them. Empty: all are back."""
+        if (found := self.upstreams.get(upstream)) is not None:
+            found.drain(addresses)
+
+    def flush_pool(self, upstream: str) -> None:
+        """Close the upstream's idle connections."""
+        if (found := self.upstreams.get(upstream)) is not None:
+            found.flush()
+
+    def clear_cache(self, upstream: str) -> None:
+        """Forget the answers kept for the upstream's routes."""
+        for (listener, route), (_, cache) in self._kept.items():
+            acceptor = self.acceptors.get(listener)
+            if acceptor and any((one.name, one.upstream) == (route, upstream) for one in acceptor.plan.config.routes):
+                cache.clear()
+
+    # Breakers and kept answers --------------------------------------------------------------------------------------
 
     def own_breaker(self, route: RoutePlan) -> Guarded:
         """The breaker of a route that has its own; it outlives a reload as an upstream's does."""

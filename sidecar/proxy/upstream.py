@@ -24,7 +24,7 @@ from sidecar.proxy.outliers import OutlierWatch
 from sidecar.runtime import series
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from sidecar.base.errors import RequestFault
     from sidecar.config.upstreams import Upstream as UpstreamConfig
@@ -68,11 +68,15 @@ class Endpoint(balance.Endpoint):
         """Let the picker know whether requests may come here."""
         self.available = self.healthy and not self.ejected
 
+    def close_idle(self) -> None:
+        """Close what is idle."""
+        while self.idle:
+            self.idle.pop().transport.close()
+
     def retire(self) -> None:
         """Close what is idle; what is busy is closed when it is given back."""
         self.retired = True
-        while self.idle:
-            self.idle.pop().transport.close()
+        self.close_idle()
 
 
 class Upstream:
@@ -89,6 +93,7 @@ class Upstream:
         self.requests = 0  # admitted since the start
         name = self.name
         self._unhealthy: set[str] = set()  # addresses that active checks found dead
+        self._drained: frozenset[str] = frozenset()  # addresses that recovery took out
         self.guarded = Guarded(name, config.breaker, registry, observer)
         self.outliers = OutlierWatch(name, config.outlier, registry, observer)
         registry.gauge_function(series.UPSTREAM_CONNECTIONS, lambda: self.connections, name)
@@ -130,10 +135,27 @@ class Upstream:
             self.registry.gauge_function(
                 series.UPSTREAM_HEALTHY, functools.partial(_is_available, endpoint), self.name, endpoint.address
             )
-        self.picker: balance.Picker = balance.PICKERS[self.config.balance](
-            self.endpoints, self.config.panic_threshold, random.random, self.config.overprovisioning
-        )
+        self._choose_among()
         self.outliers.set_endpoints(self.endpoints)
+
+    def _choose_among(self) -> None:
+        picked = [one for one in self.endpoints if one.address not in self._drained]
+        self.picker: balance.Picker = balance.PICKERS[self.config.balance](
+            picked or self.endpoints, self.config.panic_threshold, random.random, self.config.overprovisioning
+        )
+
+    def drain(self, addresses: Iterable[str]) -> None:
+        """Pick none of these, not even in a panic, unless there are no others; what idles there is closed."""
+        self._drained = frozenset(addresses)
+        self._choose_among()
+        for endpoint in self.endpoints:
+            if endpoint.address in self._drained:
+                endpoint.close_idle()
+
+    def flush(self) -> None:
+        """Close what is idle everywhere."""
+        for endpoint in self.endpoints:
+            endpoint.close_idle()
 
     def set_health(self, address: str, *, healthy: bool) -> None:
         """What active checks say of `address`, now and for an endpoint of that address that comes later."""

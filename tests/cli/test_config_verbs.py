@@ -55,10 +55,10 @@ def test_check_prints_every_fault_and_exits_78(write, capsys):
 
 
 def test_notes_do_not_make_check_fail(write, capsys):
-    text = SOUND + "shared_state: {redis: {url: redis://h, password_file: /nowhere/key}}\nrecovery: []\n"
+    text = SOUND + "shared_state: {redis: {url: redis://h, password_file: /nowhere/key}}\nincidents: {}\n"
     code, out, _ = sidecar(capsys, "check", "-c", write(text))
     assert code == 0
-    assert "c.yaml:6:1: recovery: note: is valid but not active yet" in out
+    assert "c.yaml:6:1: incidents: note: is valid but not active yet" in out
     assert "c.yaml:5:55: shared_state.redis.password_file: note: /nowhere/key is not there yet" in out
     assert "c.yaml: ok, 3 notes" in out
 

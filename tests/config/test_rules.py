@@ -232,6 +232,16 @@ DEPENDENCY = "dependencies:\n- {name: db, check: {redis: {url: redis://h}}, %s}\
             "do.reroute.to: loops: it is the upstream that is sick",
         ),
         (LISTENERS + UPSTREAMS + RECOVERY % ("upstream: app", "restart: evict, flush_pool: app"), "exclude each other"),
+        (LISTENERS + UPSTREAMS + RECOVERY % ("error_ratio: {upstream: x}", "restart: process"), "no upstream 'x'"),
+        (
+            LISTENERS + UPSTREAMS + RECOVERY % ("error_ratio: {upstream: app, above: 0}", "restart: process"),
+            "recovery[0].when.error_ratio.above: above: 0 is always true",
+        ),
+        (LISTENERS + UPSTREAMS + RECOVERY % ("upstream: app", "drain: x"), "recovery[0].do.drain: there is no"),
+        (
+            LISTENERS + UPSTREAMS + RECOVERY % ("upstream: app", "restart: process, eviction: {pod: p}"),
+            "recovery[0].do.eviction: eviction counts only with restart: evict",
+        ),
         (
             LISTENERS + UPSTREAMS + DEPENDENCY % "timeout: 31s",
             "dependencies[0].timeout: timeout is longer than interval",

@@ -199,6 +199,13 @@ class FakeProgram:
     async def health(self) -> list[dict[str, Any]]:
         return []
 
+    async def recovery(self) -> dict[str, Any]:
+        return {"paused": None, "rules": []}
+
+    async def recover(self, order: Any) -> str:
+        self.commands.append(f"recover {order.action} {order.rule}".strip())
+        return "done"
+
     async def registry(self) -> list[dict[str, Any]]:
         return []
 

@@ -15,7 +15,7 @@ from sidecar.machines.supervision import (
 )
 from sidecar.machines.transition import Transition
 
-STARTING, RUNNING, BACKING_OFF, STOPPING, ENDED = ChildState
+STARTING, RUNNING, BACKING_OFF, RESTARTING, STOPPING, ENDED = ChildState
 
 
 def running(now: float = 0.0) -> Supervision:
@@ -104,6 +104,46 @@ def test_who_waits_need_not_be_told():
     assert child.tick(100.0) is None
 
 
+@pytest.mark.parametrize("code", [0, 1, -9])
+def test_an_ordered_restart_is_no_death_however_it_ends(code: int):
+    child = running()
+    assert child.order(1.0) == Transition(RUNNING, RESTARTING, "ordered", 1.0)
+    assert child.order(1.5) is None
+    assert child.exited(2.0, code) == Transition(RESTARTING, STARTING, "ended", 2.0)
+    child.started(2.0)
+    assert child.exited(3.0, 1) == Transition(RUNNING, STARTING, "died", 3.0)  # the first one
+
+
+def test_an_order_ends_a_wait_and_a_stop_ends_an_ordered_restart():
+    child = running()
+    live_again(child, 1.0)
+    child.exited(2.0, 1)
+    assert child.order(2.5) == Transition(BACKING_OFF, STARTING, "ordered", 2.5)
+    child.started(2.5)
+    child.order(3.0)
+    assert child.stop(3.5) == Transition(RESTARTING, STOPPING, "stop", 3.5)
+    assert child.order(3.6) is None
+
+
+def test_whoever_has_a_say_holds_a_start_back():
+    child = running()
+    child.exited(1.0, 1)
+    assert child.held(1.0, 100.0) == Transition(STARTING, BACKING_OFF, "held", 1.0)
+    assert child.tick(99.9) is None
+    assert child.tick(100.0) == Transition(BACKING_OFF, STARTING, "wait_over", 100.0)
+
+
+def test_a_life_that_was_proved_good_forgets_earlier_deaths():
+    child = running()
+    live_again(child, 1.0)
+    child.exited(2.0, 1)
+    assert child.due == 3.0
+    child.tick(3.0)
+    child.started(3.0)
+    child.proved()
+    assert live_again(child, 4.0) == 0.0
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Whatever is reported, in whatever order: only listed changes, waits within bounds, no life after the end."""
 
@@ -114,6 +154,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.stopped = False
         self.starts = 0
         self.at_once = 0  # restarts without a wait since the last good life
+        self.proven = False
         self.began = 0.0
 
     def took(self, before: ChildState, change: Transition[ChildState] | None) -> None:
@@ -127,12 +168,13 @@ class AnyOrder(RuleBasedStateMachine):
             assert not self.stopped
             self.starts += 1
             self.began = self.now
+            self.proven = False
         if change.new is STARTING and change.reason == "died":
-            if self.now - self.began >= WELL_AFTER:
+            if self.now - self.began >= WELL_AFTER or self.proven:
                 self.at_once = 0
             self.at_once += 1
             assert self.at_once <= 1
-        if change.new is BACKING_OFF:
+        if change.new is BACKING_OFF and change.reason != "held":
             assert self.child.due is not None
             assert FIRST_WAIT <= self.child.due - self.now <= LONGEST_WAIT
         if change.reason == "wait_over":
@@ -157,6 +199,19 @@ class AnyOrder(RuleBasedStateMachine):
         self.took(before, self.child.exited(self.now, code))
         if code == 0 and before is RUNNING:
             assert self.child.state is ENDED
+
+    @rule()
+    def it_is_proved(self) -> None:
+        self.proven = self.proven or self.child.state is RUNNING
+        self.took(self.child.state, self.child.proved())
+
+    @rule()
+    def it_is_held(self) -> None:
+        self.took(self.child.state, self.child.held(self.now, self.now + 5.0))
+
+    @rule()
+    def it_is_ordered(self) -> None:
+        self.took(self.child.state, self.child.order(self.now))
 
     @precondition(lambda self: self.starts > 2)
     @rule()

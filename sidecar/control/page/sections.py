@@ -28,6 +28,7 @@ def sections(status: dict[str, Any]) -> dict[str, str]:
         "attention": _attention(status),
         "traffic": _traffic(status["traffic"]),
         "breakers": _breakers(status["breakers"]),
+        "recovery": _recovery(status.get("recovery")),
         "upstreams": _upstreams(status),
         "dependencies": _dependencies(status),
         "fallbacks": _fallbacks(status["fallbacks"]),
@@ -121,6 +122,19 @@ def _traffic(traffic: dict[str, Any]) -> str:
 def _breakers(breakers: list[dict[str, Any]]) -> str:
     cards = "".join(_breaker(one) for one in breakers)
     return _section("Circuit breakers", f'<div class="cards">{cards}</div>' if cards else "")
+
+
+def _recovery(recovery: dict[str, Any] | None) -> str:
+    rows = [
+        f"<tr><th scope=row>{_text(one['name'])} <small>{_text(one['watches'])} → {_text(one['strategy'])}</small></th>"
+        f"<td>{_mark(words.recovery_state(one), words.recovery_level(one))}"
+        f'<p class="below">{_text(words.recovery_said(one))}</p></td>'
+        f"<td>{one['attempts']} of {one['attempts_allowed']}</td>"
+        f"<td>{one['budget_left']} left of {_text(one['budget'])}</td></tr>"
+        for one in (recovery or {"rules": ()})["rules"]
+    ]
+    heads = ("Rule", "State", "Attempts", "Budget")
+    return _section("Recovery", f"<article>{_table('Recovery', heads, rows)}</article>" if rows else "")
 
 
 def _breaker(one: dict[str, Any]) -> str:
@@ -267,6 +281,7 @@ def _program(status: dict[str, Any]) -> str:
             ("breakers", "/api/v1/breakers"),
             ("health", "/api/v1/health"),
             ("registry", "/api/v1/registry"),
+            ("recovery", "/api/v1/recovery"),
             ("configuration", "/api/v1/config"),
             ("metrics", "/metrics"),
         )

@@ -139,6 +139,7 @@ def troubles(status: dict[str, Any]) -> list[Trouble]:
     found = [
         *_of_config(status["config"]),
         *_of_child(status.get("child")),
+        *_of_recovery(status.get("recovery")),
         *_of_breakers(status["breakers"]),
         *_of_upstreams(status["upstreams"]),
         *_of_dependencies(status["dependencies"]),
@@ -166,6 +167,46 @@ def _of_child(child: dict[str, Any] | None) -> Iterator[Trouble]:
     if child is not None and child["state"] == "backing_off":
         text = f"The service's process keeps dying ({child['last_exit']}), restarted {count(child['restarts'], 'time')}"
         yield Trouble("bad", text, "program")
+
+
+def _of_recovery(recovery: dict[str, Any] | None) -> Iterator[Trouble]:
+    if recovery is None:
+        return
+    if recovery["paused"] is not None and recovery["rules"]:
+        yield Trouble("warn", f"Recovery is {recovery_paused(recovery['paused'])}", "recovery")
+    for one in recovery["rules"]:
+        if one["stage"] == "escalated":
+            yield Trouble("bad", f"Recovery {one['name']} gave up: {recovery_said(one)}", "recovery")
+        elif recovery_level(one) == "warn":
+            yield Trouble("warn", f"Recovery {one['name']} is {recovery_state(one)}: {recovery_said(one)}", "recovery")
+
+
+def recovery_paused(paused: dict[str, Any]) -> str:
+    """`paused by alice: we move`."""
+    by = f" by {paused['by']}" if paused["by"] else ""
+    return f"paused{by}: {paused['why']}" if paused["why"] else f"paused{by}"
+
+
+def recovery_state(one: dict[str, Any]) -> str:
+    """Where a rule stands, in a word or two."""
+    if one["hold"] is not None:
+        return f"held ({one['hold'].replace('_', ' ')})"
+    return str(one["stage"])
+
+
+def recovery_level(one: dict[str, Any]) -> Level:
+    """How it goes: given up is bad, at it is to be watched."""
+    if one["stage"] == "escalated":
+        return "bad"
+    return "good" if one["stage"] in {"well", "healed", "quiet"} and not one["in_force"] else "warn"
+
+
+def recovery_said(one: dict[str, Any]) -> str:
+    """What it saw and what came of it, in a few words."""
+    last = one["record"][-1] if one["record"] else None
+    tried = "" if last is None else f"last try {last['result']}" + (f" ({last['detail']})" if last["detail"] else "")
+    in_force = "in force until it is well" if one["in_force"] else ""
+    return "; ".join(word for word in (one["why"], in_force, tried) if word) or "nothing so far"
 
 
 def child_said(child: dict[str, Any]) -> str:

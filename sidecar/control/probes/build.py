@@ -38,6 +38,13 @@ def endpoint_probe(check: HealthCheck, address: str) -> Probe:
     return TcpProbe(_elsewhere(endpoint, check.tcp.port))
 
 
+def tcp_probe(address: str) -> Probe:
+    """Whether an endpoint takes a connection."""
+    from sidecar.control.probes.tcp import TcpProbe
+
+    return TcpProbe(parse_address(address))
+
+
 def dependency_probes(dependency: Dependency) -> dict[str, Probe]:
     """What is asked -> its probe. Several only where several services stand for each other."""
     check = dependency.check

@@ -32,13 +32,16 @@ class HttpProbe:
         headers: Mapping[str, str] | None = None,
         token_file: str | None = None,
         tls: Callable[[], ssl.SSLContext] | None = None,
+        without: bytes | None = None,
     ) -> None:
+        """`without`: a header field, in lower case, that no good answer has."""
         self._target = target
         self._path = path
         self._expect = expect
         self._contains = None if contains is None else contains.encode()
         self._token_file = token_file
         self._tls = tls
+        self._without = without
         own = {"host": authority, "connection": "close", "accept": "*/*", "user-agent": f"sidecar/{__version__}"}
         own |= {name.lower(): value for name, value in (headers or {}).items()}
         self._fields = [(name.encode(), value.encode()) for name, value in own.items()]
@@ -69,6 +72,9 @@ class HttpProbe:
         if status not in self._expect:
             redirect = ", a redirect, which is not followed" if status in _REDIRECTS else ""
             raise ProbeFailure(f"answered {status}{redirect}")
+        unwanted = next((value for name, value in event.headers if name == self._without), None)
+        if unwanted is not None:
+            raise ProbeFailure(f"answered {status}: {unwanted.decode('latin-1')[:50]}")
         if self._contains is not None:
             await self._search(self._contains, connection, stream)
         return f"answered {status}"

@@ -99,7 +99,7 @@ class KubernetesSource:
         import httpx
 
         config = self._config
-        api = (config.api or _api_of_the_cluster()).rstrip("/")
+        api = (config.api or api_of_the_cluster()).rstrip("/")
         namespace = config.namespace or _read(f"{MOUNTED}/namespace")
         self._url = f"{api}/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
         verify: ssl.SSLContext | bool = True
@@ -216,7 +216,8 @@ async def _said(response: httpx.Response) -> str:
     return response.reason_phrase
 
 
-def _api_of_the_cluster() -> str:
+def api_of_the_cluster() -> str:
+    """The API server that the pod's environment names. Raises ApiFault."""
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT_HTTPS", "443")
     if not host:
         raise ApiFault("not in a cluster: KUBERNETES_SERVICE_HOST is not set; name the API server in `api`")

@@ -1,0 +1,17 @@
+"""What actions have in common."""
+
+
+class Plain:
+    """An action that restarts nothing, changes nothing that lasts, and has no process to look at."""
+
+    strategy = ""
+    restarts = False
+    lasts = False
+    """Whether what it did holds until `undo`."""
+    about = ""
+
+    async def undo(self) -> None:
+        """Nothing was left behind."""
+
+    def renewed(self) -> bool:
+        return True
