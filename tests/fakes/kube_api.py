@@ -1,4 +1,5 @@
-"""A small API server that speaks of EndpointSlices as Kubernetes does: list with pages, watch, tokens, versions.
+"""A small API server that speaks of EndpointSlices as Kubernetes does: list with pages, watch, tokens, versions;
+and evicts pods, or says that a disruption budget forbids it.
 
 Faithful where a client may trip: every change raises the resourceVersion; a watch sends what came after the version it
 names, in order, chunked, one JSON line each, then waits; bookmarks when asked for; 410 for a version that is compacted;
@@ -43,6 +44,10 @@ class KubeApi:
         self.requests: list[str] = []
         """The query of every request that was let in."""
         self.refusals = 0
+        self.evictions: list[tuple[str, Any]] = []
+        """Path and body of each eviction that was asked for with the token."""
+        self.budget = 0
+        """So many of the next evictions are forbidden by a disruption budget."""
         self._version = 100
         self._compacted = 0
         self._slices: dict[str, dict[str, Any]] = {}
@@ -57,6 +62,9 @@ class KubeApi:
 
             def do_GET(self) -> None:
                 api._get(self)
+
+            def do_POST(self) -> None:
+                api._post(self)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -133,6 +141,22 @@ class KubeApi:
         else:
             self._note(parts.query)
             self._list(handler, query)
+
+    def _post(self, handler: BaseHTTPRequestHandler) -> None:
+        body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
+        pod = f"/api/v1/namespaces/shop/pods/{body['metadata']['name']}/eviction"
+        if handler.headers["authorization"] != f"Bearer {self.token}":
+            self.refusals += 1
+            self._status(handler, 401, "Unauthorized")
+        elif handler.path != pod or (body["apiVersion"], body["kind"]) != ("policy/v1", "Eviction"):
+            self._status(handler, 404, f"no such thing as {handler.path}")
+        else:
+            self.evictions.append((handler.path, body))
+            if self.budget:
+                self.budget -= 1
+                self._status(handler, 429, "Cannot evict pod as it would violate the pod's disruption budget.")
+            else:
+                self._send(handler, 201, {"kind": "Status", "status": "Success", "code": 201})
 
     def _note(self, query: str) -> None:
         with self._changed:

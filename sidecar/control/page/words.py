@@ -204,7 +204,8 @@ def recovery_level(one: dict[str, Any]) -> Level:
 def recovery_said(one: dict[str, Any]) -> str:
     """What it saw and what came of it, in a few words."""
     last = one["record"][-1] if one["record"] else None
-    tried = "" if last is None else f"last try {last['result']}" + (f" ({last['detail']})" if last["detail"] else "")
+    told = [] if last is None else [word for word in (last["did"], last["detail"]) if word]
+    tried = "" if last is None else f"last try {last['result']}" + (f" ({': '.join(told)})" if told else "")
     in_force = "in force until it is well" if one["in_force"] else ""
     return "; ".join(word for word in (one["why"], in_force, tried) if word) or "nothing so far"
 

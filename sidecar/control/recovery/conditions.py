@@ -16,7 +16,8 @@ from sidecar.runtime import series
 
 STALE_SECONDS = 5.0
 """A breaker whose open period is over for so long has no traffic: it says nothing of the upstream any more."""
-_OK = ("ok", "client_gone")
+_FAULTLESS = ("ok", "client_gone", "client_timeout")
+"""Outcomes that say nothing against the upstream; with one of these only a 5xx does."""
 
 
 class Condition(Protocol):
@@ -147,18 +148,18 @@ class Failing:
         if seen.snapshot is not None:
             code, outcome = series.REQUESTS.labels.index("code"), series.REQUESTS.labels.index("outcome")
             of = seen.snapshot.select(series.REQUESTS, upstream=config.upstream)
-            failed = (one.value for one in of if one.labels[code].startswith("5") or one.labels[outcome] not in _OK)
-            counted = sum(one.value for one in of), sum(failed)
+            bad = [one for one in of if one.labels[code].startswith("5") or one.labels[outcome] not in _FAULTLESS]
+            counted = sum(one.value for one in of), sum(one.value for one in bad)
             before = self._counted or counted
             self._counted = counted
             if seen.now >= self._window.edge:
                 self._window.turn(seen.now)
             for column in (0, 1):
                 self._window.counts[column] += max(0, round(counted[column] - before[column]))
-        total, bad = self._window.sum(0, seen.now), self._window.sum(1, seen.now)
-        if total < config.minimum_requests or bad < config.above * total:
+        total, failed = self._window.sum(0, seen.now), self._window.sum(1, seen.now)
+        if total < config.minimum_requests or failed < config.above * total:
             return WELL
-        return Sight(sick=True, why=f"{bad} of {total} requests failed within {show_duration(config.window)}")
+        return Sight(sick=True, why=f"{failed} of {total} requests failed within {show_duration(config.window)}")
 
     async def look_again(self, seen: Seen) -> Sight:
         return self.look(seen)
@@ -223,24 +224,42 @@ class Lagging(_Present):
 
 
 class MemoryShort(_Present):
-    """The container's memory runs out. No limit, or no control group of version 2: never."""
+    """The container's memory runs out. No limit, or no control group of version 2: never.
+
+    What the kernel could take back at once does not count, as with the kubelet's working set: a file that is read fills
+    the group to its limit, and nothing is wrong.
+    """
 
     def __init__(self, config: MemoryPressure) -> None:
         self.about = {"program": "container"}
         self._config = config
 
     def look(self, seen: Seen) -> Sight:  # noqa: ARG002
-        used, limit = (self._read(name) for name in ("memory.current", "memory.max"))
-        if used is None or not limit or used < self._config.above * limit:
+        used, limit = self._number("memory.current"), self._number("memory.max")
+        if used is None or not limit:
+            return WELL
+        used = max(0, used - self._reclaimable())
+        if used < self._config.above * limit:
             return WELL
         return Sight(sick=True, why=f"{used >> 20} of {limit >> 20} MiB used ({used / limit:.0%})")
 
     async def look_again(self, seen: Seen) -> Sight:
         return self.look(seen)
 
-    def _read(self, name: str) -> int | None:
+    def _number(self, name: str) -> int | None:
+        try:
+            return int(self._read(name))
+        except ValueError:  # no such group; `max` is no limit
+            return None
+
+    def _reclaimable(self) -> int:
+        """Bytes of files that nobody used lately."""
+        words = iter(self._read("memory.stat").split())
+        return next((int(value) for name, value in zip(words, words, strict=False) if name == b"inactive_file"), 0)
+
+    def _read(self, name: str) -> bytes:
         try:
             with open(os.path.join(self._config.cgroup, name), "rb") as stream:
-                return int(stream.read(64))
-        except (OSError, ValueError):  # no such group; `max` is no limit
-            return None
+                return stream.read(65536)
+        except OSError:
+            return b""

@@ -109,6 +109,10 @@ class Action(Protocol):
         """The fault is over, or the rule is gone: leave nothing behind. Does nothing where nothing lasts."""
         ...
 
+    async def needless(self) -> bool:
+        """Where it lasts: whether the sick one is well without it. Asked when the condition was false for a while."""
+        ...
+
     def renewed(self) -> bool:
         """Whether the service is another process than before `run`; true where nobody can tell."""
         ...

@@ -135,7 +135,7 @@ class Rule:
             self._well_since = now
         elif now >= self._well_since + OVER_SECONDS:
             self._well_since = now
-            if await self._answers(self._condition.upstream):
+            if await self.action.needless():
                 await self._undo()
                 return sight
         if self.machine.stage is Stage.WAITING:
@@ -143,23 +143,19 @@ class Rule:
         trouble = self._around.health.upstream_trouble(self.action.about) if self.action.about else ""
         return Sight(bool(trouble), f"{self.action.about} stands in and is sick: {trouble}")
 
-    async def _answers(self, upstream: str) -> bool:
-        answers = await self._around.health.ask_upstream(upstream) if upstream else []
-        return not answers or any(one.ok for one in answers)
-
     async def _check(self) -> None:
         seen = await self._engine.seen(numbers=self._condition.numbers, fresh=True)
         sight = await self._condition.look_again(seen)
         if not sight.sick:
             self._took(self.machine.seen(monotonic(), sick=False))
             return
-        hold, detail = await self._forbidden()
+        hold, detail = await self._forbidden(take=True)
         self._took(self.machine.checked(monotonic(), hold, detail or sight.why))
         if self.machine.stage is not Stage.ACTING:
             await self._give_back()
 
-    async def _forbidden(self) -> tuple[Hold | None, str]:
-        """What forbids to act, and that in words; takes the fleet's token when nothing else does."""
+    async def _forbidden(self, *, take: bool) -> tuple[Hold | None, str]:
+        """What forbids to act, and that in words; `take`: take the fleet's token when nothing else does."""
         engine = self._engine
         if engine.paused is not None:
             return Hold.PAUSED, engine.paused["why"]
@@ -171,7 +167,7 @@ class Rule:
             return Hold.DEPENDENCY_DOWN, down
         if self.config.dry_run:
             return Hold.DRY_RUN, f"would act ({self.strategy}): {self.machine.why}"
-        if self.action.restarts and not self._token:
+        if take and self.action.restarts and not self._token:
             if refusal := await engine.fleet.take():
                 return Hold.NO_TOKEN, refusal
             self._token = True
@@ -197,6 +193,8 @@ class Rule:
             _log.error("recovery_action_broke", error=error, rule=self.config.name, strategy=self.strategy)
             detail, ok = f"the action broke: {type(error).__name__}", False
         self._standing = ok and self.action.lasts
+        if ok and self._record:
+            self._record[-1]["did"] = detail
         self._took(self.machine.acted(monotonic(), ok=ok, detail=detail))
 
     async def _prove(self) -> None:
@@ -216,13 +214,13 @@ class Rule:
         )
         try:
             while self.machine.stage is Stage.PROVING and not proof.done():
-                change = asyncio.ensure_future(self._changed.wait())
-                await asyncio.wait({proof, change}, return_when=asyncio.FIRST_COMPLETED)
-                change.cancel()
-                self._changed.clear()
+                await self._until_changed(proof)
             if self.machine.stage is not Stage.PROVING:
                 return  # it died meanwhile
             missing = proof.result()
+        except Exception as error:  # noqa: BLE001 - a look that breaks proves nothing, and must not be tried for ever
+            _log.error("recovery_proof_broke", error=error, rule=self.config.name, strategy=self.strategy)
+            missing = f"the proof broke: {type(error).__name__}"
         finally:
             proof.cancel()
         if missing:
@@ -232,6 +230,14 @@ class Rule:
         if self.of_child and self._around.child is not None:
             self._around.child.proved()
         self._took(self.machine.proved(monotonic()))
+
+    async def _until_changed(self, proof: asyncio.Future[str]) -> None:
+        change: asyncio.Future[Any] = asyncio.ensure_future(self._changed.wait())
+        try:
+            await asyncio.wait([proof, change], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            change.cancel()
+        self._changed.clear()
 
     async def _question(self, upstream: str) -> Result:
         began = monotonic()
@@ -252,7 +258,11 @@ class Rule:
         return sight.why if sight.sick and not self._condition.remembers else ""
 
     async def _welcome(self, upstream: str) -> None:
-        """The first good look after a restart: what breakers learnt of the process before is void."""
+        """The first good look after a restart: what breakers learnt of the process before is void, and nobody else
+        need restart it.
+        """
+        if not self.action.lasts:
+            await self.action.undo()
         if self.action.restarts and upstream:
             await self._around.reset_breakers(upstream)
 
@@ -294,8 +304,7 @@ class Rule:
         """What a run would do now, for people."""
         seen = await self._engine.seen(numbers=self._condition.numbers, fresh=True)
         sight = await self._condition.look_again(seen)
-        hold, detail = await self._forbidden()
-        await self._give_back()
+        hold, detail = await self._forbidden(take=False)
         found = f"its condition is true: {sight.why}" if sight.sick else "its condition is not true"
         held = f"; by itself it would not act: {hold.value.replace('_', ' ')}: {detail}" if hold else ""
         left = self.machine.budget.left(monotonic())
@@ -341,7 +350,7 @@ class Rule:
     def _begin(self, change: Change) -> None:
         self._record.append(
             {"at": _iso(self._began), "attempt": self.machine.attempts, "result": "running", "detail": change.detail,
-             "seconds": None}
+             "did": "started again" if change.reason == "reborn" else "", "seconds": None}
         )  # fmt: skip
         counted = "" if self.of_child else "started"  # the supervisor counts what it starts
         self._say(Kind.RECOVERY_STARTED, counted, change, Level.WARNING)

@@ -13,5 +13,8 @@ class Plain:
     async def undo(self) -> None:
         """Nothing was left behind."""
 
+    async def needless(self) -> bool:
+        return True
+
     def renewed(self) -> bool:
         return True

@@ -1,4 +1,7 @@
-"""Let the kubelet restart the service: `/livez/service` answers 503 until the service is well again."""
+"""Let the kubelet restart the service: `/livez/service` answers 503 until the service answers again.
+
+A service that takes long to begin needs a startupProbe of its own: until that has passed the kubelet asks nothing here.
+"""
 
 from sidecar.control.recovery.actions.base import Plain
 
@@ -15,7 +18,7 @@ class FailLiveness(Plain):
 
     async def run(self) -> str:
         self.wanted = True
-        return "/livez/service fails until the service is well"
+        return "/livez/service fails until the service answers"
 
     async def undo(self) -> None:
         self.wanted = False

@@ -22,3 +22,7 @@ class Reroute(Plain):
 
     async def undo(self) -> None:
         await self._around.serve("reroute", self._config.upstream, None)
+
+    async def needless(self) -> bool:
+        answers = await self._around.health.ask_upstream(self._config.upstream)
+        return not answers or any(one.ok for one in answers)
