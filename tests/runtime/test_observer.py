@@ -71,7 +71,7 @@ def test_the_log_is_limited_and_the_subscribers_are_not(caplog):
     observer, heard = Observer(), []
     observer.subscribe(heard.append)
     for _ in range(3):
-        observer.tell(Kind.SHARED_STATE_UNREACHABLE, "shared_state", level=Level.WARNING, every=60.0)
+        observer.tell(Kind.SHARED_STATE_UNREACHABLE, "shared_state", level=Level.WARNING, every=60.0, about="here")
     assert len(heard) == 3
     assert len(caplog.records) == 1
 
