@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import __version__
 from sidecar.app.crew import Crew, LocalCrew
+from sidecar.app.incidents import Incidents
 from sidecar.app.neighbours import Neighbours
 from sidecar.app.rates import Rates
 from sidecar.app.recovery import Around, ProgramRecovery
@@ -72,6 +73,7 @@ class Program:
         self._tasks = Supervisor(self._registry)
         self._crew: Crew = LocalCrew(self._worker)
         self._health = HealthChecks(self._registry, self._tasks, self.observer, self._tell_health, self._requests)
+        self._incidents = Incidents(self._config, self._tasks, self._registry, self.observer, self._health.view)
         self._neighbours: Neighbours | None = None
         self._child = (
             Child(command, self._registry, self._tasks, self.observer, self._child_finished) if command else None
@@ -113,7 +115,8 @@ class Program:
         self._register_metrics()
         try:
             self._sockets = bind_all(config.listeners)
-            self._admin = Admin(config.admin, self)
+            self._admin = Admin(config.admin, self, self._incidents.tables)
+            await self._incidents.start()
             bound = await self._admin.start()
             self._forbidden = frozenset((one.host, one.port) for one in bound.values() if one.port)
             if self._child is not None:
@@ -194,6 +197,7 @@ class Program:
         await self._crew.stop()
         if self._child is not None:
             await self._child.stop()
+        await self._incidents.stop()
         await self._tasks.stop()
         if self._child is not None:
             await orphans.end_all(self._child.patience)
@@ -297,6 +301,7 @@ class Program:
                 "last_reload_error": self._reload_error,
                 "restart_needed": self._restart_needed,
             },
+            "incidents": self._incidents.open_ones(),
             **view(self._config, seen),
         }
 
@@ -379,6 +384,7 @@ class Program:
             except ConfigError as error:
                 return self._reload_failed(str(error))
             await self._health.apply(config)
+            self._incidents.apply(config)
             if self._neighbours is not None:
                 await self._neighbours.apply(config)
             done = self._reload_done(config, text, found)

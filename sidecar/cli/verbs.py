@@ -29,6 +29,7 @@ VERBS = (
     Verb("reload", "make the running proxy read its configuration again", "sidecar.cli.control"),
     Verb("breaker", "look at breakers, open or close them by hand", "sidecar.cli.breaker"),
     Verb("recover", "look at recovery, pause it, run a rule by hand", "sidecar.cli.recover"),
+    Verb("incidents", "look at incidents, acknowledge, resolve, export a post-mortem", "sidecar.cli.incidents"),
     Verb("simulate", "replay a scenario or an access log on a virtual clock", "sidecar.cli.simulate"),
     Verb("backup", "make backups, look at them, verify them", "sidecar.cli.backup"),
     Verb("catalog", "rebuild what this machine knows of the backups", "sidecar.cli.backup"),

@@ -4,7 +4,8 @@ A feature that lands deletes its line. Paths are written without list positions;
 """
 
 NOT_ACTIVE_YET = (
-    "incidents",
+    "incidents.notify",
+    "incidents.escalate",
     "backup.admin",
     "backup.drill",
     "backup.repository.s3",

@@ -50,5 +50,12 @@ class Incidents(Section, frozen=True, kw_only=True):
     store: Annotated[
         Path | None, Doc("The SQLite file that keeps them and what is still to be sent. null: memory.")
     ] = None
+    resolve_after: Annotated[
+        PositiveDuration,
+        Doc("What is gone has to stay gone for so long before its incident is resolved; doubled at each relapse."),
+    ] = 15.0
+    reopen_within: Annotated[
+        PositiveDuration, Doc("What comes back so soon after the resolution is the same incident, reopened.")
+    ] = 900.0
     notify: Annotated[tuple[Notify, ...], Doc("Who hears of every incident.")] = ()
     escalate: Annotated[tuple[Escalation, ...], Doc("Who hears when nobody acknowledges.")] = ()

@@ -120,7 +120,8 @@ class Program(Protocol):
 class Admin:
     """The three doors of one program."""
 
-    def __init__(self, config: AdminConfig, program: Program) -> None:
+    def __init__(self, config: AdminConfig, program: Program, *parts: Tables) -> None:
+        """`parts`: what parts of the program answer themselves."""
         self._program = program
         self._viewers = 0
         self._probes: dict[str, Handler] = {
@@ -142,7 +143,7 @@ class Admin:
             "/api/v1/registry": reading(program.registry),
             "/api/v1/recovery": reading(program.recovery),
             "/api/v1/config": self._effective,
-            "/api/v1/incidents": reading(_none_yet),
+            "/api/v1/incidents": reading(_none_yet),  # until the part that keeps them answers
             "/api/v1/backups": reading(_none_yet),
         }
         self._commands: dict[str, Handler] = {
@@ -154,7 +155,10 @@ class Admin:
         self._families: dict[str, Handler] = {orders.PREFIX: self._order, recovery_orders.PREFIX: self._recover}
         probes = config.probes.bind if config.probes else None
         places = Places("admin", config.bind, config.socket, config.token_file, probes)
-        self._doors = Doors(places, Tables(self._probes, self._reads, self._commands, self._families))
+        tables = Tables(self._probes, self._reads, self._commands, self._families)
+        for part in parts:
+            tables.add(part)
+        self._doors = Doors(places, tables)
 
     async def start(self) -> dict[Door, Address]:
         """Open the doors; return where they are (a port 0 resolved). ConfigError when one cannot be opened."""

@@ -12,7 +12,7 @@ import asyncio
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -50,6 +50,19 @@ class Tables:
     """By POST, for the socket and whoever has the token."""
     families: dict[str, Handler]
     """Commands by what their path begins with."""
+    shelves: dict[str, Handler] = field(default_factory=dict)
+    """Reads by what their path begins with; they may share it with a family."""
+
+    def add(self, more: "Tables") -> None:
+        """Take in what a part of the program answers itself."""
+        for mine, theirs in (
+            (self.probes, more.probes),
+            (self.reads, more.reads),
+            (self.commands, more.commands),
+            (self.families, more.families),
+            (self.shelves, more.shelves),
+        ):
+            mine.update(theirs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,24 +120,25 @@ class Doors:
         _check_origin(request)
         tables, outside = self._tables, request.door is Door.PROBES
         command = None if outside else self._command(request.path)
-        if command is not None:
+        shelf = None if outside or request.method == "POST" else _by_prefix(tables.shelves, request.path)
+        if command is not None and shelf is None:
             if request.method != "POST":
                 raise Refused(405, "changes are made by POST", ("allow", "POST"))
             self._authorize(request)
             return command
         reads = tables.probes if outside else tables.reads
-        if request.path not in reads:
+        if request.path not in reads and shelf is None:
             page = ", /" if not outside and "/" in reads else ""
             raise Refused(404, f"nothing here; see {', '.join(tables.probes)}{page}")
         if request.method not in {"GET", "HEAD"}:
             raise Refused(405, "this is read by GET", ("allow", "GET, HEAD"))
-        return reads[request.path]
+        return reads.get(request.path) or shelf or reads[request.path]
 
     def _command(self, path: str) -> Handler | None:
         tables = self._tables
         if path in tables.commands:
             return tables.commands[path]
-        return next((handler for prefix, handler in tables.families.items() if path.startswith(prefix)), None)
+        return _by_prefix(tables.families, path)
 
     def _check_host(self, request: Request) -> None:
         """Refuse a name that is not ours: a web page whose name was rebound to this address (DNS rebinding)."""
@@ -189,6 +203,10 @@ def metrics(snapshot: Callable[[], Awaitable[Snapshot]]) -> Handler:
 
 
 # The checks -----------------------------------------------------------------------------------------------------------
+
+
+def _by_prefix(table: dict[str, Handler], path: str) -> Handler | None:
+    return next((handler for prefix, handler in table.items() if path.startswith(prefix)), None)
 
 
 def _check_origin(request: Request) -> None:

@@ -91,6 +91,19 @@ class Kind(StrEnum):
     """`recovery`; by, why. Nothing is done until it is resumed."""
     RECOVERY_RESUMED = "recovery_resumed"
     """`recovery`; by, why."""
+    AGENT_CONDITION = "agent_condition"
+    """What the agent says it is about; holds, expires_seconds, severity. Its reason is the condition's word."""
+    AGENT_EVENT = "agent_event"
+    """What the agent did something with; whatever it tells beside."""
+    INCIDENT_CHANGED = "incident_changed"
+    """The incident's id; incident (the same), status, severity, failure, on (what it is about). Its reason says what
+    became of it: opened, worsened, acknowledged, mitigated, relapsed, resolved, reopened or closed."""
+    INCIDENT_STORE_FAILED = "incident_store_failed"
+    """The file; path. What it did not take is kept in memory and brought again."""
+    INCIDENT_STORE_RECOVERED = "incident_store_recovered"
+    """The file; path."""
+    INCIDENT_STORE_SET_ASIDE = "incident_store_set_aside"
+    """The file; path, kept_as. It was damaged; a new one is begun."""
 
 
 class Level(StrEnum):

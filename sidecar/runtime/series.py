@@ -234,6 +234,12 @@ INCIDENT_ACK = _histogram(
 INCIDENT_RESOLVE = _histogram(
     "sidecar_incident_resolve_seconds", "", "From an incident's start to its end.", JOB_BOUNDS
 )
+INCIDENT_STORE_OK = _gauge(
+    "sidecar_incident_store_ok",
+    "",
+    "1: incidents are written down; 0: the file fails, they are in memory.",
+    merge="min",
+)
 AVAILABILITY = _gauge(
     "sidecar_availability_ratio",
     "",

@@ -26,6 +26,7 @@ def sections(status: dict[str, Any]) -> dict[str, str]:
     return {
         "state": _state(status),
         "attention": _attention(status),
+        "incidents": _incidents(status),
         "traffic": _traffic(status["traffic"]),
         "breakers": _breakers(status["breakers"]),
         "recovery": _recovery(status.get("recovery")),
@@ -103,6 +104,20 @@ def _attention(status: dict[str, Any]) -> str:
     if len(found) > MAX_TROUBLES:
         items.append(f"<li>and {len(found) - MAX_TROUBLES} more</li>")
     return f"<h2>Needs attention</h2><ul>{''.join(items)}</ul>"
+
+
+def _incidents(status: dict[str, Any]) -> str:
+    found = status.get("incidents", ())
+    rows = [
+        f"<tr><th scope=row><code>{_text(one['id'])}</code></th><td>{_text(one['title'])}</td>"
+        f"<td>{_mark(one['severity'], 'warn' if one['severity'] == 'warning' else 'bad')}</td>"
+        f"<td>{_text(one['status'])}{' by ' + _text(one['acknowledged_by']) if one['acknowledged_by'] else ''}</td>"
+        f"<td>{_ago(status, one['started'])}</td></tr>"
+        for one in found[:MAX_TROUBLES]
+    ]
+    more = f'<p class="nothing">and {len(found) - len(rows):,} more</p>' if len(found) > len(rows) else ""
+    heads = ("Incident", "What", "Severity", "Status", "Began")
+    return _section("Incidents", f"<article>{_table('Incidents', heads, rows)}{more}</article>" if rows else "")
 
 
 def _traffic(traffic: dict[str, Any]) -> str:
@@ -282,6 +297,7 @@ def _program(status: dict[str, Any]) -> str:
             ("health", "/api/v1/health"),
             ("registry", "/api/v1/registry"),
             ("recovery", "/api/v1/recovery"),
+            ("incidents", "/api/v1/incidents"),
             ("configuration", "/api/v1/config"),
             ("metrics", "/metrics"),
         )

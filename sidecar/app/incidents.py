@@ -1,0 +1,101 @@
+"""Wires the incidents: what happens in the pod, the book, its file, the admin interface.
+
+Runs in the program's process, once, however many workers serve. Without an `incidents` section the book is kept in
+memory. Where the file is, is taken from the first configuration; how long is long and who hears, from the latest.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from sidecar.control.incidents.answers import Answers
+from sidecar.control.incidents.detect import Detector, Names
+from sidecar.control.incidents.keeper import Keeper
+from sidecar.control.incidents.store import Store
+from sidecar.control.incidents.writer import Writer
+from sidecar.machines.incident import Patience
+from sidecar.machines.incident_book import IncidentBook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sidecar.config.document import Config
+    from sidecar.runtime.admin_doors import Tables
+    from sidecar.runtime.metrics import Registry
+    from sidecar.runtime.observer import Observer
+    from sidecar.runtime.tasks import Supervisor
+
+
+class Incidents:
+    """The incidents of one program."""
+
+    def __init__(
+        self,
+        config: Config,
+        tasks: Supervisor,
+        registry: Registry,
+        observer: Observer,
+        health: Callable[[], list[dict[str, Any]]],
+    ) -> None:
+        """`health`: as `HealthChecks.view` has it."""
+        self._config = config
+        self._tasks = tasks
+        settings = config.incidents
+        store = Store(settings.store) if settings is not None and settings.store is not None else None
+        self._writer = Writer(store, registry, observer)
+        self._book = IncidentBook(config.service.name, config.service.instance or socket.gethostname(), _new_id)
+        names = Names(
+            lambda: {one.name for one in self._config.upstreams},
+            lambda: {one.name for one in self._config.dependencies},
+        )
+        detector = Detector(health, self._enforced, names)
+        self.keeper = Keeper(self._book, detector, self._writer, registry, observer)
+        self._retime()
+        self.tables: Tables = Answers(self.keeper, observer).tables
+        observer.subscribe(self.keeper.hear)
+
+    async def start(self) -> None:
+        """Take over what an earlier run left, and begin."""
+        await self.keeper.take_over()
+        self._tasks.start("incidents", self.keeper.run)
+        self._tasks.start("incident-store", self._writer.run)
+
+    def apply(self, config: Config) -> None:
+        """A reload."""
+        self._config = config
+        self._retime()
+
+    async def stop(self) -> None:
+        """Write down what is owed."""
+        self.keeper.catch_up()
+        self.keeper.seen()
+        await self._tasks.end("incidents")
+        await self._tasks.end("incident-store")
+        await self._writer.close()
+
+    def open_ones(self) -> list[dict[str, Any]]:
+        """Open incidents, for the status."""
+        return self.keeper.open_ones()
+
+    def _retime(self) -> None:
+        settings = self._config.incidents
+        if settings is not None:
+            self._book.patience = Patience(settings.resolve_after, settings.reopen_within)
+
+    def _enforced(self, breaker: str) -> bool:
+        """Whether the breaker of this name is there and refuses."""
+        upstream, _, route = breaker.partition("/")
+        owners = [one for one in self._config.upstreams if one.name == upstream and one.breaker.mode == "enforce"]
+        if not route:
+            return bool(owners)
+        return bool(owners) and any(
+            one.name == route and one.upstream == upstream for each in self._config.listeners for one in each.routes
+        )
+
+
+def _new_id(now: float) -> str:
+    """Short enough to type, in the order of time."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{secrets.token_hex(2)}"

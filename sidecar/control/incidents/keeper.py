@@ -1,0 +1,214 @@
+"""The keeper of the incidents: hears what happens, keeps the book, has it written down and tells the numbers.
+
+    observer ──hear──▶ queue ──▶ detector: what holds, what is gone ──▶ book: what became of which incident
+                                                                          ├─▶ writer (the file)
+                                                                          └─▶ metrics, log, who wants to know
+
+`hear` only notes; the one task of `run` does the rest, and never waits for a disk or a receiver longer than a moment.
+What an earlier run left behind is taken over; what held in it counts as gone unless it is seen again within
+TAKEN_OVER_SECONDS.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sidecar.control.incidents.detect import Detector, Gone, concerns
+from sidecar.control.incidents.telling import entry, summary, whole
+from sidecar.control.incidents.writer import Writer
+from sidecar.machines.availability import Figures, Span, figures
+from sidecar.machines.incident import Severity
+from sidecar.machines.incident_book import Change, Entry, IncidentBook, What
+from sidecar.runtime import series
+from sidecar.runtime.metrics import Registry
+from sidecar.runtime.observer import Happening, Kind, Level, Observer
+
+TAKEN_OVER_SECONDS = 180.0
+"""Longer than an active check takes at its defaults to find out that something is unhealthy."""
+BEFORE_SECONDS, BEFORE = 300.0, 20
+"""What happened so long before an incident, and so much of it, is told in its timeline."""
+LOOK_SECONDS = 10.0
+"""The longest wait between two looks at the time: wall clocks are set."""
+RUN_SECONDS = 60.0
+"""How often it is written down that we watch."""
+MAX_HEARD = 10_000
+
+Listener = Callable[[Change], None]
+
+
+class Keeper:
+    """All incidents of this sidecar. `clock`: Unix seconds."""
+
+    def __init__(
+        self,
+        book: IncidentBook,
+        detector: Detector,
+        writer: Writer,
+        registry: Registry,
+        observer: Observer,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.book = book
+        self._detector = detector
+        self._writer = writer
+        self._registry = registry
+        self._observer = observer
+        self._clock = clock
+        self._began = clock()
+        self._runs: list[Span] = []
+        self._run_written = 0.0
+        self._heard: deque[Happening] = deque(maxlen=MAX_HEARD)
+        self._lately: deque[Happening] = deque(maxlen=200)
+        self._work = asyncio.Event()
+        self._listeners: list[Listener] = []
+        self._open = registry.cell(series.INCIDENTS_OPEN)
+
+    def listen(self, listener: Listener) -> None:
+        """Call it with every change of an incident, notes left out."""
+        self._listeners.append(listener)
+
+    def hear(self, happening: Happening) -> None:
+        """Note what happened; may be called from anywhere in the loop."""
+        if happening.kind is not Kind.INCIDENT_CHANGED:
+            self._heard.append(happening)
+            self._work.set()
+
+    async def take_over(self) -> None:
+        """Read what an earlier run left behind."""
+        loaded = await self._writer.load()
+        expires = self._clock() + TAKEN_OVER_SECONDS
+        for incident, timeline in loaded.incidents:
+            self.book.take_over(incident, timeline, expires)
+        self._runs = loaded.runs
+        self._count()
+
+    async def run(self) -> None:
+        """Do what there is to do, until cancelled."""
+        while True:
+            self.catch_up()
+            await self._writer.settled()
+            due = min((time for time in (self.book.due(),) if time is not None), default=float("inf"))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(LOOK_SECONDS, max(0.0, due - self._clock()))):
+                    await self._work.wait()
+            self._work.clear()
+
+    def catch_up(self) -> None:
+        """Take in all that was heard, and the time that went by."""
+        while self._heard:
+            self._take_in(self._heard.popleft())
+        now = self._clock()
+        self._became(self.book.tick(now))
+        if now - self._run_written >= RUN_SECONDS:
+            self.seen()
+        self._count()
+
+    def seen(self) -> None:
+        """Have it written down that we watched until now."""
+        self._run_written = self._clock()
+        self._writer.owe_run(self._began, self._run_written)
+
+    # What people ask and say ------------------------------------------------------------------------------------------
+
+    def view(self) -> list[dict[str, Any]]:
+        """Every incident that is known, open ones first, without timelines."""
+        self.catch_up()
+        now = self._clock()
+        return [summary(one, now) for one in self.book]
+
+    def open_ones(self) -> list[dict[str, Any]]:
+        """Those that are open, for the status."""
+        now = self._clock()
+        return [summary(one, now) for one in self.book.open()]
+
+    async def show(self, one: str) -> dict[str, Any] | None:
+        """The incident with this id and its timeline."""
+        self.catch_up()
+        incident, timeline = self.book.find(one), self.book.timeline(one)
+        if not timeline:
+            stored = await self._writer.read(one)
+            incident, timeline = stored or (incident, timeline)
+        return None if incident is None else whole(incident, timeline, self._clock())
+
+    async def ack(self, one: str, by: str, why: str) -> bool:
+        """Somebody looks at it; False: there is none with this id that is open."""
+        self.catch_up()
+        incident, now = self.book.find(one), self._clock()
+        first = incident is not None and incident.acknowledged is None
+        changes = self.book.ack(one, now, by, why)
+        if changes is None or incident is None:
+            return False
+        if first:
+            self._registry.cell(series.INCIDENT_ACK).observe(max(0.0, now - incident.detected))
+        self._became(changes)
+        await self._writer.settled()
+        return True
+
+    async def resolve(self, one: str, by: str, why: str) -> bool:
+        """Somebody ends it; False: there is none with this id that is open."""
+        self.catch_up()
+        changes = self.book.resolve(one, self._clock(), by, why)
+        if changes is None:
+            return False
+        self._became(changes)
+        self._count()
+        await self._writer.settled()
+        return True
+
+    # What follows -----------------------------------------------------------------------------------------------------
+
+    def _take_in(self, one: Happening) -> None:
+        self._lately.append(one)
+        for incident in self.book.live():
+            if concerns(one, incident.subject):
+                self._became(self.book.note(incident, entry(one)))
+        for sign in self._detector.hear(one):
+            if isinstance(sign, Gone):
+                self._became(self.book.clear(*sign, one.at))
+            else:
+                self._became(self.book.hold(sign, one.at, self._before(sign.subject, one.at)))
+        if one.kind is Kind.CONFIG_RELOADED:
+            for gone in self._detector.vanished(self.book.open()):
+                self._became(self.book.clear(*gone, one.at))
+
+    def _before(self, subject: str, now: float) -> list[Entry]:
+        """What led to it."""
+        told = [one for one in self._lately if now - one.at <= BEFORE_SECONDS and concerns(one, subject)]
+        return [entry(one) for one in told[-BEFORE:]]
+
+    def _became(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            self._writer.owe(change)
+            if change.what is not What.NOTED:
+                self._tell(change)
+                for listener in self._listeners:
+                    listener(change)
+            self._work.set()
+
+    def _tell(self, change: Change) -> None:
+        one, what = change.incident, change.what
+        if what is What.OPENED:
+            self._registry.cell(series.INCIDENT_DETECT).observe(max(0.0, one.detected - one.started))
+        elif what is What.RESOLVED:
+            self._registry.cell(series.INCIDENT_RESOLVE).observe(max(0.0, (one.resolved or 0.0) - one.started))
+        bad = what in {What.OPENED, What.WORSENED, What.RELAPSED, What.REOPENED}
+        worst = Level.WARNING if one.severity is Severity.WARNING else Level.ERROR
+        self._observer.tell(
+            Kind.INCIDENT_CHANGED, one.id, level=worst if bad else Level.INFO, reason=str(what),
+            detail=change.entry.text if change.entry is not None else one.title, about=one.id,
+            incident=one.id, status=str(one.status), severity=str(one.severity), failure=one.failure, on=one.subject,
+        )  # fmt: skip
+
+    def _count(self) -> None:
+        self._open.value = len(self.book.open())
+        availability = self.figures().availability
+        if availability is not None:
+            self._registry.cell(series.AVAILABILITY).value = availability
+
+    def figures(self) -> Figures:
+        """Availability and means over the last 30 days."""
+        now = self._clock()
+        return figures([*self._runs, (self._began, now)], self.book, now)
