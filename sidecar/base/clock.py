@@ -25,3 +25,8 @@ class SystemClock:
 
     def utc(self) -> datetime:
         return datetime.now(UTC)
+
+
+def since_boot() -> float:
+    """Monotonic seconds that also pass while the machine sleeps: what is missed asleep is seen as missed."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -2,10 +2,9 @@
 
 import argparse
 import json
-import os
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sidecar.cli import backup_upkeep, exits
 from sidecar.cli.agent_desk import Desk, told
@@ -44,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from sidecar.agent.cycle import make_point
     from sidecar.agent.faults import Unknown
-    from sidecar.agent.ports import Kind, Level
+    from sidecar.agent.ports import Kind
     from sidecar.agent.repository.repository import Repository
-    from sidecar.agent.run import run_backup
-    from sidecar.agent.verify import record, verify_point
+    from sidecar.agent.show import as_plain
 
     desk = Desk(args)
     sources = desk.sources()
@@ -59,12 +58,12 @@ def _run(args: argparse.Namespace) -> int:
     service = desk.document.service
     who = (service.name, service.instance or socket.gethostname())
     with Progress() as progress:
-        point = run_backup(desk.config, who, repository, desk.catalog, chosen, Kind(args.kind), progress.tell)
-        scratch = os.path.join(desk.config.state_dir, "scratch")
-        seen = verify_point(repository, point, Level.SAMPLE, sources, scratch, progress.tell)
-    record(desk.catalog, seen)
+        turn = make_point(
+            desk.config, who, repository, desk.catalog, chosen, Kind(args.kind), progress.tell, "operator"
+        )
+    point, seen = turn.manifest, turn.seen
     if args.json:
-        print(json.dumps(_plain(point, seen), indent=2, ensure_ascii=False))
+        print(json.dumps(as_plain(point, seen), indent=2, ensure_ascii=False))
     else:
         print(_line(point, seen))
     for failure in point.failures:
@@ -75,13 +74,14 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
+    from sidecar.agent.show import as_plain
     from sidecar.agent.verify import records
 
     desk = Desk(args)
     known = records(desk.catalog)
     points = desk.catalog.points()
     if args.json:
-        print(json.dumps([_plain(point, known.get(point.id)) for point in points], indent=2, ensure_ascii=False))
+        print(json.dumps([as_plain(point, known.get(point.id)) for point in points], indent=2, ensure_ascii=False))
     else:
         print("\n".join(_line(point, known.get(point.id)) for point in points) or "there is no backup yet")
     return exits.OK
@@ -89,13 +89,14 @@ def _list(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     from sidecar.agent.faults import Unknown
+    from sidecar.agent.show import as_plain
     from sidecar.agent.verify import records
 
     desk = Desk(args)
     found = next((point for point in desk.catalog.points() if point.id == args.id), None)
     if found is None:
         raise Unknown(f"there is no backup {args.id!r}; see: sidecar backup list")
-    shown = _plain(found, records(desk.catalog).get(found.id))
+    shown = as_plain(found, records(desk.catalog).get(found.id))
     if args.json:
         print(json.dumps(shown, indent=2, ensure_ascii=False))
     else:
@@ -110,27 +111,6 @@ def _rebuild(args: argparse.Namespace) -> int:
     for damage in damages:
         print(damage, file=sys.stderr)
     return exits.FAILED if damages else exits.OK
-
-
-def _plain(point: "Manifest", seen: "Verification | None") -> dict[str, Any]:
-    at = point.consistent_at
-    return {
-        "id": point.id,
-        "consistent_at": None if at is None else at.isoformat(),
-        "finished_at": point.finished_at.isoformat(),
-        "complete": point.complete,
-        "requested": point.requested,
-        "verified": None if seen is None else seen.ok,
-        "level": None if seen is None else seen.level,
-        "bytes": sum(source.bytes for source in point.sources),
-        "bytes_added": sum(source.bytes_added for source in point.sources),
-        "sources": [
-            {"name": source.name, "sort": source.sort, "kind": source.kind, "parent": source.parent,
-             "files": source.files, "bytes": source.bytes, "bytes_added": source.bytes_added}
-            for source in point.sources
-        ],
-        "failures": [{"name": failure.name, "reason": failure.reason} for failure in point.failures],
-    }  # fmt: skip
 
 
 def _line(point: "Manifest", seen: "Verification | None") -> str:

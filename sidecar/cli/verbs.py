@@ -31,6 +31,7 @@ VERBS = (
     Verb("recover", "look at recovery, pause it, run a rule by hand", "sidecar.cli.recover"),
     Verb("incidents", "look at incidents, acknowledge, resolve, export a post-mortem", "sidecar.cli.incidents"),
     Verb("simulate", "replay a scenario or an access log on a virtual clock", "sidecar.cli.simulate"),
+    Verb("agent", "run the backup agent: it keeps the RPO and proves it", "sidecar.cli.agent"),
     Verb("backup", "make backups, look at them, verify them", "sidecar.cli.backup"),
     Verb("catalog", "rebuild what this machine knows of the backups", "sidecar.cli.backup"),
     Verb("restore", "bring a backup back: first a plan, then its steps", "sidecar.cli.restore"),

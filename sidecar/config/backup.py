@@ -117,6 +117,12 @@ class Backup(Section, frozen=True, kw_only=True):
     rto: Annotated[PositiveDuration, Doc("A restore may take so long; drills measure it.", "the requirement: 4 h")] = (
         14_400.0
     )
+    full_every: Annotated[
+        PositiveDuration, Doc("By schedule, everything is stored anew after so long; incremental points lean on it.")
+    ] = 604_800.0
+    differential_every: Annotated[
+        PositiveDuration, Doc("By schedule, what changed since the last full point is stored after so long.")
+    ] = 86_400.0
     state_dir: Annotated[Path, Doc("The catalog, the journal and the staging area.", "FHS")] = "/var/lib/sidecar/agent"
     admin: Annotated[AgentAdmin, Doc("Where the agent answers.")] = AgentAdmin()
     repository: Annotated[Repository, Doc("Where backups go.")]

@@ -6,10 +6,8 @@ A feature that lands deletes its line. Paths are written without list positions;
 NOT_ACTIVE_YET = (
     "incidents.notify",
     "incidents.escalate",
-    "backup.admin",
     "backup.drill",
     "backup.repository.s3",
-    "backup.rpo",
     "backup.rto",
     "backup.sources.postgres",
     "backup.sources.redis",

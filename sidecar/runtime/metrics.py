@@ -60,7 +60,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._cells: dict[str, dict[tuple[str, ...], Counter | Gauge | Histogram]] = {}
-        self._functions: dict[str, dict[tuple[str, ...], Callable[[], float]]] = {}
+        self._functions: dict[str, dict[tuple[str, ...], Callable[[], float | None]]] = {}
 
     def cell(self, metric: Metric[Cell], *labels: str) -> Cell:
         """The cell of these label values, made at the first call. Not for the hot path: keep what it returns."""
@@ -79,8 +79,11 @@ class Registry:
                 cell = cells[labels] = metric.cell(metric.bounds)
         return cell  # type: ignore[return-value]  # a metric's name leads to cells of its kind only
 
-    def gauge_function(self, metric: Metric[Gauge], function: Callable[[], float], *labels: str) -> None:
-        """Let `function` say the gauge's value at each scrape; replaces an earlier one for the same labels."""
+    def gauge_function(self, metric: Metric[Gauge], function: Callable[[], float | None], *labels: str) -> None:
+        """Let `function` say the gauge's value at each scrape; replaces an earlier one for the same labels.
+
+        None: it is not known, and the series is left out of this scrape. What is not known is never told as 0.
+        """
         if len(labels) != len(metric.labels):
             raise ValueError(f"{metric.name} has the labels {metric.labels}, not {len(labels)} of them")
         functions = self._functions.setdefault(metric.name, {})
@@ -105,7 +108,9 @@ class Registry:
             found = [_read(labels, cell) for labels, cell in self._cells.get(metric.name, {}).items()]
             for labels, function in self._functions.get(metric.name, {}).items():
                 try:
-                    found.append(Series(labels, float(function())))
+                    value = function()
+                    if value is not None:
+                        found.append(Series(labels, float(value)))
                 except Exception:  # noqa: BLE001 - whatever a gauge does, the others are still told
                     _log.exception("metric_failed", extra={"fields": {"metric": metric.name}})
             if found:

@@ -104,6 +104,20 @@ class Kind(StrEnum):
     """The file; path."""
     INCIDENT_STORE_SET_ASIDE = "incident_store_set_aside"
     """The file; path, kept_as. It was damaged; a new one is begun."""
+    BACKUP_FINISHED = "backup_finished"
+    """The point; point, asked (who: schedule, operator, …), bytes, bytes_added, seconds, verified."""
+    BACKUP_FAILED = "backup_failed"
+    """The source, or `repository`; source (the same)."""
+    BACKUP_DAMAGED = "backup_damaged"
+    """The point; point (the same), offered (the next older good one, or None)."""
+    BACKUP_PROMISE_CHANGED = "backup_promise_changed"
+    """The service; before, now: kept or missed, of the RPO."""
+    BACKUPS_FORGOTTEN = "backups_forgotten"
+    """The repository; points (their number), bytes_freed (None: the data stays until the next prune)."""
+    AGENT_STARTED = "agent_started"
+    """The service; version, repository, rpo_seconds."""
+    AGENT_STOPPED = "agent_stopped"
+    """The service; none."""
 
 
 class Level(StrEnum):

@@ -1,0 +1,135 @@
+"""One turn of the agent's work: a point and its verification, what retention lets go, a part of all data read again.
+
+The same by command and by schedule. All of it waits for disks and programs, so the service calls it in a thread;
+`tell` raises to stop it, and nothing half is left then.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from sidecar.agent import history
+from sidecar.agent.catalog import Catalog
+from sidecar.agent.faults import AgentFault, Busy
+from sidecar.agent.ports import Kind, Level, Manifest, SourcePort, Tell, Trouble
+from sidecar.agent.repository.repository import Repository
+from sidecar.agent.retain import carry_out, decide
+from sidecar.agent.run import run_backup
+from sidecar.agent.verify import Verification, record, records, verified, verify_point
+from sidecar.config.backup import Backup
+from sidecar.machines.backup_schedule import Made, choose
+
+
+class Stopped(AgentFault):
+    """Whoever asked for the work wants it no longer."""
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a run."""
+
+    manifest: Manifest
+    seen: Verification
+    seconds: float
+    """Verification included."""
+
+    @property
+    def good(self) -> bool:
+        """The point is complete and verified."""
+        return self.manifest.complete and self.seen.ok
+
+
+def make_point(
+    config: Backup,
+    who: tuple[str, str],
+    repository: Repository,
+    catalog: Catalog,
+    sources: Sequence[SourcePort],
+    requested: Kind,
+    tell: Tell,
+    asked: str,
+) -> Turn:
+    """Back up and verify by sample, and remember how it went. Raises what `run_backup` raises."""
+    began, started = datetime.now(UTC), time.monotonic()
+    try:
+        point = run_backup(config, who, repository, catalog, sources, requested, tell, asked)
+        scratch = os.path.join(config.state_dir, "scratch")
+        seen = verify_point(repository, point, Level.SAMPLE, {one.name: one for one in sources}, scratch, tell)
+        record(catalog, seen)
+    except (Busy, Stopped):
+        raise
+    except AgentFault as fault:
+        seconds = time.monotonic() - started
+        history.note(
+            catalog, history.Ran(began=began, seconds=seconds, point=None, verified=False, asked=asked, why=str(fault))
+        )
+        raise
+    turn = Turn(manifest=point, seen=seen, seconds=time.monotonic() - started)
+    why = "; ".join([one.reason for one in point.failures] or [one.where for one in seen.troubles])
+    history.note(
+        catalog,
+        history.Ran(
+            began=began, seconds=turn.seconds, point=point.id, verified=turn.good, asked=asked, why=why
+        ),
+    )  # fmt: skip
+    return turn
+
+
+def next_kind(config: Backup, catalog: Catalog, now: datetime) -> Kind:
+    """The kind of the next scheduled run."""
+    made = [
+        Made(
+            Kind.FULL if all(source.kind is Kind.FULL for source in point.sources) else point.requested,
+            (now - point.began_at).total_seconds(),
+            # a database comes whole each time and makes no chain longer
+            sum(source.bytes_added for source in point.sources if source.leans_on or source.kind is Kind.FULL),
+        )
+        for point in catalog.points()
+        if point.complete
+    ]
+    return Kind(choose(made, config.full_every, config.differential_every))
+
+
+def forget(config: Backup, repository: Repository, catalog: Catalog) -> int:
+    """Let go what no rule keeps; how many points."""
+    going = decide(config, catalog, datetime.now(UTC)).delete
+    if going:
+        carry_out(repository, catalog, list(going))
+    return len(going)
+
+
+def prune(repository: Repository, tell: Tell) -> int:
+    """Remove the data that no point needs; bytes that came free."""
+    with repository.lease("prune") as lease:
+        return repository.prune(lease, tell)
+
+
+def read_part(repository: Repository, catalog: Catalog, part: int, parts: int, tell: Tell) -> list[Verification]:
+    """Read part n of m of everything stored; what is damaged is recorded with each point that it concerns."""
+    at, began = datetime.now(UTC), time.monotonic()
+    points = [point for point in catalog.points() if point.complete]
+    sources = [source for point in points for source in point.sources]
+    troubles = list(repository.engine.check(sources, Level.READ, tell, (part, parts)))
+    found = []
+    for point in points:
+        mine = tuple(one for one in troubles if concerns(one, point))
+        if mine:
+            seconds = time.monotonic() - began
+            found.append(Verification(point=point.id, level=Level.READ, at=at, seconds=seconds, troubles=mine))
+            record(catalog, found[-1])
+    history.note_read(catalog, part, len(troubles))
+    return found
+
+
+def concerns(trouble: Trouble, point: Manifest) -> bool:
+    """Whether the trouble is in something that this point needs; one that names nobody may be anybody's."""
+    needed = {name for source in point.sources for name in (source.snapshot, *source.leans_on)}
+    return not trouble.snapshots or not needed.isdisjoint(trouble.snapshots)
+
+
+def newest_verified(catalog: Catalog) -> Manifest | None:
+    """The point that a disaster would bring back."""
+    known = records(catalog)
+    return next((one for one in catalog.points() if one.complete and verified(known.get(one.id))), None)

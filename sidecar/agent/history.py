@@ -1,0 +1,72 @@
+"""What the agent did, in the catalog's file: it outlives a restart, so that a schedule goes on where it was.
+
+Only what can be lost: with an empty file the next run comes at once, and its time is measured anew.
+"""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from sidecar.agent.catalog import Catalog
+
+REMEMBERED = 2000
+"""Runs."""
+_RUNS = """
+CREATE TABLE IF NOT EXISTS runs (
+  began TEXT NOT NULL, seconds REAL NOT NULL, point TEXT, verified INTEGER NOT NULL, asked TEXT NOT NULL,
+  why TEXT NOT NULL
+)"""
+_READS = "CREATE TABLE IF NOT EXISTS reads (at TEXT NOT NULL, part INTEGER NOT NULL, troubles INTEGER NOT NULL)"
+
+
+class Ran(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, verification included."""
+
+    began: datetime
+    seconds: float
+    point: str | None
+    """None: it made none."""
+    verified: bool
+    asked: str
+    """By whom: schedule, operator, safety."""
+    why: str = ""
+    """Why it failed."""
+
+
+def note(catalog: Catalog, one: Ran) -> None:
+    """Remember a run."""
+    with catalog.connect() as connection:
+        connection.execute(_RUNS)
+        connection.execute(
+            "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?)",
+            (one.began.isoformat(), one.seconds, one.point, one.verified, one.asked, one.why),
+        )
+        connection.execute("DELETE FROM runs WHERE rowid <= (SELECT max(rowid) FROM runs) - ?", (REMEMBERED,))
+
+
+def runs(catalog: Catalog, count: int = 100) -> list[Ran]:
+    """The last ones, newest first."""
+    with catalog.connect() as connection:
+        connection.execute(_RUNS)
+        rows = connection.execute("SELECT * FROM runs ORDER BY rowid DESC LIMIT ?", (count,)).fetchall()
+    return [
+        Ran(
+            began=datetime.fromisoformat(began), seconds=seconds, point=point, verified=bool(good), asked=asked, why=why
+        )
+        for began, seconds, point, good, asked, why in rows
+    ]
+
+
+def note_read(catalog: Catalog, part: int, troubles: int) -> None:
+    """A part of the repository was read."""
+    with catalog.connect() as connection:
+        connection.execute(_READS)
+        connection.execute("INSERT INTO reads VALUES (?, ?, ?)", (datetime.now(UTC).isoformat(), part, troubles))
+
+
+def last_read(catalog: Catalog) -> tuple[int, datetime] | None:
+    """The part read last, and when."""
+    with catalog.connect() as connection:
+        connection.execute(_READS)
+        row = connection.execute("SELECT part, at FROM reads ORDER BY rowid DESC LIMIT 1").fetchone()
+    return None if row is None else (int(row[0]), datetime.fromisoformat(row[1]))

@@ -1,0 +1,147 @@
+"""`sidecar agent run` as its users meet it: it backs up by itself, tells how it is, and goes on whatever happens."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.real.agent import Agent, Estate
+
+
+@pytest.fixture
+def estate(tmp_path: Path) -> Estate:
+    return Estate(tmp_path)
+
+
+def test_it_backs_up_by_itself_and_tells_how_old_the_newest_verified_point_is(estate: Estate, tmp_path: Path):
+    estate.write(rpo="10m")
+    estate.order("tea")
+    with Agent(estate) as agent:
+        agent.wait_log('"backup_finished".*"asked": "schedule".*"verified": true')
+        assert agent.command("/api/v1/backups/run") == 200
+        agent.wait_log('"backup_finished".*"asked": "operator".*"verified": true')
+        metrics = agent.metrics()
+        assert metrics.sum("sidecar_backup_rpo_target_seconds") == 600
+        assert metrics.sum("sidecar_backup_runs_total", result="ok", source="db") >= 2
+        assert metrics.sum("sidecar_backup_runs_total", result="ok", source="uploads", kind="full") == 1
+        assert metrics.sum("sidecar_backup_verify_total", level="sample", result="ok") >= 2
+        assert metrics.sum("sidecar_backup_recovery_point_timestamp_seconds") > 1.7e9
+        assert metrics.sum("sidecar_backup_last_verified_timestamp_seconds") > 1.7e9
+        first = metrics.named("sidecar_backup_rpo_seconds")
+        assert len(first) == 1
+        points = agent.json("/api/v1/backups")
+        assert points[0]["verified"] is True
+        status = agent.json("/api/v1/status")
+        assert status["rpo"]["point"] in {one["id"] for one in points}
+        assert status["rpo"]["state"] == "kept"
+        assert status["conditions"] == []
+        assert [agent.status_of(probe) for probe in ("/livez", "/readyz", "/startupz")] == [200, 200, 200]
+        assert agent.rss < 80 << 20
+    listed = estate.json("backup", "list")
+    assert [one["verified"] for one in listed] == [True] * len(listed)
+    estate.run("restore", "apply", estate.json("restore", "plan", "--target", str(tmp_path / "t"))["hash"])
+    assert '"agent_stopped"' in agent.log
+
+
+def test_before_the_first_verified_point_the_age_is_not_told_as_0(estate: Estate):
+    estate.key.unlink()
+    with Agent(estate) as agent:
+        agent.wait_log('"backup_failed".*password_file')
+        metrics = agent.metrics()
+        assert metrics.named("sidecar_backup_rpo_seconds") == []
+        assert len(metrics.named("sidecar_backup_rpo_target_seconds")) == 1
+        assert agent.json("/api/v1/status")["rpo"]["age_seconds"] is None
+        assert agent.status_of("/readyz") == 200, "the pod stays in service"
+
+
+def test_it_goes_on_where_the_last_one_was_and_makes_up_for_what_was_missed_once(estate: Estate):
+    estate.write(rpo="15m")
+    with Agent(estate) as agent:
+        agent.wait_log('"backup_finished"')
+    with Agent(estate) as agent:
+        status = agent.json("/api/v1/status")
+        assert status["rpo"]["age_seconds"] is not None
+        assert 200 < status["run"]["next_in_seconds"] <= 300, "no run on each restart"
+    estate.write(rpo="3s")  # the next is overdue by now, or will be in a second
+    with Agent(estate) as agent:
+        agent.wait_log('"backup_finished"')
+
+
+def test_a_run_that_fails_is_told_and_the_next_one_heals_it(estate: Estate):
+    estate.write(rpo="6s")
+    with Agent(estate) as agent:
+        agent.wait_log('"backup_finished".*"verified": true')
+        aside = estate.uploads.with_name("aside")
+        estate.uploads.rename(aside)
+        agent.wait_log('"backup_failed".*uploads is not there|"backup_failed".*is not there')
+        agent.wait_until(lambda: agent.json("/api/v1/status")["conditions"], "a condition")
+        reasons = {(one["reason"], one["subject"]) for one in agent.json("/api/v1/status")["conditions"]}
+        assert ("backup_failed", "uploads") in reasons
+        assert agent.metrics().sum("sidecar_backup_runs_total", source="uploads", result="failed") >= 1
+        agent.wait_log('"backup_promise_changed".*"now": "missed"')
+        aside.rename(estate.uploads)
+        agent.wait_log('"backup_promise_changed".*"now": "kept"')
+        agent.wait_until(
+            lambda: "backup_failed" not in str(agent.json("/api/v1/status")["conditions"]), "all well again"
+        )
+
+
+def test_a_repository_that_is_away_is_no_crash(estate: Estate, tmp_path: Path):
+    estate.write(rpo="6s")
+    with Agent(estate) as agent:
+        agent.wait_log('"backup_finished"')
+        away = tmp_path / "away"
+        estate.repository.rename(away)
+        (tmp_path / "repository").write_text("not a directory")
+        agent.wait_log('"backup_failed".*"reason": "repository_unreachable"')
+        (tmp_path / "repository").unlink()
+        away.rename(estate.repository)
+        before = len(agent.json("/api/v1/backups"))
+        agent.wait_until(lambda: len(agent.json("/api/v1/backups")) > before, "the next point")
+
+
+def test_a_wrong_key_is_told_and_writes_nothing(estate: Estate):
+    estate.run("backup", "run")
+    before = {path: path.stat().st_mtime_ns for path in estate.repository.rglob("*")}
+    estate.key.write_text("another\n")
+    estate.write(rpo="2s")
+    with Agent(estate) as agent:
+        agent.wait_log('"backup_failed".*"reason": "wrong_key"', count=2)
+    assert {path: path.stat().st_mtime_ns for path in estate.repository.rglob("*")} == before
+
+
+def test_retention_is_applied_and_never_to_the_newest_verified(estate: Estate):
+    estate.write(rpo="4s", retention={"keep_within": "0s", "daily": 1, "weekly": 0, "monthly": 0})
+    with Agent(estate) as agent:
+        agent.wait_log('"backups_forgotten"', count=2)
+        newest = agent.json("/api/v1/status")["rpo"]["point"]
+        assert newest in {one["id"] for one in agent.json("/api/v1/backups")}
+    assert len(estate.json("backup", "list")) <= 3
+
+
+def objects(estate: Estate) -> int:
+    return sum(1 for _ in (estate.repository / "objects").glob("*/*"))
+
+
+def test_killed_in_the_middle_it_leaves_nothing_half(estate: Estate):
+    estate.write(rpo="3s")
+    (estate.uploads / "large").write_bytes(b"x" * (32 << 20))
+    for _ in range(3):
+        before = objects(estate)
+        agent = Agent(estate)
+        agent.wait_until(lambda before=before: objects(estate) > before, "something stored")
+        agent.process.send_signal(signal.SIGKILL)
+        agent.process.wait()
+    with Agent(estate) as agent:
+        agent.wait_log('"backup_finished".*"verified": true')
+    for one in estate.json("backup", "list"):
+        estate.run("backup", "verify", one["id"], "--level", "read")
+
+
+def test_a_file_without_a_backup_section_is_a_configuration_that_cannot_work(estate: Estate):
+    estate.file.write_text(
+        "version: 1\nservice: {name: orders}\n"
+        "listeners: [{name: in, bind: 127.0.0.1:1, routes: [{name: all, match: {path_prefix: /}, upstream: app}]}]\n"
+        "upstreams: [{name: app, endpoints: [{address: 127.0.0.1:2}]}]\n"
+    )
+    assert "no `backup` section" in estate.run("agent", "run", code=78).stderr
