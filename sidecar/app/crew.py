@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sidecar.app.worker import EndpointList, Endpoints
     from sidecar.config.document import Config
     from sidecar.runtime.metrics import Snapshot
+    from sidecar.runtime.tls import Known
 
 
 class Crew(Protocol):
@@ -27,10 +28,11 @@ class Crew(Protocol):
         text: bytes,
         sockets: Mapping[str, socket.socket],
         forbidden: frozenset[tuple[str, int]],
+        files: Known,
     ) -> None:
-        """Begin to serve `config`, whose source is `text`. Raises ConfigError."""
+        """Begin to serve `config`, whose source is `text` and whose `tls` sections name `files`. Raises ConfigError."""
 
-    async def apply(self, config: Config, text: bytes) -> None:
+    async def apply(self, config: Config, text: bytes, files: Known) -> None:
         """Serve by another configuration. Raises ConfigError and changes nothing."""
 
     async def snapshot(self) -> Snapshot:
@@ -88,11 +90,12 @@ class LocalCrew:
         text: bytes,  # noqa: ARG002
         sockets: Mapping[str, socket.socket],
         forbidden: frozenset[tuple[str, int]],
+        files: Known,
     ) -> None:
-        self._worker.start(config, sockets, forbidden)
+        self._worker.start(config, sockets, forbidden, files)
 
-    async def apply(self, config: Config, text: bytes) -> None:  # noqa: ARG002
-        self._worker.apply(config)
+    async def apply(self, config: Config, text: bytes, files: Known) -> None:  # noqa: ARG002
+        self._worker.apply(config, files)
 
     async def snapshot(self) -> Snapshot:
         return self._worker.snapshot()

@@ -11,6 +11,7 @@ import signal
 import sys
 from typing import Any
 
+import msgspec
 import uvloop
 
 from sidecar.app.channel import read_frame, say, write_frame
@@ -21,6 +22,7 @@ from sidecar.config.load import parse
 from sidecar.control.sockets import raise_descriptor_limit
 from sidecar.runtime import logs, series
 from sidecar.runtime.observer import Happening
+from sidecar.runtime.tls import Credentials
 
 
 async def serve(channel: int) -> None:
@@ -46,7 +48,8 @@ async def serve(channel: int) -> None:
                 drain_timeout = config.shutdown.drain_timeout
                 sockets = {name: descriptor(number) for name, number in argument["sockets"].items()}
                 forbidden = frozenset((host, port) for host, port in argument["forbidden"])
-                worker.start(config, sockets, forbidden, among_others=True)
+                files = msgspec.convert(argument["files"], dict[str, Credentials])
+                worker.start(config, sockets, forbidden, files, among_others=True)
                 # before the loop accepts anybody: no request goes where others know that nobody answers
                 for upstream, endpoints in argument["endpoints"].items():
                     worker.set_endpoints(upstream, endpoints)
@@ -55,8 +58,9 @@ async def serve(channel: int) -> None:
                 for standing in argument["standing"]:
                     worker.serve(*standing)
             case "apply":
-                config = _parse(argument)
-                worker.apply(config)
+                text, files = argument
+                config = _parse(text)
+                worker.apply(config, msgspec.convert(files, dict[str, Credentials]))
                 drain_timeout = config.shutdown.drain_timeout
             case "snapshot":
                 return worker.snapshot()

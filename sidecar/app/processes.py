@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sidecar.config.document import Config
     from sidecar.runtime.observer import Observer
     from sidecar.runtime.tasks import Supervisor
+    from sidecar.runtime.tls import Known
 
 START_SECONDS = 20.0
 SNAPSHOT_SECONDS = 1.0
@@ -65,6 +66,7 @@ class ProcessCrew:
         self._endpoints: dict[str, EndpointList] = {}
         self._standing: dict[tuple[str, str], list[Any]] = {}  # what recovery did and has not undone
         self._text = b""
+        self._files: Known = {}
         self._sockets: Mapping[str, socket.socket] = {}
         self._forbidden: frozenset[tuple[str, int]] = frozenset()
 
@@ -74,8 +76,9 @@ class ProcessCrew:
         text: bytes,
         sockets: Mapping[str, socket.socket],
         forbidden: frozenset[tuple[str, int]],
+        files: Known,
     ) -> None:
-        self._text, self._sockets, self._forbidden = text, sockets, forbidden
+        self._text, self._sockets, self._forbidden, self._files = text, sockets, forbidden, files
         await asyncio.gather(*(self._start_one(place) for place in range(self._count)))
         for place in range(self._count):
             self._tasks.start(f"worker-{place}", functools.partial(self._keep, place))
@@ -102,6 +105,7 @@ class ProcessCrew:
         try:
             order = {
                 "text": self._text,
+                "files": self._files,
                 "sockets": inherited,
                 "forbidden": list(self._forbidden),
                 "endpoints": self._endpoints,
@@ -194,12 +198,13 @@ class ProcessCrew:
                 raise one
         return [one for one in found if not isinstance(one, BaseException)]
 
-    async def apply(self, config: Config, text: bytes) -> None:
-        before, self._text = self._text, text  # a worker that is born meanwhile begins with it
+    async def apply(self, config: Config, text: bytes, files: Known) -> None:
+        before = self._text, self._files
+        self._text, self._files = text, files  # a worker that is born meanwhile begins with it
         try:
-            await self._everyone("apply", text)
+            await self._everyone("apply", [text, files])
         except ConfigError:
-            self._text = before
+            self._text, self._files = before
             await self._everyone("apply", before)  # who took it already takes it back
             raise
         found = {one.name for one in config.upstreams if one.discovery is not None}  # the others' are in the text

@@ -37,7 +37,7 @@ from sidecar.control.orders import Body
 from sidecar.control.sockets import bind_all, raise_descriptor_limit, shut_door
 from sidecar.control.watch import watch
 from sidecar.machines.drain import Drain, Phase
-from sidecar.runtime import logs, series
+from sidecar.runtime import logs, series, tls
 from sidecar.runtime.admin_doors import Refused
 from sidecar.runtime.logs import Log
 from sidecar.runtime.metrics import Snapshot, merge
@@ -66,6 +66,7 @@ class Program:
         self._text = read(path)
         self._config = _parse(self._text, path)
         self._started_with = self._config  # what a restart is needed for is counted from here
+        self._files = tls.read_all(self._config)
         self._hash = fingerprint(self._config)
         self._worker = Worker()  # its registry counts for the program too, whoever serves
         self._registry = self._worker.registry
@@ -128,7 +129,7 @@ class Program:
                 from sidecar.app.processes import ProcessCrew
 
                 self._crew = ProcessCrew(config.workers, self._registry, self._tasks, self.observer)
-            await self._crew.start(config, self._text, self._sockets, self._forbidden)
+            await self._crew.start(config, self._text, self._sockets, self._forbidden, self._files)
             await self._health.apply(config)
             self._watch_signals()
             self._tasks.start("config-watch", lambda: watch(self._path, self.reload))
@@ -380,13 +381,15 @@ class Program:
                 text = read(self._path)
                 config = _parse(text, self._path)
                 found = changes(self._config, config)
-                await self._crew.apply(config, text)
+                files = tls.read_all(config)
+                await self._crew.apply(config, text, files)
             except ConfigError as error:
                 return self._reload_failed(str(error))
             await self._health.apply(config)
             self._incidents.apply(config)
             if self._neighbours is not None:
                 await self._neighbours.apply(config)
+            self._files = files
             done = self._reload_done(config, text, found)
             await self._recovery.apply(config)
             return done

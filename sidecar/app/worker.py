@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sidecar.config.document import AccessLog as AccessLogConfig
     from sidecar.config.document import Config
     from sidecar.proxy.upstream import Endpoint
+    from sidecar.runtime.tls import Known
 
 EndpointList = list[tuple[str, int, int]]
 """(address, weight, priority) of each endpoint of an upstream."""
@@ -76,11 +77,12 @@ class Worker:
         config: Config,
         sockets: Mapping[str, socket.socket],
         forbidden: frozenset[tuple[str, int]],
+        files: Known,
         *,
         among_others: bool = False,
     ) -> None:
         """Begin to serve, alone or `among_others` who share sockets and log. Raises ConfigError when the log cannot be
-        opened.
+        opened or `files`, the certificates, cannot be used.
         """
         loop = asyncio.get_running_loop()
         plane = DataPlane(loop, self.registry, self.observer)
@@ -91,7 +93,7 @@ class Worker:
         self._set_access_log(config)
         self._tracing = Tracing(plane, self.registry, self._tasks)
         self._tracing.apply(config)
-        plane.start(config, sockets)
+        plane.start(config, sockets, files)
         observed = self.registry.cell(series.EVENT_LOOP_LAG)
         self._tasks.start("event-loop-lag", lambda: lag.probe(observed))
         self.registry.gauge_function(series.RESIDENT_MEMORY, resident_bytes)
@@ -100,10 +102,10 @@ class Worker:
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
 
-    def apply(self, config: Config) -> None:
+    def apply(self, config: Config, files: Known) -> None:
         """Serve by another configuration from the next request on; raises ConfigError and changes nothing."""
         self._set_access_log(config)
-        self.plane.apply(config)
+        self.plane.apply(config, files)
         if self._tracing is not None:
             self._tracing.apply(config)
 

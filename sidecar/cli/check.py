@@ -21,9 +21,10 @@ def run(args: argparse.Namespace) -> int:
     from sidecar.config.effective import fingerprint
     from sidecar.config.faults import Fault, InvalidConfig
     from sidecar.config.load import Examination, examine_file
+    from sidecar.runtime import tls
 
     try:
-        found = examine_file(args.config)
+        found = examine_file(args.config, also=tls.problems)
     except InvalidConfig as error:  # the file cannot be read
         found = Examination(None, list(error.faults), [])
     if args.json:

@@ -11,7 +11,6 @@ NOT_ACTIVE_YET = (
     "backup.rto",
     "backup.sources.postgres",
     "backup.sources.redis",
-    "listeners.tls",
     "upstreams.breaker.quorum",
     "upstreams.tls",
 )

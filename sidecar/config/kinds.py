@@ -216,6 +216,15 @@ Authority = Annotated[
         "host", r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", "a name or address, with a port if need be"
     ),
 ]
+PeerName = Annotated[
+    str,
+    pattern(
+        "peer name",
+        r"spiffe://[a-z0-9._-]+(?:/[A-Za-z0-9._-]+)*(?:/\*)?|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*",
+        "a SPIFFE ID (spiffe://domain/path, or /* at its end for all below) or a DNS name in lower case",
+    ),
+]
+Protocol = Annotated[str, pattern("protocol", r"[!-~]{1,255}", "an ALPN name, like http/1.1 or h2")]
 UrlPath = Annotated[str, pattern("URL path", r"/[!-~]*", "it begins with / and has no spaces")]
 FieldValue = Annotated[
     str, pattern("header value", r"[!-~\x80-\U0010ffff](?:[\t -~\x80-\U0010ffff]*[!-~\x80-\U0010ffff])?|", "one line")

@@ -16,7 +16,6 @@ from sidecar.config.kinds import (
     Method,
     Name,
     Network,
-    Path,
     Positive,
     PositiveDuration,
     RetryConditions,
@@ -28,6 +27,7 @@ from sidecar.config.kinds import (
     whole,
     words,
 )
+from sidecar.config.tls import ListenerTls
 
 Codec = Annotated[str, words("fast", "h11")]
 KIB, MIB = 1 << 10, 1 << 20
@@ -139,19 +139,6 @@ class Route(Section, frozen=True, kw_only=True):
     upgrades: Annotated[
         tuple[Token, ...], Doc("Protocols a request may switch to (Upgrade). Others are not passed on.", "RFC 6455")
     ] = ("websocket",)
-
-
-class ListenerTls(Section, frozen=True, kw_only=True):
-    """TLS that the listener terminates."""
-
-    cert_file: Annotated[Path, Doc("The certificate chain, PEM.")]
-    key_file: Annotated[Path, Doc("Its private key, PEM.")]
-    client_ca_file: Annotated[Path | None, Doc("Clients must present a certificate signed by one of these, PEM.")] = (
-        None
-    )
-    min_version: Annotated[Annotated[str, words("1.2", "1.3")], Doc("The oldest TLS spoken.", "RFC 9325 §3.1.1")] = (
-        "1.2"
-    )
 
 
 class Listener(Section, frozen=True, kw_only=True):

@@ -23,6 +23,8 @@ MAX_FILE_BYTES = 1 << 20
 Rules = Callable[[Any, Mapping[Path, Mark]], Iterable[Problem]]
 """The rules between the fields of a decoded section; told where each given value stands."""
 
+AlsoRules = Callable[[Config], Iterable[Problem]]
+
 
 class Examination(NamedTuple):
     """What was found. `config` is None when there are faults; notes do not make a configuration unusable."""
@@ -57,9 +59,12 @@ def read(file: str) -> bytes:
         raise InvalidConfig([Fault(file, Mark(), "", error.strerror or str(error))]) from None
 
 
-def examine_file(path: str, env: Mapping[str, str] | None = None) -> Examination:
-    """Read the file at `path` and return all there is to say, with a note for every secret file that is not there."""
-    return _examine(read(path), path, os.environ if env is None else env, os.path.exists)
+def examine_file(path: str, env: Mapping[str, str] | None = None, also: AlsoRules | None = None) -> Examination:
+    """Read the file at `path` and return all there is to say, with a note for every secret file that is not there.
+
+    `also`: further rules, which may look into the files that the configuration names.
+    """
+    return _examine(read(path), path, os.environ if env is None else env, os.path.exists, also)
 
 
 def examine(text: str | bytes, file: str = "<text>", env: Mapping[str, str] | None = None) -> Examination:
@@ -67,9 +72,17 @@ def examine(text: str | bytes, file: str = "<text>", env: Mapping[str, str] | No
     return _examine(text, file, env or {}, lambda _: True)
 
 
-def _examine(text: str | bytes, file: str, env: Mapping[str, str], exists: Callable[[str], bool]) -> Examination:
+def _examine(
+    text: str | bytes,
+    file: str,
+    env: Mapping[str, str],
+    exists: Callable[[str], bool],
+    also: AlsoRules | None = None,
+) -> Examination:
     def rules(config: Config, places: Mapping[Path, Mark]) -> Iterator[Problem]:
         yield from problems(config)
+        if also is not None:
+            yield from also(config)
         yield from _missing_files(config, exists)
         yield from _not_active_yet(places)
 

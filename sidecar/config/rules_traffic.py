@@ -158,13 +158,6 @@ def _upstream(upstream: Upstream, path: Path, config: Config) -> Iterator[Proble
         yield Problem((*path, "discovery", "dns"), "is host:port; a Unix socket is an endpoint")
     if upstream.health_check:
         yield from _health_check(upstream, upstream.health_check, (*path, "health_check"))
-    tls = upstream.tls
-    if tls and bool(tls.cert_file) != bool(tls.key_file):
-        yield Problem((*path, "tls"), "cert_file and key_file go together: give both or none")
-    if tls and not tls.verify:
-        yield Problem((*path, "tls", "verify"), "anyone can pretend to be this upstream", warning=True)
-        if tls.ca_file:
-            yield Problem((*path, "tls", "ca_file"), "ca_file contradicts verify: false, which trusts everybody")
     yield from _breaker(upstream.breaker, (*path, "breaker"), config)
     yield from _outlier(upstream.outlier, (*path, "outlier"))
     yield from _patience(upstream, path, config)

@@ -13,7 +13,6 @@ from sidecar.config.kinds import (
     DnsName,
     Doc,
     FieldValue,
-    Flag,
     HttpUrl,
     Multiplier,
     Name,
@@ -32,6 +31,7 @@ from sidecar.config.kinds import (
     whole,
     words,
 )
+from sidecar.config.tls import UpstreamTls
 
 SUCCESSES = frozenset(range(200, 300))
 
@@ -158,18 +158,6 @@ class HealthCheck(Section, frozen=True, kw_only=True):
     timeout: Annotated[PositiveDuration, Doc("No answer after this is a failure.", "the requirement: 10 s")] = 10.0
     unhealthy_after: Annotated[Positive, Doc("So many failures in a row make it unhealthy.", "HAProxy fall: 3")] = 3
     healthy_after: Annotated[Positive, Doc("So many successes in a row make it healthy.", "HAProxy rise: 2")] = 2
-
-
-class UpstreamTls(Section, frozen=True, kw_only=True):
-    """TLS towards the upstream."""
-
-    server_name: Annotated[Text | None, Doc("The name sent (SNI) and verified. null: the host of the address.")] = None
-    ca_file: Annotated[Path | None, Doc("Authorities to trust, PEM. null: the system's.")] = None
-    cert_file: Annotated[Path | None, Doc("A client certificate to present, PEM; with key_file.")] = None
-    key_file: Annotated[Path | None, Doc("Its private key, PEM.")] = None
-    verify: Annotated[Flag, Doc("Whether the certificate is verified. Off is for tests only.", "RFC 9110 §4.3.4")] = (
-        True
-    )
 
 
 class Upstream(Section, frozen=True, kw_only=True):

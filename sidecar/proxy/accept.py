@@ -15,11 +15,14 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from sidecar.proxy.client import ClientConnection
+from sidecar.proxy.greet import Greeter
 from sidecar.proxy.tcp import TcpClient
 from sidecar.runtime import series
 from sidecar.runtime.logs import Log
 
 if TYPE_CHECKING:
+    import asyncio
+
     from sidecar.proxy.dataplane import DataPlane
     from sidecar.proxy.plan import ListenerPlan
 
@@ -46,6 +49,7 @@ class Acceptor:
         self.welcoming = 0  # accepted, and not clients yet
         self.accepting = False
         self._closed = False
+        self.greeter = Greeter(self)
         self._protocol = ClientConnection if plan.config.protocol == "http" else TcpClient
         state.registry.gauge_function(series.CONNECTIONS, lambda: len(self.clients), plan.name)
 
@@ -94,11 +98,21 @@ class Acceptor:
 
     def _accept(self) -> bool:
         """Take a batch of clients; whether there may be more."""
-        for _ in range(1 if self.state.shares_sockets else BATCH):
-            if len(self.clients) >= self.plan.max_connections:
+        for turn in range(1 if self.state.shares_sockets else BATCH):
+            tls = self.plan.tls
+            greeting = self.welcoming + len(self.greeter.under_way)
+            if greeting + len(self.clients) >= self.plan.max_connections:
                 self._pause("max_connections")
                 _log.warning("accept_paused", every=60.0, listener=self.plan.name, reason="max_connections",
                              max_connections=self.plan.max_connections)  # fmt: skip
+                return False
+            if tls is not None and not self.greeter.has_room(tls, self.welcoming):
+                if turn:
+                    return True  # nobody gives way before somebody is known to wait
+                if self.greeter.make_room():
+                    continue
+                self._pause("handshakes")
+                self.state.loop.call_later(PAUSE_SECONDS, self.start)
                 return False
             try:
                 sock, _ = self.sock.accept()
@@ -121,8 +135,15 @@ class Acceptor:
 
     async def _welcome(self, sock: socket.socket) -> None:
         try:
-            await self.state.loop.connect_accepted_socket(lambda: self._protocol(self), sock)
+            await self.state.loop.connect_accepted_socket(self._answerer, sock)
         except OSError:
             sock.close()  # it left before it was welcome
         finally:
             self.welcoming -= 1
+            if not self.accepting:
+                self.start()
+
+    def _answerer(self) -> asyncio.Protocol:
+        protocol = self._protocol(self)
+        tls = self.plan.tls
+        return protocol if tls is None else self.greeter.begin(protocol, tls)

@@ -22,10 +22,12 @@ from sidecar.proxy.deadline import Sweeper
 from sidecar.proxy.plan import ListenerPlan
 from sidecar.proxy.pool import close_stale
 from sidecar.proxy.upstream import Endpoint, Upstream
+from sidecar.runtime.tls import Contexts
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Coroutine, Mapping
+    from ssl import SSLContext
 
     from sidecar.config.document import Config
     from sidecar.config.listeners import CacheFallback, Route
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from sidecar.runtime.access_log import AccessLog
     from sidecar.runtime.metrics import Registry
     from sidecar.runtime.observer import Observer
+    from sidecar.runtime.tls import Known
 
 STALE_SWEEP_SECONDS = 1.0
 
@@ -54,14 +57,19 @@ class DataPlane:
         self.upstreams: dict[str, Upstream] = {}
         self.own_breakers: dict[str, Guarded] = {}
         self.acceptors: dict[str, Acceptor] = {}
+        self.secure: dict[str, SSLContext] = {}  # owner -> what its `tls` section comes to
         self._config: Config | None = None
+        self._contexts = Contexts()
         self._reroutes: dict[str, str] = {}  # upstream -> who takes its requests until it is well
         self._kept: dict[tuple[str, str], tuple[CacheFallback, AnswerCache]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stale_timer: asyncio.TimerHandle | None = None
 
-    def start(self, config: Config, sockets: Mapping[str, socket.socket]) -> None:
-        """Compile `config` and accept on `sockets`, one per listener by name."""
+    def start(self, config: Config, sockets: Mapping[str, socket.socket], files: Known) -> None:
+        """Compile `config` and accept on `sockets`, one per listener by name; `files` is what its `tls` sections name.
+        Raises ConfigError.
+        """
+        self.secure = self._contexts.of(config, files)
         self._config = config
         self._reconfigure_upstreams(config)
         for listener in config.listeners:
@@ -73,8 +81,11 @@ class DataPlane:
         for acceptor in self.acceptors.values():
             acceptor.start()
 
-    def apply(self, config: Config) -> None:
-        """Swap in another configuration with the same listeners. Requests that run keep what they began with."""
+    def apply(self, config: Config, files: Known) -> None:
+        """Swap in another configuration with the same listeners. Requests that run keep what they began with.
+        Raises ConfigError and changes nothing.
+        """
+        self.secure = self._contexts.of(config, files)
         self._config = config
         gone = self._reconfigure_upstreams(config)
         self._replan(config)
@@ -231,6 +242,7 @@ class DataPlane:
         now = monotonic()
         for acceptor in self.acceptors.values():
             acceptor.close()
+            acceptor.greeter.hurry(now + GRACE_SECONDS)
             for client in acceptor.clients:
                 client.drain(now, GRACE_SECONDS)
 
@@ -238,6 +250,7 @@ class DataPlane:
         """Clients that still get something: an answer, or the rest of one, or a tunnel, or a moment to ask."""
         return sum(
             acceptor.welcoming
+            + len(acceptor.greeter.under_way)
             + sum(not isinstance(client, ClientConnection) or client.is_owed() for client in acceptor.clients)
             for acceptor in self.acceptors.values()
         )
@@ -249,6 +262,7 @@ class DataPlane:
             self._stale_timer.cancel()
         for acceptor in self.acceptors.values():
             acceptor.close()
+            acceptor.greeter.abort_all()
             for client in list(acceptor.clients):
                 client.transport.abort()
         for upstream in self.upstreams.values():

@@ -2,7 +2,8 @@
 
 The head goes as the codec cut it, plus what a proxy owes its upstream: X-Forwarded-For, -Proto and -Host,
 Via (RFC 9110 section 7.6.3), X-Request-Id when the client sent none, and for an upgrade the two fields that
-ask for it. What a client claims in X-Forwarded-* is believed only from a trusted peer; others' is replaced.
+ask for it. What a client claims in X-Forwarded-* is believed only from a trusted peer; others' is replaced. Where the
+listener says so, X-Forwarded-Client-Cert tells what the client's certificate says; the client itself never does.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.codec.head import RequestHead
     from sidecar.proxy.connection import UpstreamConnection
     from sidecar.proxy.exchange import Exchange
+    from sidecar.proxy.greet import Greeting
 
 VIA = b"Via: 1.1 sidecar\r\n"
 
@@ -39,10 +41,13 @@ next_request_id = _request_ids().__next__
 class Forwarding:
     """The forwarding fields of one client connection; the last host's are kept, for most clients name one."""
 
-    __slots__ = ("_address", "_trusted", "host", "rendered")
+    __slots__ = ("_address", "_last", "_proto", "_trusted", "host", "rendered")
 
-    def __init__(self, address: bytes | None, *, trusted: bool) -> None:
+    def __init__(self, address: bytes | None, *, trusted: bool, tls: Greeting | None = None) -> None:
         self._address = address  # the peer's, as X-Forwarded-For writes it; None over a Unix socket
+        self._proto = b"http" if tls is None else b"https"
+        certificate = None if tls is None else tls.certificate_element()
+        self._last = VIA if certificate is None else b"X-Forwarded-Client-Cert: " + certificate + b"\r\n" + VIA
         self._trusted = trusted
         self.host: bytes | None = None
         self.rendered = b""
@@ -53,19 +58,19 @@ class Forwarding:
         if head.forwarded_for is None and head.forwarded_proto is None and head.forwarded_host is None:
             if head.host != self.host:
                 self.host = head.host
-                self.rendered = self._render(self._address, b"http", head.host)
+                self.rendered = self._render(self._address, self._proto, head.host)
             return self.rendered
         if not self._trusted:
-            return self._render(self._address, b"http", head.host)
+            return self._render(self._address, self._proto, head.host)
         chain = head.forwarded_for
         if self._address is not None:
             chain = self._address if chain is None else chain + b", " + self._address
-        return self._render(chain, head.forwarded_proto or b"http", head.forwarded_host or head.host)
+        return self._render(chain, head.forwarded_proto or self._proto, head.forwarded_host or head.host)
 
     def _render(self, chain: bytes | None, proto: bytes, host: bytes) -> bytes:
         line = b"" if chain is None else b"X-Forwarded-For: " + chain + b"\r\n"
         named = b"X-Forwarded-Host: " + host + b"\r\n" if host else b""
-        return line + b"X-Forwarded-Proto: " + proto + b"\r\n" + named + VIA
+        return line + b"X-Forwarded-Proto: " + proto + b"\r\n" + named + self._last
 
 
 def render_request(exchange: Exchange) -> bytes:

@@ -18,6 +18,7 @@ from sidecar.proxy.codec import FAST, REFERENCE
 from sidecar.proxy.codec.head import Limits
 from sidecar.proxy.fallback import LastGood, Tier, compile_tiers
 from sidecar.proxy.forward import Forwarding
+from sidecar.proxy.greet import Terms
 from sidecar.runtime import series
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from sidecar.machines.answer_cache import AnswerCache
     from sidecar.proxy.breakers import Guarded
     from sidecar.proxy.dataplane import DataPlane
+    from sidecar.proxy.greet import Greeting
     from sidecar.proxy.upstream import Upstream
     from sidecar.runtime.metrics import Registry
     from sidecar.runtime.series import Counter
@@ -105,6 +107,7 @@ class ListenerPlan:
         self.state = state
         self.registry = registry
         self.name = config.name
+        self.tls = None if config.tls is None else Terms(config.tls, state.secure[f"listener {config.name}"])
         self.routes = [RoutePlan(self.name, one, upstreams[one.upstream], registry) for one in config.routes]
         for route, written in zip(self.routes, config.routes, strict=True):
             if written.breaker == "own":
@@ -131,14 +134,15 @@ class ListenerPlan:
     def welcome(self, transport: asyncio.BaseTransport) -> tuple[str, Forwarding]:
         """Who the client is, for logs; and what its requests say upstream about it."""
         name = transport.get_extra_info("peername")
+        tls: Greeting | None = None if self.tls is None else transport.get_extra_info("tls")
         if not isinstance(name, tuple):
-            return "unix", Forwarding(None, trusted=True)
+            return "unix", Forwarding(None, trusted=True, tls=tls)
         address = ip_address(name[0].partition("%")[0])
         if address.version == 6 and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         trusted = any(address.version == one.version and address in one for one in self._trusted)
         shown = str(address)
-        return shown, Forwarding(shown.encode(), trusted=trusted)
+        return shown, Forwarding(shown.encode(), trusted=trusted, tls=tls)
 
     def shortest_timeout(self) -> float:
         """The finest time-out that the sweep must serve."""

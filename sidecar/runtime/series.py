@@ -135,8 +135,17 @@ BYTES = _counter(
 CONNECTIONS = _gauge("sidecar_connections", "listener", "Open client connections.")
 TUNNELS = _gauge("sidecar_tunnels", "listener", "Open tunnels: upgraded connections and those of tcp listeners.")
 ACCEPT_PAUSED = _counter(
-    "sidecar_accept_paused_total", "listener reason", "Times that accepting paused: max_connections or no descriptors."
+    "sidecar_accept_paused_total",
+    "listener reason",
+    "Times that accepting paused; reason: max_connections, descriptors or handshakes.",
 )
+TLS_HANDSHAKES = _counter(
+    "sidecar_tls_handshakes_total",
+    "listener result",
+    "TLS handshakes that ended; result: ok, resumed, refused (allowed_clients), failed, timeout, gave_way (to others), "
+    "plain (HTTP without TLS) or gone.",
+)
+TLS_HANDSHAKES_INFLIGHT = _gauge("sidecar_tls_handshakes_inflight", "listener", "TLS handshakes under way.")
 
 # Upstreams
 UPSTREAM_CONNECTIONS = _gauge(

@@ -10,6 +10,7 @@ import pytest
 from sidecar.cli import main
 from sidecar.cli.verbs import VERBS
 from sidecar.config.load import load, parse
+from tests.fakes.trust import Authority
 
 SOUND = """\
 listeners:
@@ -52,6 +53,47 @@ def test_check_prints_every_fault_and_exits_78(write, capsys):
         "c.yaml:3:69: listeners[0].routes[0].upstream: there is no upstream 'ap'; there is app",
     ]
     assert err == "c.yaml: 2 faults\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({}, "c.yaml: ok"),
+        ({"cert": None}, "listeners[0].tls.cert_file: note: /nowhere/x is not there yet"),
+        (
+            {"key": "other"},
+            "listeners[0].tls.key_file: cert_file CERT and key_file KEY do not belong together",
+        ),
+        ({"cert": "none"}, "listeners[0].tls.cert_file: CERT holds no certificate in PEM"),
+        ({"key": "none"}, "listeners[0].tls.key_file: KEY is no private key in PEM that goes with cert_file CERT"),
+        ({"key": "locked"}, "listeners[0].tls.key_file: KEY has a pass phrase: give the key without one"),
+        ({"ca": "none"}, "listeners[0].tls.client_ca_file: CA holds no certificate in PEM"),
+        ({"ca": "directory"}, "listeners[0].tls.client_ca_file: CA cannot be read: Is a directory"),
+    ],
+)
+def test_check_looks_into_certificates(write, capsys, tmp_path, files, told):
+    authority = Authority(tmp_path)
+    pair, other = authority.issue("good", "a.test"), authority.issue("other", "b.test")
+    (tmp_path / "none.pem").write_text("not PEM at all\n")
+    locked = tmp_path / "locked.key"
+    locked.write_bytes(
+        b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIHsMFcGCSqGSIb3DQEFDTBK\n-----END ENCRYPTED PRIVATE KEY-----\n"
+    )
+    known = {
+        "other": other.key,
+        "none": tmp_path / "none.pem",
+        "locked": locked,
+        "directory": tmp_path,
+        None: "/nowhere/x",
+    }
+    paths = {"cert": pair.cert, "key": pair.key, "ca": authority.file}
+    paths |= {which: known[what] for which, what in files.items()}
+    section = f"tls: {{cert_file: {paths['cert']}, key_file: {paths['key']}, client_ca_file: {paths['ca']}}}, "
+    _, out, _ = sidecar(capsys, "check", "-c", write(SOUND.replace("routes:", section + "routes:")))
+    for which, path in paths.items():
+        out = out.replace(str(path), which.upper() if path != "/nowhere/x" else str(path))
+    assert told in out
+    assert "BEGIN" not in out
 
 
 def test_notes_do_not_make_check_fail(write, capsys):

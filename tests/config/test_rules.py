@@ -44,6 +44,11 @@ def listen(bind):
     return LISTENERS.replace("127.0.0.1:8080", f'"{bind}"') + UPSTREAMS
 
 
+def secure(rest, protocol="http"):
+    tls = f"tls: {{cert_file: /c, key_file: /k, {rest}}}\n"
+    return LISTENERS.replace("  routes:", f"  protocol: {protocol}\n  {tls}  routes:") + UPSTREAMS
+
+
 def call(address):
     return LISTENERS + UPSTREAMS.replace("127.0.0.1:8000", address)
 
@@ -172,6 +177,33 @@ DEPENDENCY = "dependencies:\n- {name: db, check: {redis: {url: redis://h}}, %s}\
             "f:7:57: upstreams[0].hash_key: hash_key counts only with balance: ring_hash, not least_request",
         ),
         (upstream("health_check: {tcp: {}, timeout: 31s}"), "health_check.timeout: timeout is longer than interval"),
+        (
+            secure("allowed_clients: [a.test]"),
+            "f:5:38: listeners[0].tls.allowed_clients: allowed_clients counts only with client_ca_file",
+        ),
+        (
+            secure("forward_client_cert: true"),
+            "tls.forward_client_cert: forward_client_cert counts only with client_ca",
+        ),
+        (
+            secure("client_certificate: optional"),
+            "tls.client_certificate: client_certificate counts only with client_c",
+        ),
+        (
+            secure("client_ca_file: /a, client_certificate: optional, allowed_clients: [a.test]"),
+            "tls.allowed_clients: allowed_clients contradicts client_certificate: optional",
+        ),
+        (secure("client_ca_file: /a, allowed_clients: ['spiffe://a/*', '*.b.test']"), None),
+        (
+            secure("client_ca_file: /a, allowed_clients: ['spiffe://A/b']"),
+            "allowed_clients[0]: 'spiffe://A/b' is not a",
+        ),
+        (secure("alpn: [h2]"), "listeners[0].tls.alpn: alpn counts only with protocol: tcp"),
+        (secure("alpn: [h2]", "tcp"), None),
+        (
+            secure("client_ca_file: /a, forward_client_cert: true", "tcp"),
+            "tls.forward_client_cert: forward_client_cert contradicts protocol: tcp",
+        ),
         (upstream("tls: {cert_file: /c}"), "upstreams[0].tls: cert_file and key_file go together"),
         (upstream("tls: {verify: false, ca_file: /c}"), "tls.ca_file: ca_file contradicts verify: false"),
         (
