@@ -34,6 +34,8 @@ class Channel:
 
     async def call(self, verb: str, argument: Any = None, within: float = CALL_SECONDS) -> Any:
         """The answer to one request; raises ConfigError as the worker did, ConnectionError when it is gone."""
+        if self._writer.transport.is_closing():
+            raise ConnectionError("the worker is gone")
         self._number += 1
         number = self._number
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
