@@ -126,6 +126,8 @@ class Child:
 
     def stopped(self) -> bool:
         """Whether the kernel keeps it from running: SIGSTOP, a debugger."""
+        if not self.running:
+            return False
         try:
             with open(f"/proc/{self.pid}/stat", encoding="utf-8", errors="replace") as stream:
                 return stream.read().rpartition(")")[2].split()[0] in {"T", "t"}
@@ -263,6 +265,7 @@ class Child:
         if not self._reap():
             return
         self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)  # a stopped process hears nothing else; systemd does the same
         began = monotonic()
         self._kill_at = began + self.patience
         killed = False

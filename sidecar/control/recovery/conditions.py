@@ -73,7 +73,9 @@ def condition(trigger: Trigger, around: Surroundings, *, of_child: bool) -> Cond
 
 
 class UpstreamSick(_Present):
-    """All its endpoints are unhealthy, or its breaker is open, or the supervised process behind it is not there."""
+    """All its endpoints are unhealthy, or its breaker is open; or the supervised process behind it is not there, or
+    stopped by a signal.
+    """
 
     def __init__(self, upstream: str, around: Surroundings, *, of_child: bool) -> None:
         self.upstream = upstream
@@ -83,20 +85,28 @@ class UpstreamSick(_Present):
         self._stale_since: float | None = None
 
     def look(self, seen: Seen) -> Sight:
-        if self._child is not None and not self._child.running:
-            return Sight(sick=True, why="the service's process is not there")
+        if process := self._process():
+            return Sight(sick=True, why=process)
         trouble = self._around.health.upstream_trouble(self.upstream)
         if trouble:
             return Sight(sick=True, why=trouble)
         return self._breaker(seen)
 
     async def look_again(self, seen: Seen) -> Sight:
+        if process := self._process():
+            return Sight(sick=True, why=process)
         answers = await self._around.health.ask_upstream(self.upstream)
         if answers and not any(one.ok for one in answers):
             return Sight(sick=True, why=answers[0].detail)
-        if self._child is not None and not self._child.running:
-            return Sight(sick=True, why="the service's process is not there")
         return self._breaker(seen)
+
+    def _process(self) -> str:
+        """What is wrong with the supervised process; empty: nothing that the kernel knows of."""
+        if self._child is None:
+            return ""
+        if not self._child.running:
+            return "the service's process is not there"
+        return "the service's process is stopped (SIGSTOP)" if self._child.stopped() else ""
 
     def _breaker(self, seen: Seen) -> Sight:
         one = seen.breakers.get(self.upstream)

@@ -1,8 +1,9 @@
 """Signal the service's process by its name, in a shared PID namespace (`shareProcessNamespace: true`).
 
 A name is what `ps -o comm` shows, or the file name of the program. All processes of that name get the signal, never we
-ourselves, our workers or our agent. After SIGTERM, SIGINT or SIGQUIT who is still there two seconds later is killed: a
-stopped process hears nothing else. Whether somebody is another process is told by its number and its start time.
+ourselves, our workers or our agent. After SIGTERM, SIGINT or SIGQUIT a stopped process is continued, so that it hears
+them, and who is still there two seconds later is killed. Whether somebody is another process is told by its number and
+its start time.
 """
 
 import asyncio
@@ -45,6 +46,8 @@ class SignalProcess(Plain):
         for pid, _ in found:
             _send(pid, self._signal)
         if self._signal in _POLITE:
+            for pid, _ in found:
+                _send(pid, signal.SIGCONT)
             await self._insist()
         return f"{self._name} to {', '.join(str(pid) for pid, _ in sorted(found))}"
 
