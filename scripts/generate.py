@@ -40,11 +40,13 @@ def metrics() -> str:
 
 def breaker() -> str:
     """The breaker's states, from the table that it runs on."""
-    from sidecar.machines.breaker_states import AUTOMATIC, BY_ORDER, CHANGES, MEANING, BreakerState
+    from sidecar.machines.breaker_states import AUTOMATIC, BY_ORDER, MEANING, BreakerState, Reason
     from sidecar.machines.diagram import mermaid
 
     reasons = [
-        f"| {old} | {new} | {', '.join(f'`{reason}`' for reason in why)} |" for (old, new), why in CHANGES.items()
+        f"| {change[0]} | {change[1]} | "
+        f"{', '.join(f'`{reason}`' for reason in AUTOMATIC.get(change, ()) + BY_ORDER.get(change, ()))} |"
+        for change in AUTOMATIC | BY_ORDER
     ]
     return "\n".join(
         [
@@ -72,6 +74,7 @@ def breaker() -> str:
             "| from | to | reason |",
             "|---|---|---|",
             *reasons,
+            f"| any | any other | `{Reason.SHARED}`: replicas that share the state agreed on it |",
             "",
         ]
     )

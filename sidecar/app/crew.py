@@ -53,7 +53,7 @@ class Crew(Protocol):
         """What recovery wants of who serves, now and later: reroute, drain_endpoints, flush_pool, clear_cache."""
 
     async def breakers(self) -> list[dict[str, Any]]:
-        """Every breaker; of several workers' views the strictest."""
+        """Every breaker; what several workers counted, summed."""
         ...
 
     async def order(self, name: str, action: str, seconds: float | None, by: str, why: str) -> bool:

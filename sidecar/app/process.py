@@ -15,6 +15,7 @@ import msgspec
 import uvloop
 
 from sidecar.app.channel import read_frame, say, write_frame
+from sidecar.app.pod_member import PodMember
 from sidecar.app.processes import descriptor
 from sidecar.app.worker import Worker
 from sidecar.base.errors import ConfigError
@@ -28,7 +29,8 @@ from sidecar.runtime.tls import Credentials
 async def serve(channel: int) -> None:
     """Follow the program until it says stop or is gone."""
     reader, writer = await asyncio.open_unix_connection(sock=descriptor(channel))
-    worker = Worker()
+    pod = PodMember(lambda topic, payload: say(writer, topic, payload))
+    worker = Worker(pod)
     dropped = worker.registry.cell(series.OBSERVER_DROPPED)
     drain_timeout = 0.0
 
@@ -57,6 +59,8 @@ async def serve(channel: int) -> None:
                     worker.set_health(upstream, address, healthy)
                 for standing in argument["standing"]:
                     worker.serve(*standing)
+                for word in argument["breakers"]:
+                    pod.told(word, worker.plane.breakers())
             case "apply":
                 text, files = argument
                 config = _parse(text)
@@ -76,8 +80,6 @@ async def serve(channel: int) -> None:
                 worker.serve(*argument)
             case "breakers":
                 return worker.breakers()
-            case "order":
-                return worker.order(*argument)
             case "drain":
                 worker.drain()
             case "stop_accepting":
@@ -86,6 +88,10 @@ async def serve(channel: int) -> None:
 
     while (frame := await read_frame(reader)) is not None:
         number, verb, argument = frame
+        pod.heard()
+        if number == 0:
+            pod.told(argument, worker.plane.breakers())
+            continue
         try:
             result, error = await do(verb, argument), None
         except ConfigError as fault:
@@ -95,6 +101,7 @@ async def serve(channel: int) -> None:
             await writer.drain()
             break
     else:
+        pod.alone(worker.plane.breakers())
         await _finish_alone(worker, drain_timeout)
     await worker.stop()
 

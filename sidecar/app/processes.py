@@ -3,7 +3,7 @@
 Each is a fresh interpreter (`python -m sidecar.app.process`) that inherits the sockets and one end of a socket pair,
 over which both talk (`channel.py`). The listening sockets belong to the program, so a client in the kernel's queue
 outlives any worker. What a dead worker had counted is kept, so that no sum ever goes back. What happens in a worker
-is told to the program's observer.
+is told to the program's observer. What they find out about the upstreams' breakers they agree on (`pod.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sidecar.app.channel import CALL_SECONDS, Channel
+from sidecar.app.pod import TOPIC, Pod
 from sidecar.app.worker import EndpointList, Endpoints
 from sidecar.base.backoff import exponential
 from sidecar.base.errors import ConfigError
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 START_SECONDS = 20.0
 SNAPSHOT_SECONDS = 1.0
 """How often each worker's numbers are fetched, so that a worker that is killed takes at most a second with it."""
-_STRICTNESS = {"closed": 0, "half_open": 1, "open": 2}
 
 
 class Process:
@@ -48,6 +48,10 @@ class Process:
         self.channel = channel
         self.snapshot = Snapshot({})  # as it was fetched last
 
+    def say(self, topic: str, payload: Any) -> bool:
+        """Tell it something that needs no answer; False: it does not read."""
+        return self.channel.say(topic, payload)
+
 
 class ProcessCrew:
     """`count` worker processes."""
@@ -57,6 +61,7 @@ class ProcessCrew:
         self._registry = registry
         self._tasks = tasks
         self._observer = observer
+        self.pod = Pod(registry, observer)
         self._crew: dict[int, Process] = {}
         self._past = Snapshot({})  # counters of workers that are no more
         self._starting: set[asyncio.subprocess.Process] = set()
@@ -72,12 +77,13 @@ class ProcessCrew:
 
     async def start(
         self,
-        config: Config,  # noqa: ARG002
+        config: Config,
         text: bytes,
         sockets: Mapping[str, socket.socket],
         forbidden: frozenset[tuple[str, int]],
         files: Known,
     ) -> None:
+        self.pod.apply(config)
         self._text, self._sockets, self._forbidden, self._files = text, sockets, forbidden, files
         await asyncio.gather(*(self._start_one(place) for place in range(self._count)))
         for place in range(self._count):
@@ -111,6 +117,7 @@ class ProcessCrew:
                 "endpoints": self._endpoints,
                 "health": [[*where, healthy] for where, healthy in self._health.items()],
                 "standing": list(self._standing.values()),
+                "breakers": self.pod.join(worker),  # what is said to it from now on comes behind this
             }
             told = dict(self._endpoints), dict(self._health)
             await worker.channel.call("start", order, START_SECONDS)
@@ -118,6 +125,7 @@ class ProcessCrew:
             await self._catch_up(worker, *told)
         except BaseException as error:
             self._crew.pop(place, None)
+            self.pod.leave(worker)
             _kill(process)
             if isinstance(error, ConnectionError):
                 raise ConfigError(f"a worker did not start: {error}") from None
@@ -126,10 +134,12 @@ class ProcessCrew:
             self._starting.discard(process)
         self._observer.tell(Kind.WORKER_STARTED, str(place), worker=place, pid=process.pid)
 
-    def _told(self, worker: Process, topic: str, payload: Any) -> None:  # noqa: ARG002
+    def _told(self, worker: Process, topic: str, payload: Any) -> None:
         """A worker said something unasked."""
         if topic == "happening":
             self._observer.hear(msgspec.convert(payload, Happening))
+        elif topic == TOPIC:
+            self.pod.hear(worker, payload)
 
     async def _catch_up(
         self, worker: Process, endpoints: dict[str, EndpointList], health: dict[tuple[str, str], bool]
@@ -156,6 +166,7 @@ class ProcessCrew:
                 began = loop.time()
                 status = await worker.process.wait()
                 del self._crew[place]
+                self.pod.leave(worker)
                 self._past = merge([self._past, lasting(worker.snapshot)])
                 if self._stopping:
                     break
@@ -207,6 +218,7 @@ class ProcessCrew:
             self._text, self._files = before
             await self._everyone("apply", before)  # who took it already takes it back
             raise
+        self.pod.apply(config)
         found = {one.name for one in config.upstreams if one.discovery is not None}  # the others' are in the text
         self._endpoints = {name: told for name, told in self._endpoints.items() if name in found}
 
@@ -245,15 +257,18 @@ class ProcessCrew:
         await self._everyone("serve", order)
 
     async def breakers(self) -> list[dict[str, Any]]:
-        views: dict[str, dict[str, Any]] = {}
-        for one in await self._everyone("breakers"):
-            for view in one:
-                known = views.get(view["name"])
-                views[view["name"]] = view if known is None else _stricter(known, view)
+        views = {name: guarded.view() for name, guarded in self.pod.breakers().items()}
+        for counted in await self._everyone("breakers"):
+            for one in counted:
+                _count_in(views.get(one["name"]), one)
         return list(views.values())
 
     async def order(self, name: str, action: str, seconds: float | None, by: str, why: str) -> bool:
-        return any(await self._everyone("order", [name, action, seconds, by, why]))
+        guarded = self.pod.breakers().get(name)
+        if guarded is None:
+            return False
+        guarded.order(action, seconds=seconds, by=by, why=why)
+        return True
 
     async def drain(self) -> None:
         self._draining = True
@@ -285,11 +300,12 @@ class ProcessCrew:
                 await worker.process.wait()
 
 
-def _stricter(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Two workers' views of a breaker as one: the stricter state with its story, and what both counted."""
-    first, second = (one, other) if _STRICTNESS[one["state"]] >= _STRICTNESS[other["state"]] else (other, one)
-    window = {key: first["window"][key] + second["window"][key] for key in first["window"]}
-    return {**first, "window": window, "refused": first["refused"] + second["refused"]}
+def _count_in(view: dict[str, Any] | None, counted: dict[str, Any]) -> None:
+    """Add to the pod's view of a breaker what one worker counted."""
+    if view is not None:
+        view["window"] = {key: view["window"][key] + counted["window"][key] for key in view["window"]}
+        view["refused"] += counted["refused"]
+        view["consecutive_failures"] = max(view["consecutive_failures"], counted["consecutive_failures"])
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

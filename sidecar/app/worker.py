@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sidecar.config.document import AccessLog as AccessLogConfig
     from sidecar.config.document import Config
+    from sidecar.proxy.breakers import Tie
     from sidecar.proxy.upstream import Endpoint
     from sidecar.runtime.tls import Known
 
@@ -58,8 +59,10 @@ _GC_THRESHOLDS = (50_000, 20, 50)
 class Worker:
     """Serves on the sockets that it is given until it is told to stop."""
 
-    def __init__(self) -> None:
+    def __init__(self, tie: Tie | None = None) -> None:
+        """`tie`: leads to whoever shares the breakers."""
         self.registry = Registry()
+        self.tie = tie
         self.observer = Observer()
         self._tasks = Supervisor(self.registry)
         self._plane: DataPlane | None = None
@@ -87,6 +90,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         plane = DataPlane(loop, self.registry, self.observer)
         plane.forbidden = forbidden
+        plane.tie = self.tie
         plane.shares_sockets = among_others
         self._plane = plane
         self._among_others = among_others

@@ -24,12 +24,19 @@ generation changes nothing. While closed the generation's number itself is the p
 nothing is allocated; trials are objects of their own, each recorded at most once (gobreaker's generation, as
 resilience4j's issue 935 teaches what happens without).
 
-Changes of state come back as `Transition`: from `record`, `expire`, `force`, `reset`, `reconfigure`, and, as the
-first trial makes the breaker half open, in that `Trial`. Trials and orders end by `expire`, which a sweep calls from
-`deadline` on.
+**Led.** Several breakers may share one state: the workers of a pod, the replicas of a service. Each judges its own
+window and trips by itself; what was agreed on comes as `adopt`, and from then on the state is *led*: its end, too,
+comes from outside, and trial calls are made with leases only (`leases.py`), which `grant` brings. An order given here
+stands above what is led. `alone` cuts the tie: what was led open stays so to its end and is then tried by one call at
+a time. None of this is on a call's way while the breaker is closed.
+
+Changes of state come back as `Transition`: from `record`, `expire`, `force`, `reset`, `reconfigure`, `adopt`, `alone`,
+and, as the first trial makes the breaker half open, in that `Trial`. What came of a lease comes back as `Ended` from
+`record`, `cancel` and `expire`. Trials, leases and orders end by `expire`, which a sweep calls from `deadline` on.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,6 +44,7 @@ from sidecar.base.backoff import Uniform, exponential
 from sidecar.base.names import Decision
 from sidecar.config.breaker import Breaker as BreakerPolicy
 from sidecar.machines.breaker_states import CHANGES, BreakerState, Reason
+from sidecar.machines.leases import Ended, Lease, TrialEnd
 from sidecar.machines.transition import Transition
 from sidecar.machines.window import Window
 
@@ -63,14 +71,16 @@ class Refusal(NamedTuple):
 class Trial:
     """The permit of one trial call."""
 
-    __slots__ = ("answered", "deadline", "transition")
+    __slots__ = ("answered", "deadline", "token", "transition")
 
-    def __init__(self, deadline: float, transition: BreakerChange | None) -> None:
+    def __init__(self, deadline: float, transition: BreakerChange | None, token: str = "") -> None:
         self.deadline = deadline
         self.answered = False
         """Set it when a good answer's head came: the body may then outlast the deadline."""
         self.transition = transition
         """The change to half open, when this trial brought it about."""
+        self.token = token
+        """The lease it is made with, until that has come back; empty: none."""
 
 
 Permit = int | Trial
@@ -108,14 +118,18 @@ class Snapshot:
     refused: int = 0
     ordered_by: str = ""
     ordered_why: str = ""
+    led: bool = False
+    """Others decided it with us, and decide when it ends."""
 
 
 class Breaker:
     """One breaker: of an upstream, or of a route that has its own."""
 
     __slots__ = (
+        "_alone",
         "_consecutive",
         "_generation",
+        "_leases",
         "_open_until",
         "_order",
         "_policy",
@@ -129,6 +143,7 @@ class Breaker:
         "_why",
         "_window",
         "deadline",
+        "led",
         "ready",
         "refused",
         "state",
@@ -149,6 +164,10 @@ class Breaker:
         self._order: Order | None = None
         self._since = now
         self._why: tuple[str, str] = ("", "")
+        self._leases: list[Lease] = []
+        self._alone = False  # the tie was cut while it was led
+        self.led = False
+        """Its state was agreed on with others; only they end it."""
         self.state = BreakerState.CLOSED
         self.deadline = _NEVER
         """When `expire` has something to do; infinity: not before another call."""
@@ -173,12 +192,12 @@ class Breaker:
         """A permit for one call, or why not."""
         return self.ready or self._question(now)
 
-    def record(self, permit: Permit, now: float, *, ok: bool, slow: bool = False) -> BreakerChange | None:
+    def record(self, permit: Permit, now: float, *, ok: bool, slow: bool = False) -> BreakerChange | Ended | None:
         """What came of the call. `slow`: its answer's head took `slow_after` or longer."""
         if permit != self._generation:
             if permit in self._trials:
                 return self._conclude(permit, now, ok=ok, slow=slow)
-            return None
+            return _give_back(permit, now)
         window = self._window
         if now >= window.edge:
             window.turn(now)
@@ -194,18 +213,118 @@ class Breaker:
             self._troubled = True
         return self._judge(now) if self._troubled else None
 
-    def cancel(self, permit: Permit) -> None:
+    def cancel(self, permit: Permit, now: float) -> Ended | None:
         """The call ended without telling anything about the upstream."""
-        if permit.__class__ is Trial:
-            self._trials.discard(permit)
-            self._settle()
+        if permit.__class__ is not Trial:
+            return None
+        self._trials.discard(permit)
+        self._settle()
+        return _give_back(permit, now)
+
+    def take(self, now: float, grace: float = 0.0) -> Trial | None:
+        """A trial, if one may be made now. Nobody counts as refused when there is none.
+
+        `grace`: seconds beyond its time, when it is made elsewhere and its end must first be told.
+        """
+        change, token = None, ""
+        deadline = now + self._policy.half_open_timeout
+        if self.state is BreakerState.OPEN:
+            if self.led or now < self._open_until:
+                return None
+            change = self._go(BreakerState.HALF_OPEN, Reason.OPEN_PERIOD_OVER, now)
+        elif self.state is not BreakerState.HALF_OPEN:
+            return None
+        elif self.led:
+            lease = next((one for one in self._leases if one.use_by > now), None)
+            if lease is None:
+                return None
+            self._leases.remove(lease)
+            deadline, token = lease.deadline, lease.token
+        elif len(self._trials) >= (1 if self._alone else self._policy.half_open_permits):
+            return None
+        trial = Trial(deadline + grace, change, token)
+        self._trials.add(trial)
+        self._settle()
+        return trial
+
+    # ------------------------------------------------------------------ together with others
+
+    def trip(self, reason: Reason, detail: str, now: float) -> BreakerChange | None:
+        """One of the breakers that follow this one opened by its own window."""
+        if self.state is not BreakerState.CLOSED or self._policy.mode == "disabled":
+            return None
+        return self._open(reason, now, detail)
+
+    def conclude(self, trial: Trial, end: TrialEnd, now: float) -> BreakerChange | Ended | None:
+        """A trial that was taken for another and made there has ended."""
+        if end is TrialEnd.UNUSED or trial not in self._trials:
+            return self.cancel(trial, now)
+        reason = Reason.TRIAL_TIMEOUT if end is TrialEnd.TIMEOUT else Reason.TRIAL_FAILED
+        good = end in (TrialEnd.OK, TrialEnd.SLOW)
+        return self._conclude(trial, now, ok=good, slow=end is TrialEnd.SLOW, reason=reason)
+
+    def adopt(self, told: Snapshot, now: float) -> BreakerChange | None:
+        """Follow what was agreed on anew: `told`'s state, reason, remaining time and order; leases of before are void.
+
+        Closed closes whatever is not an order given here, so only tell it when others opened it or somebody reset it.
+        """
+        if self._order is not None and not self.led:
+            return None
+        state = told.state
+        if self._policy.mode == "disabled" and state in (BreakerState.OPEN, BreakerState.HALF_OPEN):
+            state = BreakerState.CLOSED
+        until = None if told.remaining is None else now + told.remaining
+        by_order = state in (BreakerState.FORCED_OPEN, BreakerState.FORCED_CLOSED)
+        order = Order(told.ordered_by, told.ordered_why, until) if by_order else None
+        change = None
+        if state is not self.state:
+            detail = f"{told.reason}: {told.detail}" if told.detail else told.reason
+            change = self._go(state, Reason.SHARED, now, detail, order)
+        self._why = (told.reason, told.detail)
+        self._alone = False
+        if state is BreakerState.CLOSED:
+            if change is not None and told.reason == Reason.RECOVERED and self._policy.ramp > 0.0:
+                self._ramp_from = now
+        else:
+            self.led = True
+            self._order = order
+            self._since = now - told.for_seconds
+            self._reopened = told.reopened
+            self._open_until = now if until is None else until
+            self._end_generation()
+        self._settle()
+        return change
+
+    def grant(self, leases: Iterable[Lease]) -> None:
+        """Trials that may be made here, of what was told last."""
+        self._leases.extend(leases)
+        self._settle()
+
+    def alone(self, now: float) -> BreakerChange | None:
+        """The others cannot be heard: decide by itself, gently, what they would have decided. Orders stay."""
+        if not self.led or self._order is not None:
+            return None
+        change = None
+        pause = self._policy.open_for * _JITTER * self._uniform()
+        if self.state is BreakerState.HALF_OPEN:
+            change = self._go(BreakerState.OPEN, Reason.SHARED, now, "those who share it cannot be heard")
+            self._open_until = now
+        self._open_until = max(self._open_until, now) + pause
+        self.led = False
+        self._alone = True
+        return change
 
     # ------------------------------------------------------------------ time, orders, reload
 
-    def expire(self, now: float) -> BreakerChange | None:
-        """End what is overdue: a trial, an order."""
+    def expire(self, now: float) -> BreakerChange | Ended | None:
+        """End what is overdue: a trial, a lease, an order."""
         if now < self.deadline:
             return None
+        for lease in self._leases:
+            if lease.use_by <= now:
+                self._leases.remove(lease)
+                self._settle()
+                return Ended(lease.token, TrialEnd.UNUSED, now)
         if self._order is not None:
             return self._go(BreakerState.CLOSED, Reason.EXPIRED, now, f"the order of {self._order.by} ended")
         for trial in [trial for trial in self._trials if trial.deadline <= now]:
@@ -223,6 +342,7 @@ class Breaker:
         order = Order(by, why, until)
         if state is self.state:
             self._order = order
+            self.led = False
             self._why = (Reason.MANUAL, why)
             self._settle()
             return None
@@ -232,7 +352,7 @@ class Breaker:
         """Back to automatic: closed, nothing counted yet."""
         if self.state is not BreakerState.CLOSED:
             return self._go(BreakerState.CLOSED, Reason.RESET, now)
-        self._generation += 1
+        self._end_generation()
         self._forget()
         self._settle()
         return None
@@ -268,6 +388,7 @@ class Breaker:
             refused=self.refused,
             ordered_by=self._order.by if self._order else "",
             ordered_why=self._order.why if self._order else "",
+            led=self.led,
         )
 
     def restore(self, snapshot: Snapshot, now: float) -> None:
@@ -307,17 +428,10 @@ class Breaker:
                 self._settle()
                 return self.ready
             return self._generation if self._uniform() < share else self._refuse(Decision.BREAKER_OPEN, 0.0)
-        change = None
-        if state is BreakerState.OPEN:
-            if now < self._open_until:
-                return self._refuse(Decision.BREAKER_OPEN, self._open_until - now)
-            change = self._go(BreakerState.HALF_OPEN, Reason.OPEN_PERIOD_OVER, now)
-        elif len(self._trials) >= self._policy.half_open_permits:
-            return self._refuse(Decision.BREAKER_OPEN, 0.0)
-        trial = Trial(now + self._policy.half_open_timeout, change)
-        self._trials.add(trial)
-        self.deadline = min(self.deadline, trial.deadline)
-        return trial
+        trial = self.take(now)
+        if trial is not None:
+            return trial
+        return self._refuse(Decision.BREAKER_OPEN, self._open_until - now if state is BreakerState.OPEN else 0.0)
 
     def _refuse(self, reason: Decision, seconds: float) -> Permit | Refusal:
         self.refused += 1
@@ -347,12 +461,18 @@ class Breaker:
 
     def _conclude(
         self, trial: Trial, now: float, *, ok: bool, slow: bool, reason: Reason = Reason.TRIAL_FAILED
-    ) -> BreakerChange | None:
-        """The result of a running trial."""
+    ) -> BreakerChange | Ended | None:
+        """The result of a running trial. One that was made with a lease is for others to judge."""
         self._trials.remove(trial)
+        slow = slow and self._policy.slow_rate > 0.0
+        if trial.token:
+            self._settle()
+            if not ok:
+                return _give_back(trial, now, TrialEnd.TIMEOUT if reason is Reason.TRIAL_TIMEOUT else TrialEnd.FAILED)
+            return _give_back(trial, now, TrialEnd.SLOW if slow else TrialEnd.OK)
         if not ok:
             return self._open(reason, now, "a trial call failed")
-        if slow and self._policy.slow_rate > 0.0:
+        if slow:
             return self._open(Reason.TRIAL_SLOW, now, "a trial call was slow")
         self._successes += 1
         if self._successes >= self._policy.half_open_successes:
@@ -378,20 +498,27 @@ class Breaker:
             raise RuntimeError(f"the breaker's table has no change from {self.state} to {new} by {reason}")
         change = Transition(self.state, new, reason, now, detail)
         self.state = new
-        self._order = order
         self._since = now
         self._why = (reason, detail)
-        self._generation += 1
-        self._trials.clear()
-        self._successes = 0
+        self._end_generation()
+        self._order = order
+        self.led = False
         if new is not BreakerState.OPEN:
             self._consecutive = 0
         if new is BreakerState.CLOSED:
+            self._alone = False
             self._forget()
             if reason is Reason.RECOVERED and self._policy.ramp > 0.0:
                 self._ramp_from = now
         self._settle()
         return change
+
+    def _end_generation(self) -> None:
+        """What runs changes nothing any more; leases in hand go back at the next `expire`."""
+        self._generation += 1
+        self._trials.clear()
+        self._successes = 0
+        self._leases = [one._replace(use_by=-_NEVER) for one in self._leases]
 
     def _forget(self) -> None:
         """Count from nothing, as at the start."""
@@ -414,3 +541,13 @@ class Breaker:
             self.deadline = _NEVER if self._order.until is None else self._order.until
         else:
             self.deadline = min((trial.deadline for trial in self._trials), default=_NEVER)
+        if self._leases:
+            self.deadline = min(self.deadline, *(lease.use_by for lease in self._leases))
+
+
+def _give_back(permit: Permit, now: float, end: TrialEnd = TrialEnd.UNUSED) -> Ended | None:
+    """The lease that a trial was made with, once; a trial of a generation that is over tells nothing any more."""
+    if permit.__class__ is not Trial or not permit.token:
+        return None
+    token, permit.token = permit.token, ""
+    return Ended(token, end, now)

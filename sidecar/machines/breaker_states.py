@@ -32,6 +32,7 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     RESET = "reset"
     DISABLED = "disabled"
+    SHARED = "shared"
 
 
 MEANING = {
@@ -69,5 +70,10 @@ BY_ORDER: dict[tuple[BreakerState, BreakerState], tuple[Reason, ...]] = {
 }
 """What people do to it: by command, or by a reload that sets mode to disabled."""
 
-CHANGES = {change: AUTOMATIC.get(change, ()) + BY_ORDER.get(change, ()) for change in AUTOMATIC | BY_ORDER}
+SHARED: dict[tuple[BreakerState, BreakerState], tuple[Reason, ...]] = {
+    (old, new): (Reason.SHARED,) for old in BreakerState for new in BreakerState if old is not new
+}
+"""What others decided with whom it shares its state: any change. Theirs went along the two tables above."""
+
+CHANGES = {change: AUTOMATIC.get(change, ()) + BY_ORDER.get(change, ()) + SHARED[change] for change in SHARED}
 """All of them."""

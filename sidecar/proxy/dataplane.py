@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from sidecar.config.document import Config
     from sidecar.config.listeners import CacheFallback, Route
+    from sidecar.proxy.breakers import Tie
     from sidecar.proxy.plan import RoutePlan
     from sidecar.proxy.trace import Tracer
     from sidecar.runtime.access_log import AccessLog
@@ -54,6 +55,7 @@ class DataPlane:
         self.draining = False  # answers carry Connection: close
         self.shares_sockets = False  # other workers accept on the same ones
         self.forbidden: frozenset[tuple[str, int]] = frozenset()  # our own admin addresses: never an upstream
+        self.tie: Tie | None = None  # set before the start when breakers share their state
         self.upstreams: dict[str, Upstream] = {}
         self.own_breakers: dict[str, Guarded] = {}
         self.acceptors: dict[str, Acceptor] = {}
@@ -113,7 +115,7 @@ class DataPlane:
         for one in config.upstreams:
             upstream = known.pop(one.name, None)
             if upstream is None:
-                upstream = Upstream(one, self.registry, self.observer)
+                upstream = Upstream(one, self.registry, self.observer, self.tie)
                 self.sweeper.watched.add(upstream.guarded)
                 self.sweeper.watched.add(upstream.outliers)
             elif upstream.config != one:
@@ -172,7 +174,7 @@ class DataPlane:
         policy = route.upstream.config.breaker
         guarded = self.own_breakers.get(name)
         if guarded is None:
-            guarded = self.own_breakers[name] = Guarded(name, policy, self.registry, self.observer)
+            guarded = self.own_breakers[name] = Guarded(name, policy, self.registry, self.observer, self.tie)
             self.sweeper.watched.add(guarded)
         guarded.reconfigure(policy)
         return guarded

@@ -108,7 +108,7 @@ def blame(exchange: Exchange, decision: Decision) -> None:
     exchange.permit = None
     guarded = exchange.guarded
     if decision not in UPSTREAMS_FAULT:
-        guarded.breaker.cancel(permit)
+        guarded.cancel(permit)
         return
     now = monotonic()
     took = now - exchange.tried_at if exchange.answered_at == 0.0 else 0.0
@@ -130,4 +130,4 @@ def forget(exchange: Exchange) -> None:
     permit = exchange.permit
     if permit is not None:
         exchange.permit = None
-        exchange.guarded.breaker.cancel(permit)
+        exchange.guarded.cancel(permit)

@@ -134,7 +134,7 @@ class TcpClient(asyncio.Protocol):
             if fault.decision in UPSTREAMS_FAULT:
                 _tell_breaker(guarded, permit, ok=False)
             else:
-                guarded.breaker.cancel(permit)
+                guarded.cancel(permit)
             return fault.decision
         _tell_breaker(guarded, permit, ok=True)
         if self.gone:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sidecar.base.errors import RequestFault
     from sidecar.config.upstreams import Upstream as UpstreamConfig
     from sidecar.machines.outlier import Standing
+    from sidecar.proxy.breakers import Tie
     from sidecar.proxy.connection import UpstreamConnection
     from sidecar.proxy.exchange import Exchange
     from sidecar.runtime.metrics import Registry
@@ -82,7 +83,7 @@ class Endpoint(balance.Endpoint):
 class Upstream:
     """A named set of endpoints with one set of limits."""
 
-    def __init__(self, config: UpstreamConfig, registry: Registry, observer: Observer) -> None:
+    def __init__(self, config: UpstreamConfig, registry: Registry, observer: Observer, tie: Tie | None = None) -> None:
         self.name = config.name
         self.registry = registry
         self.endpoints: list[Endpoint] = []
@@ -94,7 +95,7 @@ class Upstream:
         name = self.name
         self._unhealthy: set[str] = set()  # addresses that active checks found dead
         self._drained: frozenset[str] = frozenset()  # addresses that recovery took out
-        self.guarded = Guarded(name, config.breaker, registry, observer)
+        self.guarded = Guarded(name, config.breaker, registry, observer, tie)
         self.outliers = OutlierWatch(name, config.outlier, registry, observer)
         registry.gauge_function(series.UPSTREAM_CONNECTIONS, lambda: self.connections, name)
         registry.gauge_function(series.PENDING_REQUESTS, lambda: len(self.waiting), name)

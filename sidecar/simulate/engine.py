@@ -296,7 +296,7 @@ class Simulation:
         permit = call.permit
         if permit is not None:
             call.permit = None
-            call.guard.breaker.cancel(permit)
+            call.guard.breaker.cancel(permit, self.now)
 
     def _tell(self, call: Call, *, ok: bool, gateway: bool) -> None:
         """The breaker and the outlier watch hear of each try once."""

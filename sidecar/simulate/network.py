@@ -19,10 +19,12 @@ from sidecar.machines import balance
 from sidecar.machines.answer_cache import AnswerCache
 from sidecar.machines.breaker import Breaker, BreakerChange
 from sidecar.machines.failure_fields import FailureFields, suspects
+from sidecar.machines.leases import Ended
 from sidecar.machines.outlier import Ejection, Outliers, Standing
 from sidecar.machines.retry import RetryPolicy
 from sidecar.machines.retry_budget import RetryBudget
 from sidecar.machines.routing import RouteRule, RouteTable
+from sidecar.machines.transition import Transition
 
 if TYPE_CHECKING:
     from sidecar.simulate.call import Call
@@ -43,9 +45,9 @@ class Guard:
         self.slow_after = policy.slow_after if policy.slow_rate > 0.0 else math.inf
         self.changes: list[BreakerChange] = []
 
-    def changed(self, change: BreakerChange | None) -> None:
-        """Write down what the machine returned."""
-        if change is not None:
+    def changed(self, change: BreakerChange | Ended | None) -> None:
+        """Write down what the machine returned; leases are for breakers that share their state."""
+        if isinstance(change, Transition):
             self.changes.append(change)
 
     def sweep(self, now: float) -> None:

@@ -3,6 +3,7 @@
 It keeps every result as a tuple and looks at all of them each time. The real one must agree with it.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from sidecar.config.breaker import Breaker as BreakerPolicy
@@ -16,6 +17,11 @@ class ModelPermit:
     counted: bool = True
     trial_ends: float | None = None
     answered: bool = False
+    token: str = ""
+
+
+Ended = tuple[str, str]
+"""A lease that came back: its token, and what came of it."""
 
 
 @dataclass
@@ -32,6 +38,9 @@ class BreakerModel:
     ordered_until: float | None = None
     ramp_from: float | None = None
     refused: int = 0
+    led: bool = False
+    alone: bool = False
+    leases: list[tuple[str, float, float]] = field(default_factory=list)  # token, use by, deadline
 
     # ---- the calls
 
@@ -47,13 +56,24 @@ class BreakerModel:
             if self.ramp_from is not None and u >= 0.1 + 0.9 * (now - self.ramp_from) / self.policy.ramp:
                 return self.no()
             return ModelPermit(self.era)
+        if self.led:
+            usable = [lease for lease in self.leases if lease[1] > now]
+            if self.state == "open" or not usable:
+                return self.no()
+            self.leases.remove(usable[0])
+            return self.begin(usable[0][2], usable[0][0])
         if self.state == "open":
             if now < self.open_until:
                 return self.no()
+            alone = self.alone
             self.change("half_open")
-        if len(self.trials) >= self.policy.half_open_permits:
+            self.alone = alone
+        if len(self.trials) >= (1 if self.alone else self.policy.half_open_permits):
             return self.no()
-        trial = ModelPermit(self.era, trial_ends=now + self.policy.half_open_timeout)
+        return self.begin(now + self.policy.half_open_timeout)
+
+    def begin(self, ends: float, token: str = "") -> ModelPermit:
+        trial = ModelPermit(self.era, trial_ends=ends, token=token)
         self.trials.append(trial)
         return trial
 
@@ -61,11 +81,13 @@ class BreakerModel:
         self.refused += 1
         return ModelPermit(self.era, counted=False) if self.policy.mode == "observe" else "breaker_open"
 
-    def record(self, permit: ModelPermit, now: float, *, ok: bool, slow: bool) -> str | None:
+    def record(self, permit: ModelPermit, now: float, *, ok: bool, slow: bool) -> str | Ended | None:
+        if permit.trial_ends is not None:
+            if permit in self.trials:
+                return self.conclude(permit, now, ok=ok, slow=slow, word="trial_failed")
+            return self.give_back(permit, "unused")
         if not permit.counted or permit.era != self.era:
             return None
-        if permit.trial_ends is not None:
-            return self.conclude(permit, now, ok=ok, slow=slow, word="trial_failed") if permit in self.trials else None
         self.results.append((now, ok, slow))
         self.failures_in_a_row = 0 if ok else self.failures_in_a_row + 1
         if self.state == "forced_closed":
@@ -80,8 +102,11 @@ class BreakerModel:
             return self.trip("slow_rate", now, policy.open_for)
         return None
 
-    def conclude(self, trial: ModelPermit, now: float, *, ok: bool, slow: bool, word: str) -> str | None:
+    def conclude(self, trial: ModelPermit, now: float, *, ok: bool, slow: bool, word: str) -> str | Ended | None:
         self.trials.remove(trial)
+        if trial.token:
+            good = "slow" if slow and self.policy.slow_rate else "ok"
+            return self.give_back(trial, good if ok else word.removeprefix("trial_"))
         if not ok or (slow and self.policy.slow_rate):
             self.reopened += 1
             grown = min(self.policy.open_for * self.policy.open_multiplier**self.reopened, self.policy.open_max)
@@ -93,13 +118,22 @@ class BreakerModel:
         self.ramp_from = now if self.policy.ramp else None
         return "recovered"
 
-    def cancel(self, permit: ModelPermit) -> None:
+    def cancel(self, permit: ModelPermit) -> Ended | None:
         if permit in self.trials:
             self.trials.remove(permit)
+        return self.give_back(permit, "unused")
+
+    def give_back(self, permit: ModelPermit, end: str) -> Ended | None:
+        token, permit.token = permit.token, ""
+        return (token, end) if token else None
 
     # ---- time and orders
 
-    def expire(self, now: float, overdue_first: ModelPermit | None = None) -> str | None:
+    def expire(self, now: float) -> str | Ended | None:
+        for lease in self.leases:
+            if lease[1] <= now:
+                self.leases.remove(lease)
+                return (lease[0], "unused")
         if self.ordered_until is not None and self.ordered_until <= now:
             self.change("closed")
             return "expired"
@@ -114,6 +148,7 @@ class BreakerModel:
         if not same:
             self.change(state)
         self.ordered_until = until
+        self.led = False
         return None if same else "manual"
 
     def reset(self) -> str | None:
@@ -121,12 +156,50 @@ class BreakerModel:
         self.change("closed")
         return None if was == "closed" else "reset"
 
+    # ---- together with others
+
+    def adopt(self, state: str, until: float | None, reopened: int) -> str | None:
+        """`state` as others agreed on it."""
+        if self.ordered() and not self.led:
+            return None
+        if self.policy.mode == "disabled" and state in ("open", "half_open"):
+            state = "closed"
+        was, row = self.state, self.failures_in_a_row
+        if (was, state) == ("closed", "closed"):
+            return None
+        self.change(state)
+        if state in (was, "open"):
+            self.failures_in_a_row = row
+        if state != "closed":
+            self.led = True
+            self.reopened = reopened
+        if state == "open":
+            self.open_until = until or 0.0
+        if state.startswith("forced"):
+            self.ordered_until = until
+        return None if state == was else "shared"
+
+    def on_its_own(self, now: float, pause: float) -> str | None:
+        if not self.led or self.ordered():
+            return None
+        was, reopened, row = self.state, self.reopened, self.failures_in_a_row
+        self.open_until = max(self.open_until, now) + pause if was == "open" else now + pause
+        if was != "open":
+            self.change("open")
+            self.reopened = reopened
+        self.failures_in_a_row = row
+        self.led, self.alone = False, True
+        return None if was == "open" else "shared"
+
+    def ordered(self) -> bool:
+        return self.state.startswith("forced")
+
     # ---- what both share
 
     def trip(self, word: str, now: float, period: float) -> str:
-        failures_in_a_row, reopened = self.failures_in_a_row, self.reopened
+        failures_in_a_row, reopened, alone = self.failures_in_a_row, self.reopened, self.alone
         self.change("open")
-        self.failures_in_a_row, self.reopened = failures_in_a_row, reopened
+        self.failures_in_a_row, self.reopened, self.alone = failures_in_a_row, reopened, alone
         self.open_until = now + period
         return word
 
@@ -138,6 +211,8 @@ class BreakerModel:
         self.failures_in_a_row = 0
         self.ordered_until = None
         self.ramp_from = None
+        self.led = self.alone = False
+        self.leases = [(token, -math.inf, deadline) for token, _, deadline in self.leases]
         if state == "closed":
             self.results = []
             self.reopened = 0

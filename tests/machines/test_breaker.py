@@ -98,7 +98,7 @@ class TestClosed:
         breaker = build()
         for _ in range(4):
             call(breaker, ok=False)
-        breaker.cancel(permit(breaker))
+        breaker.cancel(permit(breaker), T0)
         assert breaker.snapshot(T0).total == 4
         assert call(breaker, ok=False) is not None
 
@@ -190,11 +190,11 @@ class TestHalfOpen:
     def test_a_cancelled_trial_gives_its_permit_back(self) -> None:
         breaker, first = half_open(half_open_permits=1)
         assert isinstance(breaker.admit(T0 + 60.0), Refusal)
-        breaker.cancel(first)
+        breaker.cancel(first, T0 + 61.0)
         assert breaker.deadline == float("inf")
         second = trial(breaker, T0 + 61.0)
         assert breaker.record(first, T0 + 61.0, ok=False) is None
-        breaker.cancel(first)
+        breaker.cancel(first, T0 + 61.0)
         assert isinstance(breaker.admit(T0 + 61.0), Refusal), "the second still has the only permit"
         assert breaker.record(second, T0 + 61.0, ok=False) is not None
 

@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sidecar.config.breaker import Breaker as BreakerPolicy
-from sidecar.machines.breaker import Breaker, BreakerChange, Permit, Refusal, Trial
+from sidecar.machines.breaker import Breaker, BreakerChange, Permit, Refusal, Snapshot, Trial
 from sidecar.machines.breaker_states import CHANGES, BreakerState, Reason
+from sidecar.machines.leases import Ended, Lease
 from tests.machines.breaker_model import BreakerModel, ModelPermit
+from tests.machines.breaker_model import Ended as ModelEnded
 
 POLICIES = st.builds(
     BreakerPolicy,
@@ -36,6 +38,8 @@ class BreakerAgainstModel(RuleBasedStateMachine):
         self.now = 1000.0
         self.u = 0.0
         self.permits: list[tuple[Permit, ModelPermit]] = []
+        self.granted = 0
+        self.returned: set[str] = set()
 
     @initialize(policy=POLICIES)
     def begin(self, policy: BreakerPolicy) -> None:
@@ -56,7 +60,7 @@ class BreakerAgainstModel(RuleBasedStateMachine):
         if isinstance(real, Refusal):
             assert real.reason == plain
             assert real.retry_after >= 1
-            if was is BreakerState.OPEN:
+            if was is BreakerState.OPEN and self.model.open_until > self.now:
                 assert real.retry_after == max(1, math.ceil(self.model.open_until - self.now))
             return
         assert isinstance(plain, ModelPermit)
@@ -90,8 +94,7 @@ class BreakerAgainstModel(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_call_is_cancelled(self, data: st.DataObject) -> None:
         real, plain = data.draw(st.sampled_from(self.permits))
-        self.breaker.cancel(real)
-        self.model.cancel(plain)
+        self.same(self.breaker.cancel(real, self.now), self.model.cancel(plain))
 
     @precondition(lambda self: any(isinstance(real, Trial) for real, _ in self.permits))
     @rule(data=st.data())
@@ -102,7 +105,8 @@ class BreakerAgainstModel(RuleBasedStateMachine):
 
     @rule()
     def the_sweep_comes(self) -> None:
-        self.same(self.breaker.expire(self.now), self.model.expire(self.now))
+        for _ in range(1 + len(self.model.leases) + len(self.model.trials)):
+            self.same(self.breaker.expire(self.now), self.model.expire(self.now))
         assert self.breaker.deadline > self.now, "nothing overdue is left behind"
 
     @rule(
@@ -117,13 +121,42 @@ class BreakerAgainstModel(RuleBasedStateMachine):
     def someone_resets(self) -> None:
         self.same(self.breaker.reset(self.now), self.model.reset())
 
+    @rule(
+        state=st.sampled_from(list(BreakerState)),
+        remaining=st.sampled_from([0.0, 2.0, 60.0]),
+        endless=st.booleans(),
+        reopened=st.integers(0, 2),
+        reason=st.sampled_from(["recovered", "reset"]),
+    )
+    def others_agree(self, state: BreakerState, remaining: float, endless: bool, reopened: int, reason: str) -> None:
+        until = None if endless and state is not BreakerState.OPEN else self.now + remaining
+        told = Snapshot(state, reason, remaining=None if until is None else remaining, reopened=reopened)
+        change = self.breaker.adopt(told, self.now)
+        self.same(change, self.model.adopt(str(state), until, reopened))
+        if change is not None and change.new is BreakerState.CLOSED and reason == "recovered":
+            self.model.ramp_from = self.now if self.model.policy.ramp else None
+
+    @rule(count=st.integers(1, 3), within=st.sampled_from([0.125, 1.0]), lasting=st.sampled_from([2.0, 30.0]))
+    def others_grant_leases(self, count: int, within: float, lasting: float) -> None:
+        for _ in range(count):
+            self.granted += 1
+            lease = Lease(str(self.granted), self.now + within, self.now + lasting)
+            self.breaker.grant([lease])
+            self.model.leases.append(tuple(lease))
+
+    @rule(u=CHANCE)
+    def the_tie_is_cut(self, u: float) -> None:
+        self.u = u
+        pause = self.model.policy.open_for * 0.1 * u
+        self.same(self.breaker.alone(self.now), self.model.on_its_own(self.now, pause))
+
     @rule()
     def another_process_takes_over(self) -> None:
         """Running trials and the window stay behind; all else goes on."""
         successor = Breaker(self.model.policy, lambda: self.u)
         successor.restore(self.breaker.snapshot(self.now), self.now + 500.0)
-        for permit, _ in self.permits:
-            self.breaker.cancel(permit)
+        for permit, plain in self.permits:
+            self.same(self.breaker.cancel(permit, self.now), self.model.cancel(plain))
         before, after = self.breaker.snapshot(self.now), successor.snapshot(self.now + 500.0)
         for name in ("state", "reopened", "successes", "refused", "consecutive_failures", "ordered_by", "reason"):
             assert getattr(after, name) == getattr(before, name)
@@ -133,7 +166,12 @@ class BreakerAgainstModel(RuleBasedStateMachine):
 
     # ---- what must hold
 
-    def same(self, change: BreakerChange | None, word: str | None) -> None:
+    def same(self, change: BreakerChange | Ended | None, word: str | ModelEnded | None) -> None:
+        if isinstance(change, Ended):
+            assert (change.token, change.end) == word
+            assert change.token not in self.returned, "a lease comes back once"
+            self.returned.add(change.token)
+            return
         assert (change.reason if change else None) == word
         if change is None:
             return
@@ -143,7 +181,9 @@ class BreakerAgainstModel(RuleBasedStateMachine):
             remaining = self.breaker.snapshot(self.now).remaining
             planned = self.model.open_until - self.now
             assert remaining is not None
-            if change.old is BreakerState.CLOSED:
+            if change.reason == Reason.SHARED:
+                assert abs(remaining - planned) < 1e-9
+            elif change.old is BreakerState.CLOSED:
                 assert abs(remaining - self.model.policy.open_for) < 1e-9
             else:
                 assert planned / 1.1 - 1e-9 <= remaining <= min(planned * 1.1, self.model.policy.open_max) + 1e-9
@@ -161,7 +201,9 @@ class BreakerAgainstModel(RuleBasedStateMachine):
         assert (seen.consecutive_failures, seen.refused) == (model.failures_in_a_row, model.refused)
         if seen.state is not BreakerState.OPEN:
             assert (seen.total, seen.failures, seen.slow) == model.counts(self.now)
-        assert seen.trials <= model.policy.half_open_permits
+        assert (seen.led, len(self.breaker._leases)) == (model.led, len(model.leases))
+        assert seen.led or seen.trials <= model.policy.half_open_permits
+        assert not seen.led or seen.state is not BreakerState.CLOSED
         assert seen.state is BreakerState.HALF_OPEN or seen.trials == 0
         assert self.breaker.shown in (BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN)
 
@@ -171,9 +213,18 @@ class BreakerAgainstModel(RuleBasedStateMachine):
             return
         if self.breaker.state in (BreakerState.FORCED_OPEN, BreakerState.FORCED_CLOSED):
             self.breaker.reset(self.now)
+        self.breaker.alone(self.now)
         self.u = 0.0
         self.now += 10_000.0
-        self.breaker.expire(self.now)  # a trial that nobody ended may open it once more
+        while self.breaker.deadline <= self.now:  # a trial that nobody ended may open it once more
+            ended = self.breaker.expire(self.now)
+            if isinstance(ended, Ended):
+                self.returned.add(ended.token)
+        for real, _ in self.permits:
+            late = self.breaker.cancel(real, self.now)
+            if late is not None:
+                self.returned.add(late.token)
+        assert len(self.returned) == self.granted, "no lease is kept"
         for _ in range(20):
             self.now += 10_000.0
             permit = self.breaker.admit(self.now)
