@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from sidecar.app.worker import EndpointList, Endpoints
     from sidecar.config.document import Config
+    from sidecar.machines.breaker import Snapshot as BreakerSnapshot
     from sidecar.runtime.metrics import Snapshot
     from sidecar.runtime.tls import Known
 
@@ -29,8 +30,12 @@ class Crew(Protocol):
         sockets: Mapping[str, socket.socket],
         forbidden: frozenset[tuple[str, int]],
         files: Known,
+        *,
+        accepting: bool = True,
     ) -> None:
-        """Begin to serve `config`, whose source is `text` and whose `tls` sections name `files`. Raises ConfigError."""
+        """Begin to serve `config`, whose source is `text` and whose `tls` sections name `files`; not `accepting`:
+        clients from `release` on. Raises ConfigError.
+        """
 
     async def apply(self, config: Config, text: bytes, files: Known) -> None:
         """Serve by another configuration. Raises ConfigError and changes nothing."""
@@ -59,6 +64,19 @@ class Crew(Protocol):
     async def order(self, name: str, action: str, seconds: float | None, by: str, why: str) -> bool:
         """Open, close or reset a breaker by hand; False: there is none of that name."""
         ...
+
+    async def hold(self) -> None:
+        """Accept nobody until `release`; who knocks waits in the kernel's queue."""
+
+    async def release(self) -> None:
+        """Accept again."""
+
+    async def states(self) -> dict[str, BreakerSnapshot]:
+        """Every breaker by its name, for a successor; of several workers' the strictest."""
+        ...
+
+    async def restore(self, states: Mapping[str, BreakerSnapshot]) -> None:
+        """Go on with a predecessor's breakers."""
 
     async def drain(self) -> None:
         """Let clients move on."""
@@ -91,8 +109,10 @@ class LocalCrew:
         sockets: Mapping[str, socket.socket],
         forbidden: frozenset[tuple[str, int]],
         files: Known,
+        *,
+        accepting: bool = True,
     ) -> None:
-        self._worker.start(config, sockets, forbidden, files)
+        self._worker.start(config, sockets, forbidden, files, accepting=accepting)
 
     async def apply(self, config: Config, text: bytes, files: Known) -> None:  # noqa: ARG002
         self._worker.apply(config, files)
@@ -117,6 +137,18 @@ class LocalCrew:
 
     async def order(self, name: str, action: str, seconds: float | None, by: str, why: str) -> bool:
         return self._worker.order(name, action, seconds, by, why)
+
+    async def hold(self) -> None:
+        self._worker.hold()
+
+    async def release(self) -> None:
+        self._worker.release()
+
+    async def states(self) -> dict[str, BreakerSnapshot]:
+        return self._worker.states()
+
+    async def restore(self, states: Mapping[str, BreakerSnapshot]) -> None:
+        self._worker.restore(states)
 
     async def drain(self) -> None:
         self._worker.drain()

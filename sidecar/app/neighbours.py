@@ -83,6 +83,11 @@ class Neighbours:
         if self._registry is not None:
             await self._registry.leave()
 
+    def hand_over(self) -> None:
+        """A successor of the same name tells the others from now on: say nothing more, and do not take leave."""
+        for task in ("registry", "shared-state"):
+            self._tasks.cancel(task)
+
     def view(self) -> list[dict[str, Any]]:
         """Our own entry when there is one, then every upstream and where its endpoints come from."""
         own = self._registry.view() if self._registry else None

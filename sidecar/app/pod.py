@@ -25,11 +25,11 @@ from sidecar.machines.leases import Ended, TrialEnd
 from sidecar.proxy.breakers import Guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sidecar.config.breaker import Breaker as BreakerPolicy
     from sidecar.config.document import Config
-    from sidecar.machines.breaker import BreakerChange, Trial
+    from sidecar.machines.breaker import BreakerChange, Snapshot, Trial
     from sidecar.proxy.breakers import Tie
     from sidecar.runtime.metrics import Registry
     from sidecar.runtime.observer import Observer
@@ -96,6 +96,13 @@ class Pod:
     def breakers(self) -> dict[str, Guarded]:
         """Every breaker by its name."""
         return {name: one.guarded for name, one in self._shared.items()}
+
+    def restore(self, states: Mapping[str, Snapshot]) -> None:
+        """Go on with a predecessor's breakers; the workers hear it before they are told to accept."""
+        for name, one in self._shared.items():
+            if name in states:
+                one.guarded.restore(states[name])
+                self.moved(one.guarded, None)
 
     # Workers --------------------------------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ async def serve(channel: int) -> None:
                 sockets = {name: descriptor(number) for name, number in argument["sockets"].items()}
                 forbidden = frozenset((host, port) for host, port in argument["forbidden"])
                 files = msgspec.convert(argument["files"], dict[str, Credentials])
-                worker.start(config, sockets, forbidden, files, among_others=True)
+                worker.start(config, sockets, forbidden, files, among_others=True, accepting=argument["accepting"])
                 # before the loop accepts anybody: no request goes where others know that nobody answers
                 for upstream, endpoints in argument["endpoints"].items():
                     worker.set_endpoints(upstream, endpoints)
@@ -80,6 +80,10 @@ async def serve(channel: int) -> None:
                 worker.serve(*argument)
             case "breakers":
                 return worker.breakers()
+            case "hold":
+                worker.hold()
+            case "release":
+                worker.release()
             case "drain":
                 worker.drain()
             case "stop_accepting":

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sidecar.config.document import Config
+    from sidecar.machines.breaker import Snapshot as BreakerSnapshot
     from sidecar.runtime.observer import Observer
     from sidecar.runtime.tasks import Supervisor
     from sidecar.runtime.tls import Known
@@ -67,6 +68,7 @@ class ProcessCrew:
         self._starting: set[asyncio.subprocess.Process] = set()
         self._stopping = False
         self._draining = False
+        self._accepting = True
         self._health: dict[tuple[str, str], bool] = {}  # what upkeep found out, for workers that come later
         self._endpoints: dict[str, EndpointList] = {}
         self._standing: dict[tuple[str, str], list[Any]] = {}  # what recovery did and has not undone
@@ -82,8 +84,11 @@ class ProcessCrew:
         sockets: Mapping[str, socket.socket],
         forbidden: frozenset[tuple[str, int]],
         files: Known,
+        *,
+        accepting: bool = True,
     ) -> None:
         self.pod.apply(config)
+        self._accepting = accepting
         self._text, self._sockets, self._forbidden, self._files = text, sockets, forbidden, files
         await asyncio.gather(*(self._start_one(place) for place in range(self._count)))
         for place in range(self._count):
@@ -114,12 +119,13 @@ class ProcessCrew:
                 "files": self._files,
                 "sockets": inherited,
                 "forbidden": list(self._forbidden),
+                "accepting": self._accepting,
                 "endpoints": self._endpoints,
                 "health": [[*where, healthy] for where, healthy in self._health.items()],
                 "standing": list(self._standing.values()),
                 "breakers": self.pod.join(worker),  # what is said to it from now on comes behind this
             }
-            told = dict(self._endpoints), dict(self._health)
+            told = dict(self._endpoints), dict(self._health), self._accepting
             await worker.channel.call("start", order, START_SECONDS)
             self._crew[place] = worker
             await self._catch_up(worker, *told)
@@ -142,7 +148,11 @@ class ProcessCrew:
             self.pod.hear(worker, payload)
 
     async def _catch_up(
-        self, worker: Process, endpoints: dict[str, EndpointList], health: dict[tuple[str, str], bool]
+        self,
+        worker: Process,
+        endpoints: dict[str, EndpointList],
+        health: dict[tuple[str, str], bool],
+        accepting: bool,
     ) -> None:
         """Tell a worker what changed while it started; from now on it hears everything with the others."""
         for upstream, found in list(self._endpoints.items()):
@@ -153,6 +163,8 @@ class ProcessCrew:
                 await worker.channel.call("set_health", [upstream, address, healthy])
         for standing in list(self._standing.values()):
             await worker.channel.call("serve", standing)
+        if self._accepting != accepting:
+            await worker.channel.call("release" if self._accepting else "hold")
         if self._draining:
             await worker.channel.call("drain")
 
@@ -269,6 +281,20 @@ class ProcessCrew:
             return False
         guarded.order(action, seconds=seconds, by=by, why=why)
         return True
+
+    async def hold(self) -> None:
+        self._accepting = False
+        await self._everyone("hold")
+
+    async def release(self) -> None:
+        self._accepting = True
+        await self._everyone("release")
+
+    async def states(self) -> dict[str, BreakerSnapshot]:
+        return {name: one.snapshot() for name, one in self.pod.breakers().items()}
+
+    async def restore(self, states: Mapping[str, BreakerSnapshot]) -> None:
+        self.pod.restore(states)
 
     async def drain(self) -> None:
         self._draining = True

@@ -17,25 +17,31 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sidecar import __version__
 from sidecar.app.crew import Crew, LocalCrew
+from sidecar.app.handing_over import HandingOver
 from sidecar.app.incidents import Incidents
 from sidecar.app.neighbours import Neighbours
 from sidecar.app.rates import Rates
 from sidecar.app.recovery import Around, ProgramRecovery
+from sidecar.app.taking_over import Predecessor
 from sidecar.app.view import Counted, Seen, totals, view
 from sidecar.app.worker import Worker
-from sidecar.base.errors import ConfigError
+from sidecar.base.errors import ConfigError, SidecarError
 from sidecar.config.changes import changes
 from sidecar.config.effective import fingerprint, to_plain
 from sidecar.config.load import parse, read
 from sidecar.control import orphans
 from sidecar.control.admin import Admin, ReloadResult
 from sidecar.control.child import Child
+from sidecar.control.handover import Place, Standing
 from sidecar.control.health import HealthChecks
 from sidecar.control.orders import Body
 from sidecar.control.sockets import bind_all, raise_descriptor_limit, shut_door
 from sidecar.control.watch import watch
+from sidecar.machines.breaker_states import BreakerState
 from sidecar.machines.drain import Drain, Phase
 from sidecar.runtime import logs, series, tls
 from sidecar.runtime.admin_doors import Refused
@@ -60,8 +66,10 @@ _log = Log(__name__)
 class Program:
     """One run of `sidecar run`."""
 
-    def __init__(self, path: str, command: Sequence[str] = ()) -> None:
-        """`path`: the configuration file; `command`: the service to supervise. Raises ConfigError."""
+    def __init__(self, path: str, command: Sequence[str] = (), *, takes_over: bool = False) -> None:
+        """`path`: the configuration file; `command`: the service to supervise; `takes_over`: go on where the program
+        that runs on the same admin socket is. Raises ConfigError.
+        """
         self._path = path
         self._text = read(path)
         self._config = _parse(self._text, path)
@@ -89,6 +97,11 @@ class Program:
         )
         self._recovery = ProgramRecovery(around, self._tasks, self._registry, self.observer)
         self._drain = Drain(self._config.shutdown.delay, self._config.shutdown.drain_timeout)
+        self._takes_over = takes_over
+        self._handing_over = HandingOver(self, self._config.service.name, self._tasks, self.observer)
+        self._committing = False  # a successor is about to serve: nothing else may begin
+        self._left: frozenset[str] | None = None  # a successor serves; of our listeners, those that it did not want
+        self._keeping_incidents = False
         self._sockets: dict[str, socket.socket] = {}
         self._admin: Admin | None = None
         self._forbidden: frozenset[tuple[str, int]] = frozenset()  # where our admin answers: never an upstream
@@ -114,49 +127,73 @@ class Program:
         logs.setup(config.log.level, config.log.format)
         raise_descriptor_limit()
         self._register_metrics()
+        predecessor = await Predecessor.find(config.admin.socket) if self._takes_over else None
         try:
-            self._sockets = bind_all(config.listeners)
-            self._admin = Admin(config.admin, self, self._incidents.tables)
-            await self._incidents.start()
-            bound = await self._admin.start()
-            self._forbidden = frozenset((one.host, one.port) for one in bound.values() if one.port)
-            if self._child is not None:
-                orphans.adopt()
-                self._child.start()  # a command that cannot be run ends us before anybody is served
-            if self._child is not None or os.getpid() == 1:
-                self._tasks.start("orphans", orphans.bury)
-            if config.workers > 1:
-                from sidecar.app.processes import ProcessCrew
-
-                self._crew = ProcessCrew(config.workers, self._registry, self._tasks, self.observer)
-            await self._crew.start(config, self._text, self._sockets, self._forbidden, self._files)
-            await self._health.apply(config)
-            self._watch_signals()
-            self._tasks.start("config-watch", lambda: watch(self._path, self.reload))
-            self._neighbours = Neighbours(
-                config,
-                self._tasks,
-                self._registry,
-                self.observer,
-                self._tell_endpoints,
-                self._health.healthy,
-                self.ready,
-                self._forbidden,
-            )
-            await self._neighbours.start()
-            await self._recovery.apply(config)
-            self._started = True
-            for name, sock in self._sockets.items():
-                _log.info("listener_bound", listener=name, address=_shown(sock))
-            _log.info("started", service=config.service.name, version=__version__, pid=os.getpid(),
-                      admin=config.admin.bind, workers=config.workers, config_hash=self._hash)  # fmt: skip
+            await self._start(config, predecessor)
             self._systemd.ready(f"serving {config.service.name}")
             self._tasks.start("systemd-watchdog", self._systemd.pat)
             if self._stop_owed:
                 self._stop_now()
             await self._until_stopped()
+        except SidecarError as error:
+            if predecessor is not None:
+                await predecessor.refuse(str(error))
+            raise
         finally:
             await self._end()
+            if predecessor is not None:
+                predecessor.close()
+
+    async def _start(self, config: Config, predecessor: Predecessor | None) -> None:
+        if predecessor is None:
+            self._sockets = bind_all(config.listeners)
+        else:
+            self._left = frozenset()  # nothing is ours before the other lets go
+            self._sockets = bind_all(config.listeners, predecessor.listener)
+        self._admin = Admin(config.admin, self, self._incidents.tables)
+        if predecessor is None:
+            await self._incidents.start()
+            self._keeping_incidents = True
+            bound = await self._admin.start()
+        else:
+            bound = await self._admin.start(predecessor.door, serve=False)
+        self._forbidden = frozenset((one.host, one.port) for one in bound.values() if one.port)
+        if self._child is not None:
+            orphans.adopt()
+            self._child.start()  # a command that cannot be run ends us before anybody is served
+        if self._child is not None or os.getpid() == 1:
+            self._tasks.start("orphans", orphans.bury)
+        if config.workers > 1:
+            from sidecar.app.processes import ProcessCrew
+
+            self._crew = ProcessCrew(config.workers, self._registry, self._tasks, self.observer)
+        await self._crew.start(
+            config, self._text, self._sockets, self._forbidden, self._files, accepting=predecessor is None
+        )
+        await self._health.apply(config)
+        self._watch_signals()
+        self._tasks.start("config-watch", lambda: watch(self._path, self.reload))
+        self._neighbours = Neighbours(
+            config,
+            self._tasks,
+            self._registry,
+            self.observer,
+            self._tell_endpoints,
+            self._health.healthy,
+            self.ready,
+            self._forbidden,
+        )
+        await self._neighbours.start()
+        if predecessor is not None:
+            await self._take_over(predecessor)
+            await self._incidents.start()  # it has closed its book
+            self._keeping_incidents = True
+        await self._recovery.apply(config)
+        self._started = True
+        for name, sock in self._sockets.items():
+            _log.info("listener_bound", listener=name, address=_shown(sock))
+        _log.info("started", service=config.service.name, version=__version__, pid=os.getpid(),
+                  admin=config.admin.bind, workers=config.workers, config_hash=self._hash)  # fmt: skip
 
     async def _until_stopped(self) -> None:
         while self._drain.phase is not Phase.STOPPED:
@@ -181,11 +218,13 @@ class Program:
         if phase is Phase.DRAINING:
             await self._crew.drain()
         elif phase is Phase.STOPPING:
-            self._systemd.stopping()
+            if self._left is None:
+                await self._handing_over.call_off("it is being stopped")
+                self._systemd.stopping()
             await self._crew.drain()
-            for sock in self._sockets.values():
+            for sock in self._own_sockets():
                 shut_door(sock)
-            _unlink_names(self._sockets.values())
+            _unlink_names(self._own_sockets())
             if not isinstance(self._crew, LocalCrew):
                 # ours first: the workers' copies keep the queue alive until its last client was taken
                 self._close_sockets()
@@ -193,21 +232,30 @@ class Program:
 
     async def _end(self) -> None:
         await self._recovery.stop()
-        if self._neighbours is not None:
+        if self._neighbours is not None and self._left is None:
             await self._neighbours.leave()
         await self._crew.stop()
         if self._child is not None:
             await self._child.stop()
-        await self._incidents.stop()
+        await self._close_incidents()
         await self._tasks.stop()
         if self._child is not None:
             await orphans.end_all(self._child.patience)
         if self._admin is not None:
             await self._admin.stop()
-        _unlink_names(self._sockets.values())
+        _unlink_names(self._own_sockets())
         self._close_sockets()
         if self._started:
             _log.info("stopped")
+
+    async def _close_incidents(self) -> None:
+        if self._keeping_incidents:
+            self._keeping_incidents = False
+            await self._incidents.stop()
+
+    def _own_sockets(self) -> list[socket.socket]:
+        """The listening sockets that nobody else has."""
+        return [sock for name, sock in self._sockets.items() if self._left is None or name in self._left]
 
     def _close_sockets(self) -> None:
         for sock in self._sockets.values():
@@ -223,8 +271,8 @@ class Program:
         await self.reload()
 
     def _stop_now(self) -> None:
-        if not self._started:
-            self._stop_owed = True  # who is half started cannot be drained
+        if not self._started or self._committing:
+            self._stop_owed = True  # who is half started, or half gone, cannot be drained
             return
         before = self._drain.phase
         self._drain.stop(monotonic())
@@ -247,6 +295,97 @@ class Program:
         registry.cell(series.CONFIG_RELOAD_OK).value = 1
         registry.cell(series.CONFIG_HASH).value = int(self._hash[:12], 16)
         registry.cell(series.CONFIG_RELOAD_TIME).value = self._loaded_at
+
+    # A successor, a predecessor -------------------------------------------------------------------------------------
+
+    async def _take_over(self, predecessor: Predecessor) -> None:
+        """Everything is there but clients: go on where the other is. Raises TakeOverFailed; then it serves, not we."""
+        assert self._admin is not None
+        standing = await predecessor.standing()
+        breakers = predecessor.breakers(standing)
+        await self._crew.restore(breakers)
+        for upstream, address in standing.unhealthy:
+            if self._health.awaited(upstream, address):
+                await self._crew.set_health(upstream, address, False)
+        self._started = True
+        await self._admin.serve()
+        await self._crew.release()
+        try:
+            await predecessor.take_leave()
+        except BaseException:
+            await self._crew.hold()
+            self._admin.retire(())
+            raise
+        self._left = None
+        self.observer.tell(
+            Kind.TAKEN_OVER, self._config.service.name, predecessor=predecessor.pid, version=predecessor.version,
+            listeners=list(self._sockets),
+            breakers=sorted(name for name, one in breakers.items() if one.state is not BreakerState.CLOSED),
+        )  # fmt: skip
+
+    async def upgrade(self) -> str:
+        try:
+            _parse(read(self._path), self._path)
+        except ConfigError as error:
+            raise Refused(422, str(error)) from None
+        return await self._handing_over.spawn(self._path, {**os.environ, **self._systemd.for_a_successor})
+
+    def may_be_taken_over(self) -> None:
+        self._handing_over.check()
+
+    def hand_over(self, sock: socket.socket) -> None:
+        self._handing_over.begin(sock)
+
+    def objection(self) -> str:
+        if self._child is not None:
+            return "this sidecar is the parent of its service, which no other process can become: restart both instead"
+        if os.getpid() == 1:
+            return "this sidecar is process 1: when it ends, so does its container. Replace the pod instead"
+        return "" if self._state() == "ready" else f"this sidecar is {self._state()}"
+
+    def places(self) -> list[tuple[Place, int]]:
+        binds = {one.name: one.bind for one in self._config.listeners}
+        assert self._admin is not None
+        listening = [(("listener", name, binds[name]), sock.fileno()) for name, sock in self._sockets.items()]
+        return [*listening, *self._admin.sockets()]
+
+    async def standing(self) -> Standing:
+        states = await self._crew.states()
+        endpoints = await self._crew.endpoints()
+        return Standing(
+            {name: msgspec.to_builtins(one) for name, one in states.items()},
+            [(upstream, one.address) for upstream, found in endpoints.items() for one in found if not one.healthy],
+        )
+
+    async def hold(self) -> None:
+        self._committing = True
+        await self._crew.hold()
+
+    async def release(self) -> None:
+        self._committing = False
+        await self._crew.release()
+        if self._stop_owed:
+            self._stop_owed = False
+            self._stop_now()
+
+    async def cede(self, successor: int) -> None:
+        self._systemd.succeeded_by(successor)
+        if self._neighbours is not None:
+            self._neighbours.hand_over()
+        await self._recovery.stop()
+        await self._close_incidents()
+
+    async def leave(self, left: Sequence[Place]) -> None:
+        assert self._admin is not None
+        self._left = frozenset(name for kind, name, _ in left if kind == "listener")
+        self._committing = False
+        for task in ("config-watch", "systemd-watchdog"):
+            self._tasks.cancel(task)
+        self._admin.retire(left)
+        before = self._drain.phase
+        self._drain.leave(monotonic())
+        await self._act(before)
+        self._wake.set()
 
     # What the upkeep needs ------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sidecar.config.document import AccessLog as AccessLogConfig
     from sidecar.config.document import Config
+    from sidecar.machines.breaker import Snapshot as BreakerSnapshot
     from sidecar.proxy.breakers import Tie
     from sidecar.proxy.upstream import Endpoint
     from sidecar.runtime.tls import Known
@@ -83,9 +84,10 @@ class Worker:
         files: Known,
         *,
         among_others: bool = False,
+        accepting: bool = True,
     ) -> None:
-        """Begin to serve, alone or `among_others` who share sockets and log. Raises ConfigError when the log cannot be
-        opened or `files`, the certificates, cannot be used.
+        """Begin to serve, alone or `among_others` who share sockets and log; not `accepting`: clients from `release`
+        on. Raises ConfigError when the log cannot be opened or `files`, the certificates, cannot be used.
         """
         loop = asyncio.get_running_loop()
         plane = DataPlane(loop, self.registry, self.observer)
@@ -97,7 +99,7 @@ class Worker:
         self._set_access_log(config)
         self._tracing = Tracing(plane, self.registry, self._tasks)
         self._tracing.apply(config)
-        plane.start(config, sockets, files)
+        plane.start(config, sockets, files, accepting=accepting)
         observed = self.registry.cell(series.EVENT_LOOP_LAG)
         self._tasks.start("event-loop-lag", lambda: lag.probe(observed))
         self.registry.gauge_function(series.RESIDENT_MEMORY, resident_bytes)
@@ -170,6 +172,24 @@ class Worker:
             return False
         guarded.order(action, seconds=seconds, by=by, why=why)
         return True
+
+    def hold(self) -> None:
+        """Accept nobody until `release`."""
+        self.plane.hold()
+
+    def release(self) -> None:
+        """Accept again."""
+        self.plane.release()
+
+    def states(self) -> dict[str, BreakerSnapshot]:
+        """Every breaker by its name, for the process that goes on with it."""
+        return {name: one.snapshot() for name, one in self.plane.breakers().items()}
+
+    def restore(self, states: Mapping[str, BreakerSnapshot]) -> None:
+        """Go on with another process's breakers; those of other names are passed over."""
+        for name, one in self.plane.breakers().items():
+            if name in states:
+                one.restore(states[name])
 
     def drain(self) -> None:
         """Let clients move on: answers carry Connection: close from now on."""

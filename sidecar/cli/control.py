@@ -1,4 +1,4 @@
-"""`sidecar status`, `drain`, `reload`, `stop`: talk to the running proxy over its admin socket.
+"""`sidecar status`, `drain`, `reload`, `upgrade`, `stop`: talk to the running proxy over its admin socket.
 
 The socket is the one that `--socket` names, else the configuration's `admin.socket`. A file that has become invalid
 must not lock the operator out of the proxy that still runs with the last good one: then the value is picked out of the
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the verb; 0 done (status: ready), 1 failed, 3 status: not ready or not running, 78 reload: file refused."""
+    """Do the verb; 0 done (status: ready), 1 failed, 3 status: not ready or not running, 78 the file was refused."""
     path = args.socket or find_socket(args.config, given=args.config_given)
     try:
         if args.verb == "status":
@@ -122,7 +122,7 @@ def _command(path: str, verb: str, *, as_json: bool) -> int:
             print(f"  {change}")
     if done:
         return exits.OK
-    return exits.CONFIG if verb == "reload" and status == 422 else exits.FAILED
+    return exits.CONFIG if verb in {"reload", "upgrade"} and status == 422 else exits.FAILED
 
 
 def _read_status(path: str) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""`sidecar run`: the proxy, until it is stopped; with a command, the parent of that service too."""
+"""`sidecar run`: the proxy, until it is stopped; with a command, the parent of that service too.
+
+With `--take-over` it goes on where the running one is: it gets the listening sockets, and no request is lost.
+"""
 
 import argparse
 import sys
@@ -7,6 +10,11 @@ from sidecar.cli import exits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--take-over",
+        action="store_true",
+        help="take over from the proxy that runs on the same admin socket, without losing a request",
+    )
     parser.add_argument("command", nargs="*", metavar="COMMAND", help="a service to supervise, after --")
 
 
@@ -16,11 +24,18 @@ def run(args: argparse.Namespace) -> int:
 
     from sidecar.app.program import Program
     from sidecar.base.errors import ConfigError
+    from sidecar.control.handover import TakeOverFailed
 
+    if args.take_over and args.command:
+        print("--take-over: a supervised service cannot change its parent; leave the command out", file=sys.stderr)
+        return exits.USAGE
     try:
-        program = Program(args.config, args.command)
+        program = Program(args.config, args.command, takes_over=args.take_over)
         uvloop.run(program.run())
     except ConfigError as error:
         print(error, file=sys.stderr)
         return exits.CONFIG
+    except TakeOverFailed as error:
+        print(error, file=sys.stderr)
+        return exits.FAILED
     return exits.OK

@@ -27,6 +27,9 @@ VERBS = (
     Verb("status", "show what the running proxy does", "sidecar.cli.control"),
     Verb("drain", "make the running proxy unready and let connections end", "sidecar.cli.control"),
     Verb("reload", "make the running proxy read its configuration again", "sidecar.cli.control"),
+    Verb(
+        "upgrade", "let a new process take over from the running one, without losing a request", "sidecar.cli.control"
+    ),
     Verb("breaker", "look at breakers, open or close them by hand", "sidecar.cli.breaker"),
     Verb("recover", "look at recovery, pause it, run a rule by hand", "sidecar.cli.recover"),
     Verb("incidents", "look at incidents, acknowledge, resolve, export a post-mortem", "sidecar.cli.incidents"),

@@ -6,7 +6,8 @@ By whom and through which door, the doors know (`runtime/admin_doors.py`). The p
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol
@@ -15,9 +16,22 @@ import msgspec
 
 from sidecar.config.address import Address
 from sidecar.config.document import Admin as AdminConfig
-from sidecar.control import orders, page
+from sidecar.control import handover, orders, page
+from sidecar.control.handover import Place
 from sidecar.control.recovery import orders as recovery_orders
-from sidecar.runtime.admin_doors import Doors, Handler, Places, Refused, Tables, as_json, metrics, probe, reading
+from sidecar.runtime.admin_doors import (
+    Doors,
+    Handler,
+    Inherit,
+    Places,
+    Refused,
+    Tables,
+    as_json,
+    metrics,
+    nothing,
+    probe,
+    reading,
+)
 from sidecar.runtime.admin_http import Door, Request, Response
 from sidecar.runtime.metrics import Snapshot
 
@@ -112,6 +126,16 @@ class Program(Protocol):
         """Begin to stop, as SIGTERM does; returns at once."""
         ...
 
+    async def upgrade(self) -> str:
+        """Start a successor and let it take over; what came of it, in a sentence. Raises Refused."""
+        ...
+
+    def may_be_taken_over(self) -> None:
+        """Raises Refused with the reason when a successor cannot have what is ours."""
+
+    def hand_over(self, sock: socket.socket) -> None:
+        """A successor is at the other end of `sock`; returns at once."""
+
     async def news(self, seen: int) -> int:
         """How much has happened so far, once it is more than `seen`."""
         ...
@@ -150,6 +174,8 @@ class Admin:
             "/drain": self._drain,
             "/reload": self._reload,
             "/stop": self._stop,
+            "/upgrade": self._upgrade,
+            handover.PATH: self._take_over,
         }
 
         self._families: dict[str, Handler] = {orders.PREFIX: self._order, recovery_orders.PREFIX: self._recover}
@@ -160,9 +186,25 @@ class Admin:
             tables.add(part)
         self._doors = Doors(places, tables)
 
-    async def start(self) -> dict[Door, Address]:
-        """Open the doors; return where they are (a port 0 resolved). ConfigError when one cannot be opened."""
-        return await self._doors.open()
+    async def start(self, inherit: Inherit = nothing, *, serve: bool = True) -> dict[Door, Address]:
+        """Open the doors; return where they are (a port 0 resolved). ConfigError when one cannot be opened.
+
+        `inherit` and `serve`: as `Doors.open` has them.
+        """
+        return await self._doors.open(inherit, serve=serve)
+
+    async def serve(self) -> None:
+        """Answer at doors that were opened without."""
+        await self._doors.serve()
+
+    def sockets(self) -> list[tuple[Place, int]]:
+        """The doors that a successor can have, and the descriptors on which they listen."""
+        listening, places = self._doors.listening(), self._doors.places()
+        return [(("admin", door.value, places[door]), number) for door, number in listening.items()]
+
+    def retire(self, left: Collection[Place]) -> None:
+        """A successor answers; `left`: the places that it did not want."""
+        self._doors.retire(keep_socket=all(door != Door.UNIX.value for _, door, _ in left))
 
     async def stop(self) -> None:
         """Close every door and connection."""
@@ -231,6 +273,18 @@ class Admin:
     async def _stop(self, _request: Request) -> Response:
         await self._program.stop()
         return as_json({"ok": True, "message": "stopping: what runs may finish"})
+
+    async def _upgrade(self, _request: Request) -> Response:
+        return as_json({"ok": True, "message": await self._program.upgrade()})
+
+    async def _take_over(self, request: Request) -> Response:
+        if request.door is not Door.UNIX:
+            raise Refused(403, "sockets can be handed over through the Unix socket only")
+        if request.fields.get("upgrade", "").lower() != handover.UPGRADE:
+            raise Refused(400, "this is for a successor: start it by sidecar upgrade, or sidecar run --take-over")
+        self._program.may_be_taken_over()
+        fields = (("connection", "upgrade"), ("upgrade", handover.UPGRADE))
+        return Response(101, fields=fields, switch=self._program.hand_over)
 
 
 def _asset(content: bytes, content_type: str) -> Handler:

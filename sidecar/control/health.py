@@ -146,6 +146,10 @@ class HealthChecks:
         return await asyncio.gather(*(one(*question) for question in questions))
 
     # Watching -------------------------------------------------------------------------------------------------------
+    def awaited(self, upstream: str, address: str) -> bool:
+        """Whether an endpoint is asked and has not answered yet."""
+        target = self._targets.get(("endpoint", upstream, address))
+        return target is not None and target.check.state is Health.UNKNOWN
 
     async def _fit_endpoints(self, name: str) -> None:
         """Watch the present endpoints of one upstream, and no others."""

@@ -11,7 +11,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sidecar.base.errors import ConfigError
 from sidecar.config.address import Address, parse_address
@@ -23,12 +23,17 @@ BACKLOG = 4096
 """Clients that the kernel holds while we do not accept; net.core.somaxconn may allow fewer."""
 
 
-def bind_all(listeners: Iterable[Listener]) -> dict[str, socket.socket]:
-    """A listening socket for each, by the listener's name; all or none. Raises ConfigError."""
+def bind_all(
+    listeners: Iterable[Listener], inherited: Callable[[Listener], socket.socket | None] = lambda _: None
+) -> dict[str, socket.socket]:
+    """A listening socket for each, by the listener's name; all or none. Raises ConfigError.
+
+    `inherited`: the socket that the program before us had there.
+    """
     bound: dict[str, socket.socket] = {}
     try:
         for listener in listeners:
-            bound[listener.name] = bind(listener.bind, f"listener {listener.name}")
+            bound[listener.name] = inherited(listener) or bind(listener.bind, f"listener {listener.name}")
     except ConfigError:
         for sock in bound.values():
             sock.close()

@@ -8,6 +8,8 @@
 * stopping: no new connections; what runs may finish until `drain_timeout` is over.
 * stopped: what still runs is cut off, the process exits.
 
+`leave`: a successor has taken the listening sockets. Nobody new comes to us, so stopping begins at once.
+
 `stop` while serving passes through draining for `shutdown.delay`, so that a bare SIGTERM is as gentle as a
 preStop hook. A second stop means now. There is no way back: a pod that drains is going.
 """
@@ -48,9 +50,9 @@ CONDUCT = {
 
 ALLOWED = {
     (Phase.SERVING, Phase.DRAINING): "drain, stop",
-    (Phase.SERVING, Phase.STOPPING): "stop",
+    (Phase.SERVING, Phase.STOPPING): "stop, handed_over",
     (Phase.SERVING, Phase.STOPPED): "forced",
-    (Phase.DRAINING, Phase.STOPPING): "stop, delay_over",
+    (Phase.DRAINING, Phase.STOPPING): "stop, delay_over, handed_over",
     (Phase.DRAINING, Phase.STOPPED): "forced",
     (Phase.STOPPING, Phase.STOPPED): "finished, timeout, forced",
 }
@@ -86,6 +88,10 @@ class Drain:
         if self.phase is Phase.SERVING and self._delay > 0.0:
             return self._go(Phase.DRAINING, "stop", now, until=now + self._delay)
         return self._go(Phase.STOPPING, "stop", now, until=now + self._drain_timeout)
+
+    def leave(self, now: float) -> Transition[Phase] | None:
+        """A successor serves from now on. A stop that comes later changes nothing; the one after it forces."""
+        return self._go(Phase.STOPPING, "handed_over", now, until=now + self._drain_timeout)
 
     def retime(self, delay: float, drain_timeout: float) -> None:
         """Other seconds for what has not begun yet; a deadline that runs stays."""

@@ -48,6 +48,7 @@ class Acceptor:
         self.clients: set[ClientConnection | TcpClient] = set()
         self.welcoming = 0  # accepted, and not clients yet
         self.accepting = False
+        self._held = False
         self._closed = False
         self.greeter = Greeter(self)
         self._protocol = ClientConnection if plan.config.protocol == "http" else TcpClient
@@ -55,9 +56,19 @@ class Acceptor:
 
     def start(self) -> None:
         """Begin, or go on, accepting."""
-        if not self._closed and not self.accepting:
+        if not self._closed and not self._held and not self.accepting:
             self.accepting = True
             self.state.loop.add_reader(self.sock.fileno(), self._accept)
+
+    def hold(self) -> None:
+        """Accept nobody until `release`; who knocks waits in the kernel's queue, for us or for a successor."""
+        self._held = True
+        self._stop()
+
+    def release(self) -> None:
+        """Go on after `hold`."""
+        self._held = False
+        self.start()
 
     def close(self) -> None:
         """Take who waits in the queue and accept no more; where workers share the socket, the last one closes it."""

@@ -187,6 +187,17 @@ class Guarded:
             "ordered_why": seen.ordered_why,
         }
 
+    # Handing over ---------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """All that a successor needs to go on."""
+        return self.breaker.snapshot(monotonic())
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on where another process stopped: the same state for the rest of its time, the same order."""
+        self.breaker.restore(snapshot, monotonic())
+        self._counted = self.breaker.refused
+
     # Orders ---------------------------------------------------------------------------------------------------------
 
     def order(self, action: str, *, seconds: float | None, by: str, why: str) -> None:

@@ -67,9 +67,11 @@ class DataPlane:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stale_timer: asyncio.TimerHandle | None = None
 
-    def start(self, config: Config, sockets: Mapping[str, socket.socket], files: Known) -> None:
+    def start(
+        self, config: Config, sockets: Mapping[str, socket.socket], files: Known, *, accepting: bool = True
+    ) -> None:
         """Compile `config` and accept on `sockets`, one per listener by name; `files` is what its `tls` sections name.
-        Raises ConfigError.
+        Not `accepting`: after `release`. Raises ConfigError.
         """
         self.secure = self._contexts.of(config, files)
         self._config = config
@@ -81,7 +83,10 @@ class DataPlane:
         self.sweeper.start()
         self._close_stale()
         for acceptor in self.acceptors.values():
-            acceptor.start()
+            if accepting:
+                acceptor.start()
+            else:
+                acceptor.hold()
 
     def apply(self, config: Config, files: Known) -> None:
         """Swap in another configuration with the same listeners. Requests that run keep what they began with.
@@ -236,6 +241,18 @@ class DataPlane:
             transport.abort()
             raise UpstreamFault("the address is this sidecar's own admin interface", 502, Decision.CONNECT_FAILURE)
         return connection
+
+    # Handing over ---------------------------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Accept nobody for the moment; those that are here are served."""
+        for acceptor in self.acceptors.values():
+            acceptor.hold()
+
+    def release(self) -> None:
+        """Accept again."""
+        for acceptor in self.acceptors.values():
+            acceptor.release()
 
     # Going away -----------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ What is answered is the program's own affair: it hands in its tables. Proxy and 
 import asyncio
 import hmac
 import ipaddress
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -28,6 +29,14 @@ MAX_TOKEN = 4096
 _log = Log(__name__)
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+Inherit = Callable[[Door, str], socket.socket | None]
+
+
+def nothing(_door: Door, _address: str) -> socket.socket | None:
+    """Nothing is inherited."""
+    return None
 
 
 class Refused(Exception):
@@ -85,22 +94,42 @@ class Doors:
         self._server = AdminServer(self.answer, key=places.key)
         self._bound_host = ""
 
-    async def open(self) -> dict[Door, Address]:
-        """Open them; return where they are (a port 0 resolved). ConfigError when one cannot be opened."""
-        places = self._places
-        doors = {Door.UNIX: Address(path=places.socket), Door.TCP: parse_address(places.bind, ephemeral=True)}
-        if places.probes is not None:
-            doors[Door.PROBES] = parse_address(places.probes, ephemeral=True)
-        self._bound_host = doors[Door.TCP].host
+    async def open(self, inherit: Inherit = nothing, *, serve: bool = True) -> dict[Door, Address]:
+        """Open them; return where they are (a port 0 resolved). ConfigError when one cannot be opened.
+
+        `inherit(door, address)`: a listening socket that is there already; not `serve`: nobody is answered yet.
+        """
         bound = {}
         try:
-            for door, address in doors.items():
-                bound[door] = await self._server.listen(door, address)
+            for door, text in self.places().items():
+                address = Address(path=text) if door is Door.UNIX else parse_address(text, ephemeral=True)
+                if door is Door.TCP:
+                    self._bound_host = address.host
+                bound[door] = await self._server.listen(door, address, inherit(door, text), serve=serve)
                 _log.info("admin_bound", door=door.value, bind=str(bound[door]))
         except BaseException:
             await self._server.close()
             raise
         return bound
+
+    def places(self) -> dict[Door, str]:
+        """Where each door is, as the configuration says it."""
+        places = self._places
+        doors = {Door.UNIX: places.socket, Door.TCP: places.bind}
+        return doors if places.probes is None else {**doors, Door.PROBES: places.probes}
+
+    async def serve(self) -> None:
+        """Answer at doors that were opened without."""
+        await self._server.serve()
+
+    def listening(self) -> dict[Door, int]:
+        """The descriptor on which each door listens."""
+        found = {door: self._server.listening(door) for door in Door}
+        return {door: number for door, number in found.items() if number is not None}
+
+    def retire(self, *, keep_socket: bool) -> None:
+        """A successor has the doors: listen no more. `keep_socket`: it has our Unix socket, too, so leave the file."""
+        self._server.retire(keep_socket=keep_socket)
 
     async def close(self) -> None:
         """Close every door and connection."""

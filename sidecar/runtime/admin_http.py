@@ -5,12 +5,18 @@ loop with the traffic, so nobody may make it hold much or wait long: heads, bodi
 and whoever passes one is closed. When a door (a listening address) is full, the connection that has waited longest
 without a request makes room, so idle strangers cannot keep the kubelet out.
 
-It knows nothing of what is asked; `admin_doors.py` decides who may, and the program answers.
+It knows nothing of what is asked; `admin_doors.py` decides who may, and the program answers. An answer may `switch`:
+then the connection leaves HTTP, and whoever answered has it.
+
+A successor inherits the listening sockets: it opens them unserved, and serves when it is its turn; the one before it
+`retire`s, which leaves sockets and files to the successor.
 """
 
 import asyncio
 import contextlib
 import enum
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -76,6 +82,8 @@ class Response:
     body: bytes | AsyncIterator[bytes] = b""
     content_type: str = "text/plain; charset=utf-8"
     fields: tuple[tuple[str, str], ...] = ()
+    switch: Callable[[socket.socket], None] | None = None
+    """With 101: takes the connection, and is responsible for it from then on."""
 
 
 Answer = Callable[[Request], Awaitable[Response]]
@@ -89,35 +97,74 @@ class AdminServer:
         self._answer = answer
         self._key = key
         self._request_within = request_within
-        self._servers: list[asyncio.Server] = []
+        self._servers: dict[Door, asyncio.Server] = {}
         self._sockets: list[tuple[str, int]] = []
+        self._inherited: list[tuple[str, int]] = []  # not ours before we serve
+        self._streaming: set[asyncio.Task[None]] = set()
         self._open: dict[Door, set[asyncio.Task[None]]] = {door: set() for door in Door}
         self._waiting: dict[Door, dict[asyncio.Task[None], None]] = {door: {} for door in Door}
 
-    async def listen(self, door: Door, address: Address) -> Address:
-        """Open a door; return the address as bound (port 0 becomes a real one). ConfigError when it cannot be."""
+    async def listen(
+        self, door: Door, address: Address, inherited: socket.socket | None = None, *, serve: bool = True
+    ) -> Address:
+        """Open a door; return the address as bound (port 0 becomes a real one). ConfigError when it cannot be.
 
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        `inherited`: a listening socket that is there already; not `serve`: only bind, until `serve` is called.
+        """
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await self._serve(door, reader, writer)
 
         if address.is_unix:
-            sock, inode = bind_unix(address.path, f"{self._key}.socket")
-            self._sockets.append((address.path, inode))
-            self._servers.append(await asyncio.start_unix_server(serve, sock=sock, limit=MAX_HEAD))
+            if inherited is None:
+                sock, inode = bind_unix(address.path, f"{self._key}.socket")
+                self._sockets.append((address.path, inode))
+            else:
+                sock, inode = inherited, os.stat(address.path).st_ino
+                self._inherited.append((address.path, inode))
+            self._servers[door] = await asyncio.start_unix_server(
+                answer, sock=sock, limit=MAX_HEAD, start_serving=serve
+            )
             return address
         try:
-            server = await asyncio.start_server(serve, address.host, address.port, limit=MAX_HEAD)
+            if inherited is None:
+                server = await asyncio.start_server(
+                    answer, address.host, address.port, limit=MAX_HEAD, start_serving=serve
+                )
+            else:
+                server = await asyncio.start_server(answer, sock=inherited, limit=MAX_HEAD, start_serving=serve)
         except OSError as error:
             raise ConfigError(
                 f"{self._key}: cannot listen on {address}: {error.strerror or error}; "
                 f"stop what holds it, or choose another address in {self._key}.bind"
             ) from None
-        self._servers.append(server)
+        self._servers[door] = server
         return Address(host=address.host, port=server.sockets[0].getsockname()[1])
+
+    async def serve(self) -> None:
+        """Answer at the doors that were opened without."""
+        self._sockets += self._inherited
+        self._inherited.clear()
+        for server in self._servers.values():
+            await server.start_serving()
+
+    def listening(self, door: Door) -> int | None:
+        """The descriptor on which a door listens."""
+        server = self._servers.get(door)
+        return None if server is None or not server.sockets else server.sockets[0].fileno()
+
+    def retire(self, *, keep_socket: bool) -> None:
+        """Listen no more: a successor does. What is being answered goes on. `keep_socket`: the file is now its own."""
+        for server in self._servers.values():
+            server.close()
+        if keep_socket:
+            self._sockets.clear()
+        for task in self._streaming.union(*self._waiting.values()):
+            task.cancel()
 
     async def close(self) -> None:
         """Close every door and every connection."""
-        for server in self._servers:
+        for server in self._servers.values():
             server.close()
         tasks = set().union(*self._open.values())
         for task in tasks:
@@ -141,6 +188,8 @@ class AdminServer:
             connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
             while await self._exchange(door, connection, reader, writer):
                 connection.start_next_cycle()
+            if connection.our_state is h11.SWITCHED_PROTOCOL:
+                return
             if connection.their_state is not h11.CLOSED:
                 await _linger(reader, writer)
             await _finish(writer)
@@ -151,6 +200,7 @@ class AdminServer:
         finally:
             self._open[door].discard(task)
             self._waiting[door].pop(task, None)
+            self._streaming.discard(task)
             writer.transport.abort()
 
     def _make_room(self, door: Door) -> bool:
@@ -186,6 +236,11 @@ class AdminServer:
             response = Response(413, b"the body is larger than 64 KiB\n")
         else:
             response = await self._ask(request)
+        if response.switch is not None:
+            await _switch(connection, writer, response)
+            return False
+        if not isinstance(response.body, bytes):
+            self._streaming.add(task)
         await _send(connection, writer, reader, response, request.method)
         return connection.our_state is h11.DONE and connection.their_state is h11.DONE
 
@@ -258,6 +313,18 @@ async def _send(
                     await _drain(writer)
     writer.write(connection.send(h11.EndOfMessage()) or b"")
     await _drain(writer)
+
+
+async def _switch(connection: h11.Connection, writer: asyncio.StreamWriter, response: Response) -> None:
+    """Say 101 and hand the connection over. The client has asked and waits, so nothing of it is lost in our buffer."""
+    assert response.switch is not None
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.transport.set_write_buffer_limits(0)  # drained means: nothing is left with us
+    writer.write(
+        connection.send(h11.InformationalResponse(status_code=response.status, headers=list(response.fields))) or b""
+    )
+    await _drain(writer)
+    response.switch(socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())))
 
 
 async def _drain(writer: asyncio.StreamWriter) -> None:

@@ -53,6 +53,13 @@ class Kind(StrEnum):
     """The file; path, advice."""
     PHASE_CHANGED = "phase_changed"
     """The service; before, now: phases of `machines/drain.py`."""
+    HANDED_OVER = "handed_over"
+    """The service; successor (its pid). It serves; we drain."""
+    HAND_OVER_FAILED = "hand_over_failed"
+    """The service; successor (its pid). We go on as if nothing had been."""
+    TAKEN_OVER = "taken_over"
+    """The service; predecessor (its pid), version (the predecessor's), listeners (their names), breakers (the names of
+    those that are not closed)."""
     WORKER_STARTED = "worker_started"
     """The worker's place; worker, pid."""
     WORKER_DIED = "worker_died"

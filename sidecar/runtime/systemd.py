@@ -15,11 +15,15 @@ import socket
 from collections.abc import MutableMapping
 from time import monotonic_ns
 
+_FOR_A_SUCCESSOR = ("NOTIFY_SOCKET", "WATCHDOG_USEC")
+"""Without WATCHDOG_PID: the process that is meant changes."""
+
 
 class Systemd:
     """The line to the service manager, if there is one."""
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
+        given = {name: environment[name] for name in _FOR_A_SUCCESSOR if name in environment}
         address = environment.pop("NOTIFY_SOCKET", "")
         period = environment.pop("WATCHDOG_USEC", "")
         for_pid = environment.pop("WATCHDOG_PID", "")
@@ -27,6 +31,8 @@ class Systemd:
         meant = for_pid in {"", str(os.getpid())}
         self.watchdog_seconds = int(period) / 1e6 if self._address and meant and period.isdecimal() else 0.0
         """The period in which a sign of life is expected; 0: none is."""
+        self.for_a_successor = given
+        """The variables that a program needs which is to take our place."""
 
     def ready(self, status: str) -> None:
         """The start, or a reload, is over; `status` is one line for `systemctl status`."""
@@ -39,6 +45,10 @@ class Systemd:
     def stopping(self) -> None:
         """The end begins."""
         self._tell("STOPPING=1", "STATUS=stopping: what runs may finish")
+
+    def succeeded_by(self, pid: int) -> None:
+        """Another process is the service from now on: systemd watches that one, and hears it."""
+        self._tell(f"MAINPID={pid}")
 
     async def pat(self) -> None:
         """Give signs of life until cancelled; returns at once when nobody waits for them."""

@@ -10,7 +10,7 @@ import redis as redis_py
 from tests.fakes.upstream import ScriptedUpstream, says
 from tests.real.databases import Redis
 from tests.real.documents import document, listener, route, upstream
-from tests.real.harness import Sidecar
+from tests.real.harness import Sidecar, run_cli
 
 TTL = "1500ms"
 
@@ -116,3 +116,17 @@ def test_a_draining_instance_gets_nothing_new(redis: Redis) -> None:
                 ("one", "unavailable"),
                 ("two", "available"),
             ]
+
+
+def test_a_successor_keeps_the_entry(redis: Redis) -> None:
+    """The one that hands over does not take its leave: the service goes on under the same name."""
+    with named("one") as one, Sidecar(member(redis, "one", one)) as first, Sidecar(caller(redis)) as out:
+        wait_for(out, "one")
+        first.command("upgrade")
+        assert first.process.wait(20) == 0
+        entry = own_entry(first)
+        assert entry["told"] == "available"
+        assert answers(out) == {"one"}
+        pay = next(each for each in out.admin("/api/v1/registry").json() if each["upstream"] == "pay")
+        assert [(each["instance"], each["state"]) for each in pay["instances"]] == [("one", "available")]
+        run_cli("stop", "--socket", first.socket_path)

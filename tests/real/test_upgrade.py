@@ -1,0 +1,452 @@
+"""A new process takes over from the running one: nobody notices, and whatever goes wrong, somebody serves."""
+
+import asyncio
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.control.handover import (
+    PROTOCOL,
+    Goodbye,
+    Hello,
+    Line,
+    More,
+    Offer,
+    Ready,
+    Refusal,
+    Serving,
+    Yours,
+    knock,
+)
+from tests.fakes.upstream import ScriptedUpstream
+from tests.real.documents import document, free_port, listener, route, upstream
+from tests.real.harness import ROOT, Sidecar, ask, dial, run_cli
+from tests.real.load import Load
+
+HARD = signal.SIGKILL
+
+
+@pytest.fixture
+def config(server: ScriptedUpstream) -> dict[str, Any]:
+    return tree(server)
+
+
+def tree(server: ScriptedUpstream, **root: Any) -> dict[str, Any]:
+    pay = upstream("pay", server.address, breaker={"consecutive_failures": 2, "open_for": "90s"})
+    routes = [route("pay", "pay", "/pay"), route("all", "app")]
+    return document([listener("in", routes)], [upstream("app", server.address), pay], **root)
+
+
+def slow(config: dict[str, Any], silent: int) -> dict[str, Any]:
+    """Starts slowly: it waits two seconds for a name server that says nothing."""
+    named = upstream("named", discovery={"dns": "a.test:80", "server": f"127.0.0.1:{silent}"})
+    return {**config, "upstreams": [*config["upstreams"], named]}
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield int(sock.getsockname()[1])
+
+
+class Succession:
+    """A proxy and those that come after it; whoever is left at the end is stopped, and must end well."""
+
+    def __init__(self, config: dict[str, Any], exit_code: int = 0) -> None:
+        self.first = Sidecar(config, exit_code=exit_code)
+        self.port = self.first.port("in")
+
+    def __enter__(self) -> "Succession":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        serving = self.serving()
+        if serving not in {0, self.first.pid}:
+            os.kill(serving, signal.SIGTERM)
+            assert ended(serving), f"{serving} does not end:\n{self.first.log}"
+            assert not os.path.exists(self.first.socket_path)
+        if error[0] is None:
+            self.first.stop()
+        else:
+            self.first._kill()
+
+    def serving(self) -> int:
+        """The process behind the admin socket; 0: none."""
+        try:
+            return int(self.first.admin("/api/v1/status", unix=True).json()["pid"])
+        except OSError:
+            return 0
+
+    def upgrade(self, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.first.command("upgrade", check=check)
+
+    def by_hand(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start a successor as an operator would."""
+        with self.first.log_path.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "sidecar", "run", "-c", str(self.first.file), "--take-over", *words],
+                cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1"}, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def answers(self, target: str = "/") -> Any:
+        with dial(self.port) as wire:
+            return wire.send(ask(target)).read_answer()
+
+
+def ended(pid: int) -> bool:
+    """Whether the process ends while we have patience."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    with open(descriptor, "rb", closefd=True):
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(20_000))
+
+
+# ------------------------------------------------------------------------------------------------- nothing is lost
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_request_is_lost_and_breakers_go_along(server: ScriptedUpstream, workers: int) -> None:
+    with Succession(tree(server, workers=workers)) as all_of_them:
+        first = all_of_them.first
+        first.command("breaker", "open", "pay", "--for", "10m", "--why", "their deploy")
+        with Load(all_of_them.port, 4) as kept, Load(all_of_them.port, 2, fresh=True) as fresh:
+            kept.go_on_for(50)
+            said = all_of_them.upgrade().stdout
+            kept.go_on_for(100)
+            fresh.go_on_for(50)
+            assert first.process.wait(20) == 0
+            kept.go_on_for(100)
+        assert kept.failures == []
+        assert fresh.failures == []
+        assert kept.closed > 0  # who was with the old one was asked to come again
+        serving = all_of_them.serving()
+        assert serving != first.pid
+        assert str(serving) in said
+        assert len(first.status()["worker_pids"]) == (2 if workers == 2 else 0)
+        (pay,) = [one for one in first.status()["breakers"] if one["name"] == "pay"]
+        assert (pay["machine"], pay["ordered_why"]) == ("forced_open", "their deploy")
+        assert 0 < pay["remaining_seconds"] <= 600
+        assert all_of_them.answers("/pay").decision == "manual_open"
+        taken = first.wait_log(r'"event": "taken_over".*').group()
+        assert json.loads("{" + taken)["breakers"] == ["pay"]
+
+
+def test_an_open_breaker_keeps_its_remaining_time_and_its_incident(config: dict[str, Any], tmp_path: Path) -> None:
+    config["incidents"] = {"store": str(tmp_path / "incidents.db")}
+    with ScriptedUpstream() as dying, Succession(config) as all_of_them:
+        dying.refuse()
+        config["upstreams"][1]["endpoints"] = [{"address": dying.address}]
+        all_of_them.first.write(config)
+        all_of_them.first.command("reload")
+        for _ in range(3):
+            refused = all_of_them.answers("/pay")
+        assert refused.decision == "breaker_open"
+        first = all_of_them.first
+        first.wait_until(lambda: first.admin("/api/v1/incidents").json(), "an incident")
+        (before,) = first.admin("/api/v1/incidents").json()
+        all_of_them.upgrade()
+        again = all_of_them.answers("/pay")
+        assert again.decision == "breaker_open"
+        first.wait_until(lambda: first.admin("/api/v1/incidents").json(), "the incident")
+        (after,) = first.admin("/api/v1/incidents").json()
+        assert (after["id"], after["status"]) == (before["id"], before["status"])
+        assert 1 <= int(again.get("retry-after")) <= int(refused.get("retry-after")) <= 90
+
+
+def test_what_runs_ends_with_the_old_one(server: ScriptedUpstream, config: dict[str, Any]) -> None:
+    """An answer that is under way, and a kept connection that asks once more."""
+    go_on = threading.Event()
+
+    def slowly(peer: Any, request: Any) -> None:
+        go_on.wait(20)
+        peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    server.on("/slow", slowly)
+    with Succession(config) as all_of_them, dial(all_of_them.port) as wire:
+        wire.send(ask("/slow"))
+        server.wait_until(lambda: server.requests("/slow"), "the request")
+        all_of_them.upgrade()
+        assert all_of_them.answers().status == 200
+        assert all_of_them.first.process.poll() is None
+        go_on.set()
+        got = wire.read_answer()
+        assert (got.status, got.body, got.keeps) == (200, b"ok", False)
+        assert all_of_them.first.process.wait(20) == 0
+
+
+def test_again_and_again(server: ScriptedUpstream, config: dict[str, Any]) -> None:
+    with Succession(config) as all_of_them, Load(all_of_them.port, 2) as load:
+        seen = {all_of_them.first.pid}
+        for _ in range(2):
+            all_of_them.upgrade()
+            seen.add(all_of_them.serving())
+            load.go_on_for(20)
+        assert len(seen) == 3
+        load.stop()
+        assert load.failures == []
+
+
+def test_listeners_may_come_and_go(server: ScriptedUpstream, config: dict[str, Any]) -> None:
+    """A reload cannot change a listener's address; an upgrade can. A Unix socket goes along, too."""
+    path = str(Path(os.environ.get("TMPDIR", "/tmp")) / f"in-{free_port()}.sock")
+    leaving, coming = listener("leaving", [route("all", "app")]), listener("coming", [route("all", "app")])
+    local = {**listener("local", [route("all", "app")]), "bind": f"unix:{path}"}
+    config["listeners"] += [leaving, local]
+    with Succession(config) as all_of_them:
+        first = all_of_them.first
+        assert first.get("leaving").status == 200
+        first.write({**config, "listeners": [config["listeners"][0], local, coming]})
+        all_of_them.upgrade()
+        first.process.wait(20)
+        first.config = {**config, "listeners": [*config["listeners"], coming]}
+        assert first.get("coming").status == 200
+        with pytest.raises(ConnectionRefusedError):
+            first.get("leaving")
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(path)
+    assert not os.path.exists(path)
+
+
+def test_health_goes_along(server: ScriptedUpstream, config: dict[str, Any]) -> None:
+    """An endpoint that is known to be dead gets no request while its first check is still to come."""
+    check = {"http": {"path": "/healthz"}, "interval": "30s", "unhealthy_after": 1}
+    dead = f"127.0.0.1:{free_port()}"
+    endpoints = [{"address": server.address}, {"address": dead}]
+    config["upstreams"][0] = upstream("app", health_check=check, endpoints=endpoints, balance="round_robin")
+    with Succession(config) as all_of_them:
+        first = all_of_them.first
+
+        def seen_dead() -> bool:
+            return first.metrics().sum("sidecar_upstream_healthy", endpoint=dead) == 0
+
+        first.wait_until(seen_dead, "the dead endpoint is known")
+        all_of_them.upgrade()
+        assert {all_of_them.answers().status for _ in range(6)} == {200}
+        assert first.metrics().sum("sidecar_retries_total") == 0
+
+
+def test_the_service_manager_is_told(tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(tmp_path / "notify"))
+    manager.settimeout(20)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "60000000")
+    with contextlib.closing(manager), Succession(config) as all_of_them:
+        all_of_them.upgrade()
+        said: list[str] = []
+        while said.count("READY=1") < 2 or "WATCHDOG=1" not in said[-2:]:
+            said += manager.recv(4096).decode().splitlines()
+        told = said.index(f"MAINPID={all_of_them.serving()}")
+        assert "READY=1" in said[:told]  # the first one's
+        assert "READY=1" in said[told:]  # the successor's, which systemd hears only after it was told
+        assert "STOPPING=1" not in said
+
+
+# ------------------------------------------------------------------------------------------------- what goes wrong
+def untouched(all_of_them: Succession) -> None:
+    """The first one serves as if nothing had been."""
+    assert all_of_them.serving() == all_of_them.first.pid
+    assert all_of_them.first.probe("/readyz") == 200
+    with dial(all_of_them.port) as wire:
+        for _ in range(3):
+            got = wire.send(ask("/")).read_answer()
+            assert (got.status, got.keeps) == (200, True)
+
+
+def test_a_bad_file(config: dict[str, Any]) -> None:
+    with Succession(config) as all_of_them:
+        all_of_them.first.write_text("version: 1\nlisteners: 7\n")
+        done = run_cli("upgrade", "--socket", all_of_them.first.socket_path)
+        assert done.returncode == 78
+        assert "listeners" in done.stderr
+        untouched(all_of_them)
+
+
+def test_a_successor_that_cannot_start(config: dict[str, Any]) -> None:
+    with Succession(config) as all_of_them, socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        extra = {**listener("more", [route("all", "app")]), "bind": f"127.0.0.1:{taken.getsockname()[1]}"}
+        all_of_them.first.write({**config, "listeners": [*config["listeners"], extra]})
+        done = all_of_them.upgrade(check=False)
+        assert done.returncode == 1
+        assert "listener more" in done.stderr
+        assert "goes on as before" in done.stderr
+        untouched(all_of_them)
+        all_of_them.first.write(config)
+        all_of_them.upgrade()
+
+
+def test_a_supervised_service_is_not_handed_over(config: dict[str, Any]) -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with Sidecar(config, command=command) as proxy:
+        done = proxy.command("upgrade", check=False)
+        assert (done.returncode, "parent of its service" in done.stderr) == (1, True)
+        assert proxy.probe("/readyz") == 200
+    done = run_cli("run", "-c", str(proxy.file), "--take-over", "--", "true")
+    assert (done.returncode, "cannot change its parent" in done.stderr) == (2, True)
+
+
+def test_one_that_drains_is_not_taken_over(config: dict[str, Any]) -> None:
+    with Succession(config) as all_of_them:
+        all_of_them.first.command("drain")
+        late = all_of_them.by_hand()
+        assert late.wait(20) == 1
+        assert "is draining" in all_of_them.first.log
+        assert all_of_them.answers().status == 200
+
+
+def test_nobody_to_take_over_from(config: dict[str, Any]) -> None:
+    with Succession(config) as all_of_them:
+        first = all_of_them.first
+        first.signal(signal.SIGTERM)
+        assert first.process.wait(20) == 0
+        alone = all_of_them.by_hand()
+        while first.probe("/readyz") != 200:
+            assert alone.poll() is None, first.log
+        assert all_of_them.answers().status == 200
+        assert '"event": "nothing_to_take_over"' in first.log
+
+
+def test_sockets_go_over_the_unix_socket_alone(config: dict[str, Any], tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret")
+    with Sidecar({**config, "admin": {"token_file": str(token)}}) as proxy:
+        fields = "authorization: Bearer secret\r\nupgrade: sidecar-take-over\r\n"
+        assert proxy.admin("/take-over", "POST", fields).status == 403
+        assert proxy.admin("/take-over", "GET", fields).status == 405
+        assert proxy.admin("/take-over", "POST", unix=True).status == 400
+        assert proxy.admin("/upgrade", "POST").status == 401
+
+
+@pytest.mark.parametrize("victim", ["old", "new"])
+def test_killed_while_the_successor_starts(config: dict[str, Any], silent: int, victim: str) -> None:
+    """The sockets live on in whoever lives on; who knocks meanwhile waits in their queue."""
+    with Succession(slow(config, silent), exit_code=-HARD if victim == "old" else 0) as all_of_them:
+        first = all_of_them.first
+        new = all_of_them.by_hand()
+        first.wait_until(lambda: first.log.count('"event": "admin_bound"') == 4, "the successor has the sockets")
+        os.kill(first.pid if victim == "old" else new.pid, HARD)
+        assert all_of_them.answers().status == 200
+        if victim == "old":
+            assert all_of_them.serving() == new.pid
+            assert '"event": "predecessor_died"' in first.log
+            new.send_signal(signal.SIGTERM)
+        assert new.wait(20) == (0 if victim == "old" else -HARD)
+        if victim == "new":
+            untouched(all_of_them)
+            first.wait_log('"event": "hand_over_failed"')
+
+
+def test_stopped_while_the_successor_starts(config: dict[str, Any], silent: int) -> None:
+    """Who says stop means all of it."""
+    with Succession(slow(config, silent)) as all_of_them:
+        first = all_of_them.first
+        new = all_of_them.by_hand()
+        first.wait_until(lambda: first.log.count('"event": "admin_bound"') == 4, "the successor has the sockets")
+        first.signal(signal.SIGTERM)
+        assert first.process.wait(20) == 0
+        assert new.wait(20) == 1
+
+
+# --------------------------------------------------------------------------------- a successor that behaves badly
+def as_successor(all_of_them: Succession, play: Callable[[Line], Any]) -> Any:
+    """Run `play` on a line to the running one."""
+
+    async def run() -> Any:
+        line = await knock(all_of_them.first.socket_path)
+        assert line is not None
+        try:
+            return await play(line)
+        finally:
+            line.close()
+
+    return asyncio.run(run())
+
+
+async def offered(line: Line, protocol: int = PROTOCOL) -> Any:
+    """The answer to Hello, with the sockets that come with an Offer closed again."""
+    await line.send(Hello(protocol, "0", os.getpid()))
+    word = await line.receive()
+    if isinstance(word, Offer):
+        assert isinstance(await line.receive(), More)
+        for one in line.take():
+            os.close(one)
+    return word
+
+
+def test_one_that_vanishes_at_the_last_moment(config: dict[str, Any]) -> None:
+    """It said Ready, so the running one accepts nobody; clients that come now are served when it takes that back."""
+
+    async def play(line: Line) -> None:
+        await offered(line)
+        await line.send(Ready())
+        assert isinstance(await line.receive(), Yours)
+        knocking = dial(all_of_them.port).send(ask("/"))
+        line.close()
+        assert (await asyncio.to_thread(knocking.read_answer)).status == 200
+        knocking.close()
+
+    with Succession(config) as all_of_them:
+        as_successor(all_of_them, play)
+        untouched(all_of_them)
+        all_of_them.upgrade()
+
+
+def test_one_that_says_it_cannot_after_all(config: dict[str, Any]) -> None:
+    async def play(line: Line) -> None:
+        await offered(line)
+        await line.send(Ready())
+        await line.receive()
+        await line.send(Refusal("out of heart"))
+        await line.receive()
+
+    with Succession(config) as all_of_them:
+        as_successor(all_of_them, play)
+        untouched(all_of_them)
+        assert "out of heart" in all_of_them.first.log
+
+
+def test_some_that_do_not_speak_as_they_should(config: dict[str, Any]) -> None:
+    """Out of turn; nonsense; of another time."""
+
+    def says(word: Any, protocol: int = PROTOCOL) -> Callable[[Line], Any]:
+        async def play(line: Line) -> Any:
+            got = await offered(line, protocol)
+            if not isinstance(got, Offer):
+                return got
+            await line.send(word)
+            return await line.receive()
+
+        return play
+
+    with Succession(config) as all_of_them:
+        for word in (Serving([]), Goodbye(), "nonsense"):
+            assert isinstance(as_successor(all_of_them, says(word)), Refusal)
+        assert "protocol" in as_successor(all_of_them, says(Ready(), PROTOCOL + 1)).reason
+        untouched(all_of_them)
+
+
+def test_two_at_once(config: dict[str, Any]) -> None:
+    async def play(line: Line) -> Any:
+        await offered(line)
+        return await asyncio.to_thread(all_of_them.upgrade, check=False)
+
+    with Succession(config) as all_of_them:
+        done = as_successor(all_of_them, play)
+        assert (done.returncode, "already" in done.stderr) == (1, True)
+        untouched(all_of_them)
