@@ -110,10 +110,10 @@ DASHBOARDS: dict[str, list[Panel]] = {
         Panel("Open incidents", "short", {f"max(sidecar_incidents_open{{{_JOB}}})": "open"}, "stat", 6),
         Panel("Availability", "percentunit", {f"min(sidecar_availability_ratio{{{_JOB}}})": "availability"}, "stat", 6),
         Panel(
-            "Restarts that succeeded", "percentunit",
+            "Recoveries that were proved", "percentunit",
             {
-                f'sum(increase(sidecar_recovery_attempts_total{{{_JOB},result="started"}}[30d]))'
-                f' / sum(increase(sidecar_recovery_attempts_total{{{_JOB},result=~"started|failed"}}[30d]))': "share"
+                f'sum(increase(sidecar_recovery_attempts_total{{{_JOB},result="verified"}}[30d]))'
+                f' / sum(increase(sidecar_recovery_attempts_total{{{_JOB},result=~"verified|failed"}}[30d]))': "share"
             },
             "stat", 6,
         ),

@@ -46,10 +46,17 @@ class MemoryPressure(Section, frozen=True, kw_only=True):
     )
 
 
+class AgentTrouble(Section, frozen=True, kw_only=True):
+    """The backup agent reports that something is wrong."""
+
+    condition: Annotated[Text | None, Doc("Its word, like rpo_missed or replication_behind. null: any.")] = None
+    subject: Annotated[Text | None, Doc("What it is about: a source, repository, drill. null: anything.")] = None
+
+
 class Trigger(Section, frozen=True, kw_only=True):
     """What has to be true: exactly one thing watched, sick for so long."""
 
-    one_of = ("upstream", "dependency", "error_ratio", "crashes", "event_loop_lag", "memory")
+    one_of = ("upstream", "dependency", "error_ratio", "crashes", "event_loop_lag", "memory", "agent")
 
     upstream: Annotated[Name | None, Doc("An upstream is unhealthy or its breaker is open.")] = None
     dependency: Annotated[Name | None, Doc("A dependency is unhealthy.")] = None
@@ -59,6 +66,7 @@ class Trigger(Section, frozen=True, kw_only=True):
         PositiveDuration | None, Doc("The proxy's own event loop runs what is due so late, on the average of a second.")
     ] = None
     memory: Annotated[MemoryPressure | None, Doc("The container's memory runs out.")] = None
+    agent: Annotated[AgentTrouble | None, Doc("The backup agent reports trouble with backups or replication.")] = None
     unhealthy_for: Annotated[PositiveDuration, Doc("For so long without a break.", "5 s: short of any kubelet")] = 5.0
 
 

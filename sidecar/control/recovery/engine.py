@@ -148,6 +148,9 @@ class RecoveryEngine:
             case Kind.CHILD_STARTED:
                 for rule in self._rules.values():
                     rule.child_started(again=bool(happening.fields["restarts"]))
+            case Kind.AGENT_CONDITION:
+                for rule in self._rules.values():
+                    rule.agent_reported(happening)
             case Kind.BREAKER_CHANGED:
                 self._breakers_at = -60.0
                 self._poke()

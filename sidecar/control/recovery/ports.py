@@ -85,6 +85,42 @@ class Seen(NamedTuple):
     """None: no rule needs the numbers."""
 
 
+class Condition(Protocol):
+    """One thing that is watched."""
+
+    about: dict[str, str]
+    """What it is of, for happenings: upstream, dependency or program."""
+    upstream: str
+    """The upstream that it is of; empty: none."""
+    numbers: bool
+    """Whether it looks at the counters."""
+    remembers: bool
+    """Whether it speaks of the past too, so that it is true for a while after the fault is over."""
+
+    def look(self, seen: Seen) -> Sight:
+        """What is known now."""
+        ...
+
+    async def look_again(self, seen: Seen) -> Sight:
+        """What it says itself when it is asked now."""
+        ...
+
+    def forget(self) -> None:
+        """The fault is over: what was counted before does not count."""
+        ...
+
+
+class Present:
+    """A condition that speaks of now."""
+
+    numbers = False
+    remembers = False
+    upstream = ""
+
+    def forget(self) -> None:
+        """There is nothing to forget."""
+
+
 class ActionFailed(Exception):
     """It could not be done; the message says why, for people."""
 

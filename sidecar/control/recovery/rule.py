@@ -21,9 +21,10 @@ from sidecar.config.recovery import Trigger
 from sidecar.control.probes.probe import Result
 from sidecar.control.recovery.actions.build import action
 from sidecar.control.recovery.actions.webhook import CallWebhook
-from sidecar.control.recovery.conditions import Crashing, condition
+from sidecar.control.recovery.conditions import condition
 from sidecar.control.recovery.ports import ActionFailed, Sight
 from sidecar.control.recovery.proof import OVER_SECONDS, prove, request_through
+from sidecar.control.recovery.symptoms import AgentReports, Crashing
 from sidecar.machines.recovery import Recovery, RecoveryPolicy
 from sidecar.machines.recovery_stages import Hold, Stage
 from sidecar.runtime import series
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sidecar.config.recovery import Recovery as RuleConfig
     from sidecar.control.recovery.engine import RecoveryEngine
     from sidecar.machines.recovery import Change
+    from sidecar.runtime.observer import Happening
 
 LOOK_SECONDS = 0.2
 """Between two looks at a condition; what happens meanwhile is looked at at once."""
@@ -291,6 +293,12 @@ class Rule:
         self._child_began = monotonic()
         if self.of_child and again:
             self._took(self.machine.reborn(self._child_began))
+
+    def agent_reported(self, happening: Happening) -> None:
+        """The backup agent says that something is wrong, or not any more."""
+        if isinstance(self._condition, AgentReports):
+            self._condition.heard(happening, monotonic())
+            self.poke()
 
     # Telling ----------------------------------------------------------------------------------------------------------
 
