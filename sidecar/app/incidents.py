@@ -6,18 +6,24 @@ memory. Where the file is, is taken from the first configuration; how long is lo
 
 from __future__ import annotations
 
+import random
 import secrets
 import socket
 import time
 from typing import TYPE_CHECKING, Any
 
 from sidecar.control.incidents.answers import Answers
+from sidecar.control.incidents.deliveries import Deliveries, Receiver
 from sidecar.control.incidents.detect import Detector, Names
 from sidecar.control.incidents.keeper import Keeper
+from sidecar.control.incidents.senders.build import build
+from sidecar.control.incidents.senders.post import Post
 from sidecar.control.incidents.store import Store
 from sidecar.control.incidents.writer import Writer
+from sidecar.machines.escalation import Step
 from sidecar.machines.incident import Patience
 from sidecar.machines.incident_book import IncidentBook
+from sidecar.machines.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,26 +59,33 @@ class Incidents:
         )
         detector = Detector(health, self._enforced, names)
         self.keeper = Keeper(self._book, detector, self._writer, registry, observer)
+        self._post = Post()
+        self._deliveries = Deliveries(Outbox(random.random, _message_id), self.keeper, self._writer, registry)
         self._retime()
         self.tables: Tables = Answers(self.keeper, observer).tables
         observer.subscribe(self.keeper.hear)
 
     async def start(self) -> None:
         """Take over what an earlier run left, and begin."""
-        await self.keeper.take_over()
+        self._deliveries.restore(await self.keeper.take_over())
+        self._hear()
         self._tasks.start("incidents", self.keeper.run)
+        self._tasks.start("notifications", self._deliveries.run)
         self._tasks.start("incident-store", self._writer.run)
 
     def apply(self, config: Config) -> None:
         """A reload."""
         self._config = config
         self._retime()
+        self._hear()
 
     async def stop(self) -> None:
         """Write down what is owed."""
         self.keeper.catch_up()
         self.keeper.seen()
         await self._tasks.end("incidents")
+        await self._tasks.end("notifications")
+        await self._post.close()
         await self._tasks.end("incident-store")
         await self._writer.close()
 
@@ -85,6 +98,13 @@ class Incidents:
         if settings is not None:
             self._book.patience = Patience(settings.resolve_after, settings.reopen_within)
 
+    def _hear(self) -> None:
+        settings = self._config.incidents
+        notify = settings.notify if settings is not None else ()
+        receivers = {one.name: Receiver(build(one, self._post), one.least, one.hears == "all") for one in notify}
+        steps = [Step(one.after, one.to) for one in settings.escalate] if settings is not None else []
+        self._deliveries.apply(receivers, steps)
+
     def _enforced(self, breaker: str) -> bool:
         """Whether the breaker of this name is there and refuses."""
         upstream, _, route = breaker.partition("/")
@@ -94,6 +114,10 @@ class Incidents:
         return bool(owners) and any(
             one.name == route and one.upstream == upstream for each in self._config.listeners for one in each.routes
         )
+
+
+def _message_id() -> str:
+    return secrets.token_hex(8)
 
 
 def _new_id(now: float) -> str:

@@ -4,8 +4,6 @@ A feature that lands deletes its line. Paths are written without list positions;
 """
 
 NOT_ACTIVE_YET = (
-    "incidents.notify",
-    "incidents.escalate",
     "backup.drill",
     "backup.repository.s3",
     "backup.rto",

@@ -1,5 +1,6 @@
 """Shared state, dependencies, recovery, incidents, backup: names that must exist, values that contradict each other."""
 
+import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 
@@ -8,7 +9,7 @@ from sidecar.config.backup import Backup, Source
 from sidecar.config.dependencies import HttpCheck, timing
 from sidecar.config.document import Config, Service
 from sidecar.config.faults import Path
-from sidecar.config.incidents import Incidents
+from sidecar.config.incidents import FIELDS, PLACEHOLDER, Incidents, Notify
 from sidecar.config.problem import Problem, duplicates, probe_headers, unknown
 from sidecar.config.recovery import Action, Eviction, Recovery
 from sidecar.config.redis import Redis, Registration
@@ -171,6 +172,25 @@ def _incidents(incidents: Incidents, path: Path) -> Iterator[Problem]:
     yield from duplicates(names, (*path, "notify"))
     for i, escalation in enumerate(incidents.escalate):
         yield from unknown(escalation.to, names, "notify entry", (*path, "escalate", i, "to"))
+    for i, notify in enumerate(incidents.notify):
+        yield from _notify(notify, (*path, "notify", i), {one.to for one in incidents.escalate})
+
+
+def _notify(notify: Notify, path: Path, escalated: set[str]) -> Iterator[Problem]:
+    if notify.hears == "escalated" and notify.name not in escalated:
+        yield Problem((*path, "hears"), "never hears anything: no incidents.escalate entry names it", warning=True)
+    if notify.webhook and notify.webhook.body is not None:
+        for name in re.findall(PLACEHOLDER, notify.webhook.body):
+            yield from unknown(name, sorted(FIELDS), "field", (*path, "webhook", "body"))
+    email = notify.email
+    if email and not email.to:
+        yield Problem((*path, "email", "to"), "at least one address is needed")
+    if email and bool(email.username) != bool(email.password_file):
+        yield Problem((*path, "email"), "username and password_file go together: give both or none")
+    if email and email.tls == "none" and email.password_file:
+        yield Problem((*path, "email", "tls"), "the password of password_file would go unencrypted", warning=True)
+    if email and email.ca_file and email.tls == "none":
+        yield Problem((*path, "email", "ca_file"), "ca_file counts only with tls")
 
 
 def _backup(backup: Backup, path: Path) -> Iterator[Problem]:

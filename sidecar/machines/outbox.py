@@ -3,8 +3,8 @@
 * One message per receiver and incident waits at a time: what is newer replaces what was not sent yet, for a message
   tells how things stand and not what they were. So a receiver that was away for an hour hears once, the latest.
 * One attempt per receiver at a time, the oldest message first: nobody reads `resolved` before `opened`.
-* A failed attempt holds up its receiver for 1 s, 2 s, 4 s … 5 min, or as long as the receiver said (Retry-After), and
-  nobody else. A message that is a day old is given up.
+* What its receiver refuses for good is given up. Any other failed attempt holds up its receiver for 1 s, 2 s, 4 s …
+  5 min, or as long as the receiver said (Retry-After), and nobody else. A message that is a day old is given up.
 * No receiver gets more than PER_INCIDENT messages about one incident within PER seconds, nor BURST about all, then one
   each REFILL seconds: what is too much waits, and is replaced by what is newer.
 * Bounded: MAX_WAITING messages; of what would be more, the oldest that is not about the opening goes.
@@ -145,9 +145,13 @@ class Outbox:
             del self._waiting[key]
         return Stored(message, gone=True)
 
-    def failed(self, message: Message, now: float, error: str, retry_after: float | None = None) -> Stored:
-        """It did not. Returns the message as it waits on, or that it was given up."""
+    def failed(
+        self, message: Message, now: float, error: str, retry_after: float | None = None, *, final: bool = False
+    ) -> Stored:
+        """It did not; `final`: nor ever will. Returns the message as it waits on, or that it was given up."""
         receiver = self._ended(message, now)
+        if final:  # it is the message's fault, not the receiver's
+            receiver.failures, retry_after = 0, 0.0
         pause = exponential(receiver.failures, FIRST_PAUSE, LONGEST_PAUSE)
         receiver.failures += 1
         pause *= 1.0 - _JITTER * self._uniform()
@@ -155,7 +159,7 @@ class Outbox:
         message.error = error
         if self._waiting.get((message.receiver, message.incident)) is not message:
             return Stored(message, gone=True)  # replaced meanwhile
-        if now - message.created >= GIVE_UP_AFTER:
+        if final or now - message.created >= GIVE_UP_AFTER:
             return self._forget(message)
         return Stored(message, gone=False)
 

@@ -243,6 +243,15 @@ INCIDENT_ACK = _histogram(
 INCIDENT_RESOLVE = _histogram(
     "sidecar_incident_resolve_seconds", "", "From an incident's start to its end.", JOB_BOUNDS
 )
+INCIDENT_NOTIFY = _histogram(
+    "sidecar_incident_notify_seconds", "", "From an incident's detection until somebody was told.", JOB_BOUNDS
+)
+NOTIFICATIONS = _counter(
+    "sidecar_notifications_total",
+    "receiver result",
+    "Notices about incidents; result: sent, failed (it is tried again) or dropped (it is not).",
+)
+NOTIFICATIONS_WAITING = _gauge("sidecar_notifications_waiting", "", "Notices that are still to be sent.", merge="max")
 INCIDENT_STORE_OK = _gauge(
     "sidecar_incident_store_ok",
     "",

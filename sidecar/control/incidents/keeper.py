@@ -20,8 +20,9 @@ from sidecar.control.incidents.detect import Detector, Gone, concerns
 from sidecar.control.incidents.telling import entry, summary, whole
 from sidecar.control.incidents.writer import Writer
 from sidecar.machines.availability import Figures, Span, figures
-from sidecar.machines.incident import Severity
+from sidecar.machines.incident import Incident, Severity
 from sidecar.machines.incident_book import Change, Entry, IncidentBook, What
+from sidecar.machines.outbox import Message
 from sidecar.runtime import series
 from sidecar.runtime.metrics import Registry
 from sidecar.runtime.observer import Happening, Kind, Level, Observer
@@ -76,21 +77,22 @@ class Keeper:
             self._heard.append(happening)
             self._work.set()
 
-    async def take_over(self) -> None:
-        """Read what an earlier run left behind."""
+    async def take_over(self) -> list[Message]:
+        """Read what an earlier run left behind; what it had still to tell is returned."""
         loaded = await self._writer.load()
         expires = self._clock() + TAKEN_OVER_SECONDS
         for incident, timeline in loaded.incidents:
             self.book.take_over(incident, timeline, expires)
         self._runs = loaded.runs
         self._count()
+        return loaded.messages
 
     async def run(self) -> None:
         """Do what there is to do, until cancelled."""
         while True:
             self.catch_up()
-            await self._writer.settled()
-            due = min((time for time in (self.book.due(),) if time is not None), default=float("inf"))
+            due = self.book.due()
+            due = float("inf") if due is None else due
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(LOOK_SECONDS, max(0.0, due - self._clock()))):
                     await self._work.wait()
@@ -105,6 +107,11 @@ class Keeper:
         if now - self._run_written >= RUN_SECONDS:
             self.seen()
         self._count()
+
+    def add(self, incident: Incident, line: Entry) -> None:
+        """Something belongs to its story; the incident itself may have changed, too."""
+        added = self.book.note(incident, line)
+        self._became(added or [Change(incident, What.NOTED, None, incident.entries)])
 
     def seen(self) -> None:
         """Have it written down that we watched until now."""
