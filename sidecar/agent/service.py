@@ -11,6 +11,7 @@ is a configuration that cannot work, and the signal to stop: what runs gets a mo
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -43,8 +44,8 @@ from sidecar.runtime.observer import Observer
 from sidecar.runtime.systemd import Systemd
 from sidecar.runtime.tasks import Supervisor
 
-LOOK = 5.0
-"""Seconds between two looks at the promise."""
+JUDGE, LOOK = 1.0, 5
+"""Seconds between two looks at the promise; every so many of them the catalog is looked into."""
 LAST_MOMENT = 10.0
 """Seconds that a backup under way may still take after SIGTERM."""
 
@@ -137,8 +138,9 @@ class Agent:
     # The promise --------------------------------------------------------------------------------------------------
 
     async def _keep_watching(self) -> None:
-        while True:
-            await self._look_again()
+        for turn in itertools.count():
+            if turn % LOOK == 0:
+                await self._look_again()
             change = self._promise.judge(self._age.age(since_boot()), since_boot())
             if change is not None:
                 missed = change.new is Promise.MISSED
@@ -151,7 +153,7 @@ class Agent:
                     self._reporter.holds("rpo_missed", self._who[0], change.detail)
                 else:
                     self._reporter.over("rpo_missed")
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(JUDGE)
 
     async def _look_again(self) -> None:
         """Points may come and go by command, too."""

@@ -35,6 +35,7 @@ from sidecar.config.effective import fingerprint, to_plain
 from sidecar.config.load import parse, read
 from sidecar.control import orphans
 from sidecar.control.admin import Admin, ReloadResult
+from sidecar.control.backups import Backups
 from sidecar.control.child import Child
 from sidecar.control.handover import Place, Standing
 from sidecar.control.health import HealthChecks
@@ -83,6 +84,7 @@ class Program:
         self._crew: Crew = LocalCrew(self._worker)
         self._health = HealthChecks(self._registry, self._tasks, self.observer, self._tell_health, self._requests)
         self._incidents = Incidents(self._config, self._tasks, self._registry, self.observer, self._health.view)
+        self._backups = Backups(self._config.backup)
         self._neighbours: Neighbours | None = None
         self._child = (
             Child(command, self._registry, self._tasks, self.observer, self._child_finished) if command else None
@@ -150,7 +152,7 @@ class Program:
         else:
             self._left = frozenset()  # nothing is ours before the other lets go
             self._sockets = bind_all(config.listeners, predecessor.listener)
-        self._admin = Admin(config.admin, self, self._incidents.tables)
+        self._admin = Admin(config.admin, self, self._incidents.tables, self._backups.tables)
         if predecessor is None:
             await self._incidents.start()
             self._keeping_incidents = True
@@ -172,6 +174,7 @@ class Program:
         )
         await self._health.apply(config)
         self._watch_signals()
+        self._tasks.start("backups", self._backups.run)
         self._tasks.start("config-watch", lambda: watch(self._path, self.reload))
         self._neighbours = Neighbours(
             config,
@@ -442,6 +445,7 @@ class Program:
                 "restart_needed": self._restart_needed,
             },
             "incidents": self._incidents.open_ones(),
+            "backups": self._backups.view(),
             **view(self._config, seen),
         }
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from sidecar.cli.paint import paint
-from sidecar.control.page import words
+from sidecar.control.page import backup_words, words
 from sidecar.control.page.words import count, figure
 
 _COLOURS = {"good": "green", "warn": "yellow", "bad": "red", "off": ""}
@@ -41,7 +41,7 @@ def describe(status: dict[str, Any]) -> Iterator[str]:
         first, *more = one.text.splitlines()
         yield f"{paint('!', _COLOURS[one.level])} {_plain(first)}"
         yield from (f"  {_plain(line)}" for line in more)
-    for part in (_breakers, _recovery, _upstreams, _dependencies, _fallbacks, _listeners):
+    for part in (_breakers, _recovery, _upstreams, _dependencies, _fallbacks, _backups, _listeners):
         yield from part(status)
 
 
@@ -105,6 +105,14 @@ def recovery(found: dict[str, Any]) -> Iterator[str]:
         for one in found["rules"]
     ]
     yield from _titled("recovery", rows)
+
+
+def _backups(status: dict[str, Any]) -> Iterator[str]:
+    if (found := status.get("backups")) is not None:
+        said, level = backup_words.state(found)
+        yield ""
+        yield f"backups   {_state(said, level).show()}"
+        yield from (f"{_INDENT}{name.lower()}: {_plain(value)}" for name, value in backup_words.facts(found))
 
 
 def _upstreams(status: dict[str, Any]) -> Iterator[str]:

@@ -71,8 +71,8 @@ class Program(Protocol):
         discovery: {source, target, last_success, error, error_at, left_out, refused} or null, inflight, pending,
         requests_total}], breakers as `breakers` has them, dependencies as `health` has them, recovery as `recovery`
         has it, fallbacks [{upstream, tier, total, per_second}], traffic {requests_total, rps, errors_total, inflight,
-        p50_ms, p99_ms}. `match` is a sentence; `at`, `loaded_at` and the like are UTC in ISO form; a figure that is not
-        known is null.
+        p50_ms, p99_ms}, backups as `Backups.view` has them. `match` is a sentence; `at`, `loaded_at` and the like are
+        UTC in ISO form; a figure that is not known is null.
         """
         ...
 
@@ -167,7 +167,7 @@ class Admin:
             "/api/v1/registry": reading(program.registry),
             "/api/v1/recovery": reading(program.recovery),
             "/api/v1/config": self._effective,
-            "/api/v1/incidents": reading(_none_yet),  # until the part that keeps them answers
+            "/api/v1/incidents": reading(_none_yet),  # until the parts that keep them answer
             "/api/v1/backups": reading(_none_yet),
         }
         self._commands: dict[str, Handler] = {

@@ -66,11 +66,13 @@ async def play(company: Cast, places: Places, args: argparse.Namespace) -> None:
     for shop, port in zip(company.services, (*places.shop_ports, places.warehouse_port), strict=True):
         await until_answers(f"http://127.0.0.1:{port}/healthz", shop)
     await until_answers(f"{places.admin}/readyz", proxy)
+    await company.agent.start()  # now there is a database to back up
     print(places.told(GREETING), flush=True)
     tally = Tally(tell, places.admin)
     async with asyncio.TaskGroup() as group:
-        group.create_task(watch(proxy))
-        group.create_task(retell(proxy.log, places.admin, tell))
+        for child in (proxy, company.agent):
+            group.create_task(watch(child))
+            group.create_task(retell(child.log, places.admin, tell))
         group.create_task(summarise(tally, args.summary_every))
         group.create_task(Faults(company, places, tally, tell).run(args.fault_every))
         for _ in range(CUSTOMERS):
@@ -90,11 +92,12 @@ async def run(args: argparse.Namespace, state: Path) -> None:
         await asyncio.wait([playing, stopped], return_when=asyncio.FIRST_COMPLETED)
     finally:
         print(flush=True)
-        tell("ending    the customers, the proxy, the shops, the warehouse")
+        tell("ending    the customers, the agent, the proxy, the shops, the warehouse")
         failed = playing.exception() if playing.done() else None
         playing.cancel()
         stopped.cancel()
         await asyncio.gather(playing, stopped, return_exceptions=True)
+        await company.agent.stop()
         await company.proxy.stop()
         await asyncio.gather(*(service.stop() for service in company.services))
         tell("ended")

@@ -4,6 +4,7 @@ Two shops share one database and stand behind the proxy; a warehouse does not, b
 it is a dependency whose health the proxy watches.
 """
 
+import secrets
 import socket
 import sys
 from dataclasses import dataclass
@@ -50,6 +51,16 @@ dependencies:
     interval: 1s                                         # 60s
     timeout: 1s                                          # 10s
     unhealthy_after: 2                                   # 3
+
+backup:                                                  # kept by the agent, a process of its own
+  rpo: 3m                                                # 15m; so there is a backup every minute
+  state_dir: "{state}/agent"
+  admin: {{bind: "127.0.0.1:{agent_port}", socket: "{state}/agent.sock"}}
+  repository: {{url: "{state}/backups", engine: sealed, password_file: "{state}/backup-key"}}
+  sources:
+    - {{name: orders, sqlite: {{path: "{state}/orders.db"}}}}
+    - {{name: config, files: {{paths: ["{state}/sidecar.yaml"]}}}}
+  retention: {{keep_within: 1h, daily: 1, weekly: 0, monthly: 0}}
 """
 
 GREETING = """\
@@ -58,9 +69,13 @@ GREETING = """\
   The warehouse   on 127.0.0.1:{warehouse_port}; the proxy only watches its health
   The proxy       http://127.0.0.1:{port}/orders
   Status page     http://127.0.0.1:{admin_port}/
+  The agent       http://127.0.0.1:{agent_port}/metrics     Backups  http://127.0.0.1:{admin_port}/api/v1/backups
   Metrics         http://127.0.0.1:{admin_port}/metrics     Probes  /livez /readyz
-  Logs            {state}/sidecar.log  access.log  shop-1.log  shop-2.log     Configuration  {state}/sidecar.yaml
+  Logs            {state}/sidecar.log  agent.log  access.log  shop-1.log  shop-2.log
+  Configuration   {state}/sidecar.yaml
   By hand         sidecar breaker open shops --for 10s -c {state}/sidecar.yaml
+
+                  sidecar restore plan --target /tmp/restored -c {state}/sidecar.yaml
 
   Ctrl-C ends everything.
 """
@@ -75,6 +90,7 @@ class Places:
     admin_port: int
     shop_ports: tuple[int, int]
     warehouse_port: int
+    agent_port: int
 
     @property
     def admin(self) -> str:
@@ -91,6 +107,7 @@ class Cast:
     """The processes, not started yet."""
 
     proxy: Child
+    agent: Child
     shops: tuple[Child, Child]
     warehouse: Child
 
@@ -102,8 +119,8 @@ class Cast:
 
 def choose(state: Path, port: int, admin_port: int) -> Places:
     """The given ports for the proxy, free ones for the services."""
-    first, second, third = any_free_ports(3)
-    return Places(state, port, admin_port, (first, second), third)
+    first, second, third, fourth = any_free_ports(4)
+    return Places(state, port, admin_port, (first, second), third, fourth)
 
 
 def cast(places: Places) -> Cast:
@@ -113,6 +130,10 @@ def cast(places: Places) -> Cast:
         log.unlink()
     config = state / "sidecar.yaml"
     config.write_text(places.told(CONFIG), encoding="utf-8")
+    key = state / "backup-key"
+    if not key.exists():  # the backups of the demo before are still its own
+        key.write_text(secrets.token_urlsafe(32) + "\n", encoding="ascii")
+        key.chmod(0o600)
     python = [sys.executable, "-m"]
 
     def service(name: str, port: int, database: str) -> Child:
@@ -122,6 +143,7 @@ def cast(places: Places) -> Cast:
     first, second = places.shop_ports
     return Cast(
         proxy=Child("the proxy", [*python, "sidecar", "run", "-c", str(config)], state / "sidecar.log"),
+        agent=Child("the agent", [*python, "sidecar", "agent", "run", "-c", str(config)], state / "agent.log"),
         shops=(service("shop-1", first, "orders.db"), service("shop-2", second, "orders.db")),
         warehouse=service("warehouse", places.warehouse_port, "warehouse.db"),
     )

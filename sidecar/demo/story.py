@@ -11,7 +11,7 @@ from typing import Any
 
 from sidecar.demo.traffic import Tell
 
-_SILENT = frozenset({"listener_bound", "admin_bound", "started"})
+_SILENT = frozenset({"listener_bound", "admin_bound", "started", "agent_started", "agent_event", "backups_forgotten"})
 """The greeting has said it."""
 
 
@@ -36,6 +36,13 @@ def sentence(event: dict[str, Any], admin: str) -> str:
             return f"outlier   {endpoint} of {upstream} is {how_long}: {detail}   {admin}/"
         case {"event": "endpoint_readmitted", "upstream": upstream, "endpoint": endpoint}:
             return f"outlier   {endpoint} of {upstream} gets calls again   {admin}/"
+        case {"event": "backup_finished", "point": point, "seconds": seconds, "verified": verified}:
+            kept = "and proved by restoring a sample" if verified else "but NOT verified"
+            return f"backup    {point} made in {seconds:.1f} s {kept}   {admin}/api/v1/backups"
+        case {"event": "backup_failed", "source": source}:
+            return f"backup    of {source} failed{_why(event)}"
+        case {"event": "backup_promise_changed", "now": now}:
+            return f"backup    the RPO is {now}{_why(event)}   {admin}/"
     rest = "   ".join(f"{k}: {v}" for k, v in event.items() if v and k not in ("event", "time", "level"))
     return f"proxy     {event['event']}   {rest}"
 

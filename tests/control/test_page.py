@@ -88,6 +88,48 @@ def test_everything_is_in_the_page_before_any_script_runs(place, said):
         assert one in text
 
 
+def backups(**rpo):
+    return {
+        "reachable": True,
+        "error": None,
+        "asked_at": "2026-01-02T05:00:00+00:00",
+        "rpo": {
+            "state": "kept",
+            "target_seconds": 900.0,
+            "age_seconds": 130.0,
+            "point": "p1",
+            "unreachable": None,
+            **rpo,
+        },
+        "rto": {"target_seconds": 14400.0},
+        "run": {"running": False, "progress": None, "next_in_seconds": 170.0, "last": None},
+        "repository": {"url": "/var/backups", "engine": "sealed"},
+        "conditions": [],
+    }
+
+
+def test_backups_are_told_when_there_is_an_agent(status):
+    assert "backups" not in read(status).text
+    status["backups"] = backups()
+    text = read(status).text["backups"]
+    for one in ("kept", "p1", "2m 10s", "15m 0s", "in 2m 50s", "/var/backups (sealed)"):
+        assert one in text
+
+
+def test_an_agent_in_trouble_and_one_that_is_away_need_attention(status):
+    status["backups"] = backups(state="missed", age_seconds=None)
+    status["backups"]["conditions"] = [
+        {"reason": "rpo_missed", "subject": "orders", "level": "error", "detail": "too old"}
+    ]
+    reader = read(status)
+    assert "RPO missed" in reader.text["backups"]
+    assert "Backups: rpo missed (orders): too old" in reader.text["attention"]
+    status["backups"] = {"reachable": False, "error": "/run/x does not exist", "conditions": None, "rpo": None}
+    reader = read(status)
+    assert "The backup agent does not answer: /run/x does not exist" in reader.text["attention"]
+    assert "no answer" in reader.text["backups"]
+
+
 def test_half_open_tells_of_its_trials(status):
     status["breakers"][1] |= {"machine": "half_open", "trials": 1, "trial_successes": 2, "remaining_seconds": None}
     assert "1 trial call under way, 2 succeeded" in read(status).text["breaker-payments"]

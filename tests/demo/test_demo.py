@@ -94,10 +94,11 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_it_serves_and_ends_without_leaving_anything_behind(start, number: signal.Signals):
     demo = start()
+    demo.until("backup", "proved by restoring a sample")
     demo.until("traffic", "200 ×")
     assert httpx.get(f"http://127.0.0.1:{demo.port}/orders", trust_env=False).status_code == 200
     assert httpx.get(f"http://127.0.0.1:{demo.admin_port}/readyz", trust_env=False).status_code == 200
-    assert len(demo.children()) == 4, "two shops, the warehouse and the proxy"
+    assert len(demo.children()) == 5, "two shops, the warehouse, the proxy and its agent"
 
     demo.process.send_signal(number)
     demo.until("ended")

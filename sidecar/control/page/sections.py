@@ -11,7 +11,7 @@ from html import escape
 from typing import Any, Literal
 from urllib.parse import quote
 
-from sidecar.control.page import words
+from sidecar.control.page import backup_words, words
 from sidecar.control.page.words import figure
 
 MAX_TROUBLES = 20
@@ -33,6 +33,7 @@ def sections(status: dict[str, Any]) -> dict[str, str]:
         "upstreams": _upstreams(status),
         "dependencies": _dependencies(status),
         "fallbacks": _fallbacks(status["fallbacks"]),
+        "backups": _backups(status.get("backups")),
         "listeners": _listeners(status["listeners"]),
         "program": _program(status),
     }
@@ -258,6 +259,14 @@ def _fallbacks(fallbacks: list[dict[str, Any]]) -> str:
     return _section("Fallbacks", f"<article>{_table('Fallbacks', heads, rows)}</article>" if rows else "")
 
 
+def _backups(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    said, level = backup_words.state(found)
+    pairs = [(_text(name), _text(value)) for name, value in backup_words.facts(found)]
+    return _section("Backups", f"<article><h3>{_mark(said, level)}</h3>{_pairs('facts', pairs)}</article>")
+
+
 def _listeners(listeners: list[dict[str, Any]]) -> str:
     return _section("Listeners and routes", "".join(_listener(one) for one in listeners))
 
@@ -298,6 +307,7 @@ def _program(status: dict[str, Any]) -> str:
             ("registry", "/api/v1/registry"),
             ("recovery", "/api/v1/recovery"),
             ("incidents", "/api/v1/incidents"),
+            ("backups", "/api/v1/backups"),
             ("configuration", "/api/v1/config"),
             ("metrics", "/metrics"),
         )

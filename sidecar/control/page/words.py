@@ -143,6 +143,7 @@ def troubles(status: dict[str, Any]) -> list[Trouble]:
         *_of_breakers(status["breakers"]),
         *_of_upstreams(status["upstreams"]),
         *_of_dependencies(status["dependencies"]),
+        *_of_backups(status.get("backups")),
     ]
     return sorted(found, key=lambda one: one.level != "bad")
 
@@ -179,6 +180,17 @@ def _of_recovery(recovery: dict[str, Any] | None) -> Iterator[Trouble]:
             yield Trouble("bad", f"Recovery {one['name']} gave up: {recovery_said(one)}", "recovery")
         elif recovery_level(one) == "warn":
             yield Trouble("warn", f"Recovery {one['name']} is {recovery_state(one)}: {recovery_said(one)}", "recovery")
+
+
+def _of_backups(backups: dict[str, Any] | None) -> Iterator[Trouble]:
+    """Nothing without a backup section, or before the agent was asked."""
+    if backups is not None and not backups["reachable"]:
+        yield Trouble("bad", f"The backup agent does not answer: {backups['error']}", "backups")
+    for one in (backups or {}).get("conditions") or ():
+        level: Level = "warn" if one["level"] == "warning" else "bad"
+        yield Trouble(
+            level, f"Backups: {one['reason'].replace('_', ' ')} ({one['subject']}): {one['detail']}", "backups"
+        )
 
 
 def recovery_paused(paused: dict[str, Any]) -> str:

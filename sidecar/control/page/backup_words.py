@@ -1,0 +1,36 @@
+"""The backups in words, for the page and for `sidecar status`. Pure."""
+
+from typing import Any
+
+from sidecar.control.page.words import UNKNOWN, Level, figure
+
+
+def state(found: dict[str, Any]) -> tuple[str, Level]:
+    """In a word."""
+    if not found["reachable"]:
+        return "no answer", "bad"
+    if found["rpo"]["state"] != "kept":
+        return "RPO missed", "bad"
+    if found["rpo"]["age_seconds"] is None:
+        return "no verified backup yet", "warn"
+    return ("kept, with trouble", "warn") if found["conditions"] else ("kept", "good")
+
+
+def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """What there is to know of them, as pairs."""
+    if not found["reachable"]:
+        return [("Agent", found["error"] or UNKNOWN)]
+    rpo, run, repository = found["rpo"], found["run"], found["repository"]
+    last = run["last"]
+    outcome = "none yet"
+    if last is not None:
+        outcome = f"{'verified' if last['verified'] else 'failed'} in {last['seconds']:.1f} s ({last['asked']})"
+    following = "running now" if run["running"] else f"in {figure(run['next_in_seconds'], 'seconds')}"
+    return [
+        ("Newest verified point", rpo["point"] or UNKNOWN),
+        ("Its age", figure(rpo["age_seconds"], "seconds")),
+        ("Allowed (RPO)", figure(rpo["target_seconds"], "seconds")),
+        ("Last run", outcome),
+        ("Next run", following),
+        ("Repository", f"{repository['url']} ({repository['engine']})"),
+    ]
