@@ -1,13 +1,12 @@
-"""The link to the shared Redis: one connection, one command at a time, and a reconnect loop of its own.
+"""The link to the shared Redis: one connection, and a reconnect loop of its own.
 
 Everybody who shares through Redis uses this. It is never on a request's way, and Redis is allowed to be away: a
-command then raises `RedisGone` at once and the link goes on knocking, with growing, jittered pauses. The Redis library
-is told to retry nothing and to give up early, since its own patience multiplies (a dead server would cost eleven tries
-a command) and hides from us that we are alone.
+command then raises `RedisGone` at once and the link goes on knocking, with growing, jittered pauses. Nothing is tried
+twice behind our back: what times out costs the connection, and whoever asked decides.
 
-A command that has been sent is never cancelled: its answer would be taken for the next command's. So callers wait
-behind a shield, and what times out costs the connection. At each connection the password file is read and sentinels
-are asked anew; a server that answers READONLY is a master no more and is left.
+Commands and channels share the connection (`redis_wire.py`). At each connection the password file is read and sentinels
+are asked anew; a server that answers READONLY is a master no more and is left. In a cluster the library finds the
+nodes, and channels are heard on a connection of their own to one of them.
 """
 
 from __future__ import annotations
@@ -16,19 +15,25 @@ import asyncio
 import contextlib
 import hashlib
 import random
+import ssl
+from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import hiredis
 
 from sidecar.base.backoff import full_jitter
 from sidecar.base.errors import SidecarError
 from sidecar.config.address import parse_address
+from sidecar.control.redis_wire import Heard, Replica, Target, Wire
 from sidecar.runtime import series
 from sidecar.runtime.observer import Kind, Level
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from sidecar.config.redis import Redis as RedisConfig
+    from sidecar.config.redis import Sentinel as SentinelConfig
     from sidecar.runtime.metrics import Registry
     from sidecar.runtime.observer import Observer
 
@@ -36,6 +41,21 @@ TIMEOUT_SECONDS = 2.0
 """To connect, and for each answer."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 _SHORTEST_PAUSE = 0.05
+_NOT_THE_ONE = {"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH", "WRONGPASS"}
+_ADVICE = (
+    ("READONLY", "let shared_state.redis lead to the master, or name its sentinels"),
+    ("NOAUTH", "give shared_state.redis.password_file"),
+    ("WRONGPASS", "check shared_state.redis.username and the file that password_file names; it is read at each try"),
+    ("AUTH", "check shared_state.redis.username and the file that password_file names; it is read at each try"),
+    ("NOPERM", "allow the user the commands and keys of the namespace (ACL SETUSER)"),
+    ("unknown command", "use Redis 6 or later"),
+    ("OOM", "give Redis more memory (maxmemory): it refuses writes"),
+    ("CERTIFICATE", "check shared_state.redis.ca_file and the names in the server's certificate"),
+    ("SSL", "check that the server speaks TLS at this port, and shared_state.redis.url"),
+    ("No such file", "check the paths of password_file and ca_file"),
+    ("refused", "start Redis, or check host and port of shared_state.redis.url"),
+    ("Connect call failed", "start Redis, or check host and port of shared_state.redis.url"),
+)
 
 
 class RedisGone(SidecarError):
@@ -49,8 +69,10 @@ class RedisRefused(SidecarError):
 class Script:
     """A Lua script, known by its hash."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, name: str = "other") -> None:
+        """`name`: its word on the metric."""
         self.text = text
+        self.name = name
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -59,14 +81,15 @@ class RedisLink:
 
     def __init__(self, config: RedisConfig, registry: Registry, observer: Observer) -> None:
         self._config = config
+        self._registry = registry
         self._observer = observer
-        self._client: Any = None
+        self._server: Server | None = None
         self._lost = asyncio.Event()
         self.tried = asyncio.Event()
         """Set once the first try to connect has ended, one way or the other."""
-        self._one_at_a_time = asyncio.Lock()
         self._under_way: set[asyncio.Task[Any]] = set()
         self._watchers: list[Callable[[bool], None]] = []
+        self._channels: dict[str, Callable[[bytes], None]] = {}
         self._connected = registry.cell(series.SHARED_STATE_CONNECTED)
         self._connected.value = 0
         self._heard = monotonic()
@@ -77,11 +100,20 @@ class RedisLink:
     @property
     def up(self) -> bool:
         """Whether commands have a chance."""
-        return self._client is not None
+        return self._server is not None
 
     def on_change(self, tell: Callable[[bool], None]) -> None:
         """Call `tell(up)` whenever the link comes up or goes down."""
         self._watchers.append(tell)
+
+    def subscribe(self, channel: str, hear: Callable[[bytes], None]) -> None:
+        """Call `hear(payload)` for what is said on the channel while the link is up. Set up before `run`."""
+        self._channels[channel] = hear
+
+    def _heard_on(self, channel: bytes, payload: bytes) -> None:
+        hear = self._channels.get(channel.decode(errors="replace"))
+        if hear is not None:
+            hear(payload)
 
     async def run(self) -> None:
         """Connect, wait until the connection is lost, connect again. Until cancelled."""
@@ -89,18 +121,20 @@ class RedisLink:
         try:
             while True:
                 try:
-                    client = await open_client(self._config)
+                    server = await self._open()
                 except Exception as error:  # noqa: BLE001 - whatever a server or a file does to us, we knock again
                     self.reason = _one_line(error)
                     self.tried.set()
                     self._tell(Kind.SHARED_STATE_UNREACHABLE, Level.WARNING, reason=self.reason, every=300.0)
+                    self._count("connect", "gone")
                     pause = full_jitter(step, FIRST_PAUSE, LONGEST_PAUSE, random.random)
                     await asyncio.sleep(max(_SHORTEST_PAUSE, pause))
                     step += 1
                     continue
                 step = 0
                 self._lost.clear()
-                self._client = client
+                self._server = server
+                server.closed.add_done_callback(lambda closed, server=server: self._closed(server, closed))  # type: ignore[misc]
                 self._set(up=True)
                 await self._lost.wait()
         finally:
@@ -116,25 +150,51 @@ class RedisLink:
         return await asyncio.shield(task)
 
     async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        from redis import exceptions
+        server = self._server
+        if server is None:
+            raise RedisGone(self.reason)
+        words = (str(len(keys)), *keys, *arguments)
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                answer = await _evaluate(server.ask, script, words)
+        except _errors() as error:
+            if _means_lost(error):
+                self._count(script.name, "gone")
+                if self._server is server:
+                    self._drop(_one_line(error))
+                raise RedisGone(_one_line(error)) from None
+            self._count(script.name, "refused")
+            raise RedisRefused(_one_line(error)) from None
+        self._count(script.name, "ok")
+        self._heard = monotonic()
+        return answer
 
-        async with self._one_at_a_time:
-            client = self._client
-            if client is None:
-                raise RedisGone(self.reason)
+    def _count(self, operation: str, result: str) -> None:
+        self._registry.cell(series.SHARED_STATE_OPERATIONS, operation, result).value += 1
+
+    async def _open(self) -> Server:
+        async with asyncio.timeout(2 * TIMEOUT_SECONDS):
+            server = await open_server(self._config, self._heard_on)
             try:
-                async with asyncio.timeout(2 * TIMEOUT_SECONDS):
-                    try:
-                        answer = await client.evalsha(script.sha, len(keys), *keys, *arguments)
-                    except exceptions.NoScriptError:
-                        answer = await client.eval(script.text, len(keys), *keys, *arguments)
-            except _lost() as error:
-                self._drop(_one_line(error))
-                raise RedisGone(self.reason) from None
-            except exceptions.RedisError as error:
-                raise RedisRefused(_one_line(error)) from None
-            self._heard = monotonic()
-            return answer
+                for channel in self._channels:
+                    await self._listen(server, channel)
+            except BaseException:
+                await server.leave()
+                raise
+            return server
+
+    async def _listen(self, server: Server, channel: str) -> None:
+        try:
+            await server.hints.subscribe(channel)
+        except hiredis.ReplyError as error:  # a user without the right to channels: then without hints
+            reason = _one_line(error)
+            self._observer.tell(Kind.SHARED_STATE_DEAF, "shared_state", level=Level.WARNING, reason=reason,
+                                advice=f"allow the user the channel {channel} (ACL &); until then news comes late",
+                                every=3600.0)  # fmt: skip
+
+    def _closed(self, server: Server, closed: asyncio.Future[str]) -> None:
+        if self._server is server and not closed.cancelled():
+            self._drop(closed.result())
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)
@@ -142,20 +202,21 @@ class RedisLink:
             task.exception()  # whoever asked may be gone: then nobody else fetches it
 
     def _drop(self, reason: str, *, loud: bool = True) -> None:
-        client, self._client = self._client, None
-        if client is None:
+        server, self._server = self._server, None
+        if server is None:
             return
         self.reason = reason
         if loud:
             self._tell(Kind.SHARED_STATE_LOST, Level.WARNING, reason=reason)
         self._set(up=False)
-        closing = asyncio.ensure_future(_close(client))
+        closing = asyncio.ensure_future(server.leave())
         self._under_way.add(closing)
         closing.add_done_callback(self._done)
         self._lost.set()
 
     def _tell(self, kind: Kind, level: Level = Level.INFO, *, reason: str | None = None, every: float = 0.0) -> None:
-        self._observer.tell(kind, "shared_state", level=level, reason=reason, every=every)
+        words = {"advice": advice(reason)} if reason else {}
+        self._observer.tell(kind, "shared_state", level=level, reason=reason, every=every, **words)
 
     def _set(self, *, up: bool) -> None:
         self._connected.value = int(up)
@@ -167,27 +228,78 @@ class RedisLink:
             tell(up)
 
 
-def _lost() -> tuple[type[Exception], ...]:
-    """What means that this server is not the one to ask; asyncio's TimeoutError is an OSError."""
+class Server(NamedTuple):
+    """A Redis that answers."""
+
+    ask: Callable[..., Awaitable[Any]]
+    """One command's answer."""
+    hints: Wire
+    """The connection on which channels are heard."""
+    closed: asyncio.Future[str]
+    leave: Callable[[], Awaitable[None]]
+
+
+async def _evaluate(ask: Callable[..., Awaitable[Any]], script: Script, words: tuple[str | int, ...]) -> Any:
+    """EVALSHA, and EVAL where the server does not know the script yet."""
+    try:
+        return await ask("EVALSHA", script.sha, *words)
+    except _errors() as error:
+        if not isinstance(error, hiredis.ReplyError) and type(error).__name__ != "NoScriptError":
+            raise
+        if isinstance(error, hiredis.ReplyError) and not str(error).startswith("NOSCRIPT"):
+            raise
+        return await ask("EVAL", script.text, *words)
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What a command may raise; asyncio's TimeoutError is an OSError. The library's are there when it is in use."""
+    import sys
+
+    library = sys.modules.get("redis.exceptions")
+    return (OSError, hiredis.ReplyError) if library is None else (OSError, hiredis.ReplyError, library.RedisError)
+
+
+def _means_lost(error: Exception) -> bool:
+    """Whether this server is not the one to ask."""
+    if isinstance(error, OSError):
+        return True
+    if isinstance(error, hiredis.ReplyError):
+        return str(error).partition(" ")[0] in _NOT_THE_ONE
     from redis import exceptions
 
-    return (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError, exceptions.ClusterError,
-            exceptions.ClusterDownError, OSError)  # fmt: skip
+    return isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError,
+                              exceptions.ClusterError, exceptions.ClusterDownError))  # fmt: skip
 
 
-async def open_client(config: RedisConfig) -> Any:
-    """A client with a connection that answers, of the sort that `config` asks for. Raises what goes wrong."""
-    client = _client(config)
-    try:
-        async with asyncio.timeout(2 * TIMEOUT_SECONDS):
-            await client.ping()
-    except BaseException:
-        await _close(client)
-        raise
-    return client
+async def open_server(config: RedisConfig, heard: Heard) -> Server:
+    """A Redis that answers, of the sort that `config` asks for. Raises what goes wrong."""
+    from redis.asyncio.connection import parse_url
+
+    url = config.url or "redis://"
+    said: dict[str, Any] = dict(parse_url(url))
+    target = Target(
+        host=said.get("host") or "127.0.0.1",
+        port=said.get("port") or 6379,
+        path=said.get("path") or "",
+        database=said.get("db") or 0,
+        username=config.username or said.get("username"),
+        password=_secret(config.password_file) or said.get("password"),
+        tls=ssl.create_default_context(cafile=config.ca_file) if url.startswith("rediss://") else None,
+    )
+    if config.cluster:
+        return await _open_cluster(config, target, heard)
+    if config.sentinel is not None:
+        host, port = await _ask_sentinels(config.sentinel)
+        target = replace(target, host=host, port=port)
+    wire = await Wire.open(target, heard)
+
+    async def leave() -> None:
+        wire.close()
+
+    return Server(wire.command, wire, wire.closed, leave)
 
 
-def _client(config: RedisConfig) -> Any:
+async def _open_cluster(config: RedisConfig, target: Target, heard: Heard) -> Server:
     from redis import asyncio as redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
@@ -197,34 +309,51 @@ def _client(config: RedisConfig) -> Any:
         "socket_connect_timeout": TIMEOUT_SECONDS,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
-        "username": config.username,
-        "password": _secret(config.password_file),
+        "username": target.username,
+        "password": target.password,
     }
-    url = config.url or "redis://"
-    if url.startswith("rediss://") and config.ca_file:
+    if target.tls is not None and config.ca_file:
         options["ssl_ca_certs"] = config.ca_file
-    if config.cluster:
-        return redis.RedisCluster.from_url(url, **options)
-    if config.sentinel is None:
-        return redis.Redis.from_url(url, single_connection_client=True, **options)
+    client = redis.RedisCluster.from_url(config.url or "redis://", **options)
+    try:
+        await client.ping()
+        node = client.get_random_node()
+        hints = await Wire.open(
+            replace(target, host=str(node.host), port=int(node.port), database=0, any_role=True), heard
+        )
+    except BaseException:
+        await _close(client)
+        raise
+
+    async def leave() -> None:
+        hints.close()
+        await _close(client)
+
+    return Server(client.execute_command, hints, hints.closed, leave)
+
+
+async def _ask_sentinels(config: SentinelConfig) -> tuple[str, int]:
+    from redis.asyncio.retry import Retry
     from redis.asyncio.sentinel import Sentinel
+    from redis.backoff import NoBackoff
 
     asked = {
         "socket_timeout": TIMEOUT_SECONDS,
         "socket_connect_timeout": TIMEOUT_SECONDS,
         "retry": Retry(NoBackoff(), 0),
-        "username": config.sentinel.username,
-        "password": _secret(config.sentinel.password_file),
+        "username": config.username,
+        "password": _secret(config.password_file),
     }
-    addresses = [parse_address(text) for text in config.sentinel.addresses]
+    addresses = [parse_address(text) for text in config.addresses]
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         [(one.host, one.port) for one in addresses], sentinel_kwargs=asked
     )
-    from_url = redis.ConnectionPool.from_url(url).connection_kwargs
-    options |= {key: from_url[key] for key in ("db",) if key in from_url}
-    if url.startswith("rediss://"):
-        options["ssl"] = True
-    return sentinel.master_for(config.sentinel.master, **options)
+    try:
+        found: Any = await sentinel.discover_master(config.master)
+    finally:
+        for client in sentinel.sentinels:
+            await _close(client)
+    return str(found[0]), int(found[1])
 
 
 def _secret(path: str | None) -> str | None:
@@ -242,4 +371,11 @@ async def _close(client: Any) -> None:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or "no answer in time"
+    if isinstance(error, (hiredis.ReplyError, Replica)):
+        return text[:300]  # it begins with the server's own word
     return f"{type(error).__name__}: {text}"[:300]
+
+
+def advice(reason: str) -> str:
+    """What to do about it, for people."""
+    return next((text for sign, text in _ADVICE if sign in reason), "nothing: calls go on, and the link goes on trying")

@@ -19,7 +19,8 @@ from sidecar.machines.instances import Instance, Lease, State
 MOST_INSTANCES = 512
 """Instances of one service that an answer may name."""
 
-BEAT = Script("""
+BEAT = Script(
+    """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local instance, ttl, details, most = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
@@ -63,7 +64,9 @@ end
 local told = {}
 for place = 1, math.min(#faults, 3) do told[place] = string.sub(faults[place], 1, 200) end
 return {services, told}
-""")
+""",
+    "registry",
+)
 """Keys: our own pair (when we register), then a pair per service asked for. Arguments: instance ('' registers nothing),
 ttl in milliseconds, its entry, and how many instances to name. Answers [per service [[instance, milliseconds left,
 entry], ...] or nil when its keys are not ours, [what Redis complained of]]."""

@@ -201,6 +201,12 @@ SHARED_STATE_CONNECTED = _gauge(
 SHARED_STATE_STALENESS = _gauge(
     "sidecar_shared_state_staleness_seconds", "", "Age of what is known of the fleet.", unit="seconds", merge="max"
 )
+SHARED_STATE_OPERATIONS = _counter(
+    "sidecar_shared_state_operations_total",
+    "operation result",
+    "What was asked of the shared state; operation: fleet_sync, fleet, registry, tokens, connect or other; result: ok, "
+    "refused or gone.",
+)
 
 # Discovery and registry
 DISCOVERY_UPDATES = _counter(

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import socket
 
 import pytest
+import trustme
 
 from sidecar.config.redis import Redis as RedisConfig
 from sidecar.config.redis import Sentinel
@@ -58,7 +60,12 @@ class Linked:
 
 @contextlib.asynccontextmanager
 async def linked(config):
-    one = Linked(config)
+    async with running(Linked(config)) as one:
+        yield one
+
+
+@contextlib.asynccontextmanager
+async def running(one):
     task = asyncio.ensure_future(one.link.run())
     try:
         yield one
@@ -109,7 +116,7 @@ def test_it_is_away_and_comes_back():
                     await one.link.script(ECHO, ["k"], [1])
                 assert not one.link.up
                 assert one.connected == 0
-                with pytest.raises(RedisGone, match="Error"):
+                with pytest.raises(RedisGone, match=r"closed the connection|Error"):
                     await one.link.script(ECHO, ["k"], [1])
                 server.start()
                 await one.until(True)
@@ -185,16 +192,113 @@ def test_the_password_is_read_at_each_connection(tmp_path):
     asyncio.run(story())
 
 
-def test_a_master_that_became_a_replica_is_left(redis):
+def say(server, *words):
+    """One command from outside."""
+    with socket.create_connection(("127.0.0.1", server.port), 5) as sock:
+        sock.sendall(" ".join(words).encode() + b"\r\n")
+        return sock.recv(1000)
+
+
+def test_a_master_that_became_a_replica_is_left_until_it_is_one_again(redis):
     write = Script("return redis.call('SET', KEYS[1], ARGV[1])")
 
     async def story():
-        with Redis("--replicaof", f"127.0.0.1 {redis.port}") as replica:
-            async with linked(at(replica)) as one:
+        with Redis() as server:
+            async with linked(at(server)) as one:
                 await one.until(True)
-                with pytest.raises(RedisGone, match="ReadOnly"):
+                say(server, "REPLICAOF", "127.0.0.1", str(redis.port))
+                with pytest.raises(RedisGone, match="READONLY"):
                     await one.link.script(write, ["k"], [1])
-                assert one.changes == [True, False]
+                one.link.tried.clear()
+                await asyncio.sleep(0.2)
+                assert one.changes == [True, False], "it is not taken for a master again and again"
+                assert one.link.reason == "READONLY this Redis is a replica"
+                assert "master" in redis_link.advice(one.link.reason)
+                say(server, "REPLICAOF", "NO", "ONE")
+                await one.until(True)
+                assert await one.link.script(write, ["k"], [1]) == b"OK"
+
+    asyncio.run(story())
+
+
+def test_channels_are_heard_on_the_same_connection(redis):
+    async def story():
+        one = Linked(at(redis))
+        heard = asyncio.Queue()
+        one.link.subscribe("news", heard.put_nowait)
+        async with running(one):
+            await one.until(True)
+            publish = Script("return redis.call('PUBLISH', ARGV[1], ARGV[2])")
+            answers = await asyncio.gather(*(one.link.script(publish, [], ["news", number]) for number in range(20)))
+            assert answers == [1] * 20
+            assert [await heard.get() for _ in range(20)] == [str(number).encode() for number in range(20)]
+            assert await one.link.script(publish, [], ["other", "x"]) == 0
+            assert await asyncio.to_thread(say, redis, "PUBLISH", "news", "x" * 60_000) == b":1\r\n"
+            assert len(await heard.get()) == 60_000
+            assert one.changes == [True]
+            assert say(redis, "CLIENT", "LIST", "TYPE", "pubsub").count(b"id=") == 1
+            assert say(redis, "CLIENT", "LIST").count(b"id=") == 2, "one connection for both, and ours"
+
+    asyncio.run(story())
+
+
+def test_a_user_without_the_channel_goes_on_without(redis, tmp_path):
+    secret = tmp_path / "password"
+    secret.write_text("pw")
+
+    async def story():
+        say(redis, "ACL", "SETUSER", "mute", "on", ">pw", "+@all", "~*", "resetchannels")
+        one = Linked(at(redis, username="mute", password_file=str(secret)))
+        one.link.subscribe("news", lambda payload: None)
+        async with running(one):
+            await one.until(True)
+            assert await one.link.script(ECHO, ["k"], [1]) == [b"k", b"1"]
+            assert await one.link.script(ECHO, ["k"], [2]) == [b"k", b"2"]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("said", [b"\x00\x01garbage\r\n", b"+OK\r\n" * 50, b"$99999999999\r\n", b"*-7\r\n"])
+def test_a_server_that_speaks_nonsense_is_left(said):
+    async def story():
+        async def speak(reader, writer):
+            writer.write(said)
+            await reader.read(100)
+            await asyncio.sleep(1)
+            writer.close()
+
+        server = await asyncio.start_server(speak, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, linked(RedisConfig(url=f"redis://127.0.0.1:{port}/0")) as one:
+            async with asyncio.timeout(10):
+                await one.link.tried.wait()
+            assert not one.link.up
+
+    asyncio.run(story())
+
+
+def test_tls_trusts_whom_the_file_names(tmp_path):
+    authority, stranger = trustme.CA(), trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(tmp_path / "key")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    for name, ca in (("ca", authority), ("stranger", stranger)):
+        ca.cert_pem.write_to_path(tmp_path / name)
+    tls_port = free_port()
+    options = ("--tls-port", str(tls_port), "--tls-cert-file", str(tmp_path / "cert"), "--tls-key-file",
+               str(tmp_path / "key"), "--tls-auth-clients", "no")  # fmt: skip
+
+    async def story():
+        with Redis(*options):
+            url = f"rediss://127.0.0.1:{tls_port}/2"
+            async with linked(RedisConfig(url=url, ca_file=str(tmp_path / "ca"))) as one:
+                await one.until(True)
+                assert await one.link.script(ECHO, ["k"], [1]) == [b"k", b"1"]
+            async with linked(RedisConfig(url=url, ca_file=str(tmp_path / "stranger"))) as one:
+                async with asyncio.timeout(10):
+                    await one.link.tried.wait()
+                assert not one.link.up
+                assert "ca_file" in redis_link.advice(one.link.reason)
 
     asyncio.run(story())
 
