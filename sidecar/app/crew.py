@@ -40,6 +40,9 @@ class Crew(Protocol):
     async def apply(self, config: Config, text: bytes, files: Known) -> None:
         """Serve by another configuration. Raises ConfigError and changes nothing."""
 
+    async def renew(self, files: Known) -> None:
+        """Serve with certificates that changed. Raises ConfigError."""
+
     async def snapshot(self) -> Snapshot:
         """Everybody's numbers, merged."""
         ...
@@ -116,6 +119,9 @@ class LocalCrew:
 
     async def apply(self, config: Config, text: bytes, files: Known) -> None:  # noqa: ARG002
         self._worker.apply(config, files)
+
+    async def renew(self, files: Known) -> None:
+        self._worker.renew(files)
 
     async def snapshot(self) -> Snapshot:
         return self._worker.snapshot()

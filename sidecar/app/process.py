@@ -66,6 +66,8 @@ async def serve(channel: int) -> None:
                 config = _parse(text)
                 worker.apply(config, msgspec.convert(files, dict[str, Credentials]))
                 drain_timeout = config.shutdown.drain_timeout
+            case "renew":
+                worker.renew(msgspec.convert(argument, dict[str, Credentials]))
             case "snapshot":
                 return worker.snapshot()
             case "endpoints":

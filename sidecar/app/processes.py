@@ -128,6 +128,8 @@ class ProcessCrew:
             told = dict(self._endpoints), dict(self._health), self._accepting
             await worker.channel.call("start", order, START_SECONDS)
             self._crew[place] = worker
+            if self._files is not order["files"]:
+                await worker.channel.call("renew", self._files)
             await self._catch_up(worker, *told)
         except BaseException as error:
             self._crew.pop(place, None)
@@ -233,6 +235,10 @@ class ProcessCrew:
         self.pod.apply(config)
         found = {one.name for one in config.upstreams if one.discovery is not None}  # the others' are in the text
         self._endpoints = {name: told for name, told in self._endpoints.items() if name in found}
+
+    async def renew(self, files: Known) -> None:
+        self._files = files
+        await self._everyone("renew", files)
 
     async def snapshot(self) -> Snapshot:
         await self._fetch_now()

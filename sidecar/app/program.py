@@ -36,6 +36,7 @@ from sidecar.config.load import parse, read
 from sidecar.control import orphans
 from sidecar.control.admin import Admin, ReloadResult
 from sidecar.control.backups import Backups
+from sidecar.control.certificates import Certificates
 from sidecar.control.child import Child
 from sidecar.control.handover import Place, Standing
 from sidecar.control.health import HealthChecks
@@ -85,6 +86,7 @@ class Program:
         self._health = HealthChecks(self._registry, self._tasks, self.observer, self._tell_health, self._requests)
         self._incidents = Incidents(self._config, self._tasks, self._registry, self.observer, self._health.view)
         self._backups = Backups(self._config.backup)
+        self._certificates = Certificates(self._registry, self.observer, self._renew, self.reload)
         self._neighbours: Neighbours | None = None
         self._child = (
             Child(command, self._registry, self._tasks, self.observer, self._child_finished) if command else None
@@ -172,6 +174,7 @@ class Program:
         await self._crew.start(
             config, self._text, self._sockets, self._forbidden, self._files, accepting=predecessor is None
         )
+        self._certificates.take(config, self._files)
         await self._health.apply(config)
         self._watch_signals()
         self._tasks.start("backups", self._backups.run)
@@ -191,6 +194,7 @@ class Program:
             await self._take_over(predecessor)
             await self._incidents.start()  # it has closed its book
             self._keeping_incidents = True
+        self._tasks.start("certificates", self._certificates.run)
         await self._recovery.apply(config)
         self._started = True
         for name, sock in self._sockets.items():
@@ -446,6 +450,7 @@ class Program:
             },
             "incidents": self._incidents.open_ones(),
             "backups": self._backups.view(),
+            "certificates": self._certificates.view(),
             **view(self._config, seen),
         }
 
@@ -520,6 +525,7 @@ class Program:
         """Read the file again and serve by it; a bad one changes nothing but what we say about it."""
         async with self._reloading:
             self._systemd.reloading()
+            config: Config | None = None
             try:
                 text = read(self._path)
                 config = _parse(text, self._path)
@@ -527,15 +533,24 @@ class Program:
                 files = tls.read_all(config)
                 await self._crew.apply(config, text, files)
             except ConfigError as error:
+                self._certificates.missed(config)
                 return self._reload_failed(str(error))
+            self._certificates.take(config, files)
             await self._health.apply(config)
             self._incidents.apply(config)
             if self._neighbours is not None:
                 await self._neighbours.apply(config)
-            self._files = files
             done = self._reload_done(config, text, found)
             await self._recovery.apply(config)
             return done
+
+    async def _renew(self, config: Config, files: dict[str, tls.Credentials]) -> bool:
+        """Certificates changed under `config`; False: it is not the present one."""
+        async with self._reloading:
+            if config is not self._config:
+                return False
+            await self._crew.renew(files)
+            return True
 
     def _reload_failed(self, reason: str) -> ReloadResult:
         self._reload_error = reason

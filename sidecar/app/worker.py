@@ -115,6 +115,10 @@ class Worker:
         if self._tracing is not None:
             self._tracing.apply(config)
 
+    def renew(self, files: Known) -> None:
+        """Take certificates that changed; raises ConfigError and changes nothing."""
+        self.plane.renew(files)
+
     def _set_access_log(self, config: Config) -> None:
         wanted = config.access_log
         present = self.plane.access_log

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from sidecar.config.kinds import (
     Doc,
+    Duration,
     Flag,
     Path,
     PeerName,
@@ -16,6 +17,7 @@ from sidecar.config.kinds import (
 )
 
 HTTP = "http/1.1"
+WEEK = 7 * 86400.0
 Version = Annotated[str, words("1.2", "1.3")]
 
 
@@ -80,6 +82,13 @@ class ListenerTls(Section, frozen=True, kw_only=True):
             "there none, new clients wait in the kernel's queue."
         ),
     ] = 256
+    expiry_warning: Annotated[
+        Duration,
+        Doc(
+            "How long before a certificate's end to warn, though not before two thirds of its life are over.",
+            "a week; cert-manager renews at two thirds",
+        ),
+    ] = WEEK
 
 
 class UpstreamTls(Section, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ import binascii
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import NamedTuple
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s(.*?)-----END CERTIFICATE-----", re.DOTALL)
@@ -18,6 +19,15 @@ _VERSION, _EXTENSIONS, _DNS = 0xA0, 0xA3, 0x82
 _ALTERNATIVE_NAME = bytes.fromhex("551d11")
 _WARN_AFTER = 2 / 3
 """No warning before this share of a certificate's life is over: whoever renews at two thirds is not late."""
+
+
+class Standing(StrEnum):
+    """Where in its life a certificate is."""
+
+    NOT_YET = "not_yet_valid"
+    GOOD = "good"
+    ENDING = "expires_soon"
+    OVER = "expired"
 
 
 class Facts(NamedTuple):
@@ -30,6 +40,14 @@ class Facts(NamedTuple):
     def warn_from(self, before: float) -> float:
         """The moment (Unix seconds) from which its end, `before` seconds ahead, is worth a warning."""
         return max(self.not_after - before, self.not_before + (self.not_after - self.not_before) * _WARN_AFTER)
+
+    def standing(self, now: float, before: float) -> Standing:
+        """Where it is at `now` (Unix seconds), when its end is worth a warning `before` seconds ahead."""
+        if now < self.not_before:
+            return Standing.NOT_YET
+        if now >= self.not_after:
+            return Standing.OVER
+        return Standing.ENDING if now >= self.warn_from(before) else Standing.GOOD
 
 
 def chain(pem: bytes) -> list[Facts]:

@@ -102,6 +102,13 @@ class DataPlane:
             upstream.retire()
         self._retire_unused_breakers()
 
+    def renew(self, files: Known) -> None:
+        """Take changed certificates; open connections go on with theirs. Raises ConfigError and changes nothing."""
+        assert self._config is not None, "it is started"
+        self.secure = self._contexts.of(self._config, files)
+        for acceptor in self.acceptors.values():
+            acceptor.plan.secure()
+
     def _replan(self, config: Config) -> None:
         targets = self._targets()
         for listener in config.listeners:

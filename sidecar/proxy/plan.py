@@ -107,7 +107,7 @@ class ListenerPlan:
         self.state = state
         self.registry = registry
         self.name = config.name
-        self.tls = None if config.tls is None else Terms(config.tls, state.secure[f"listener {config.name}"])
+        self.secure()
         self.routes = [RoutePlan(self.name, one, upstreams[one.upstream], registry) for one in config.routes]
         for route, written in zip(self.routes, config.routes, strict=True):
             if written.breaker == "own":
@@ -130,6 +130,11 @@ class ListenerPlan:
         self.overhead = registry.cell(series.OVERHEAD, self.name)
         self.tunnels = registry.cell(series.TUNNELS, self.name)
         self._trusted = [ip_network(one) for one in config.trusted_proxies]
+
+    def secure(self) -> None:
+        """Take the present certificates."""
+        config = self.config
+        self.tls = None if config.tls is None else Terms(config.tls, self.state.secure[f"listener/{config.name}"])
 
     def welcome(self, transport: asyncio.BaseTransport) -> tuple[str, Forwarding]:
         """Who the client is, for logs; and what its requests say upstream about it."""

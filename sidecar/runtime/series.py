@@ -146,6 +146,19 @@ TLS_HANDSHAKES = _counter(
     "plain (HTTP without TLS) or gone.",
 )
 TLS_HANDSHAKES_INFLIGHT = _gauge("sidecar_tls_handshakes_inflight", "listener", "TLS handshakes under way.")
+TLS_CERTIFICATE_EXPIRY = _gauge(
+    "sidecar_tls_certificate_expiry_timestamp_seconds",
+    "owner file",
+    "When a file's certificates end (Unix time): a chain with its first, authorities with their last. owner: "
+    "listener/NAME or upstream/NAME.",
+    unit="seconds",
+    merge="max",
+)
+TLS_CERTIFICATE_LOADS = _counter(
+    "sidecar_tls_certificate_loads_total",
+    "owner result",
+    "Changed files of a tls section; result: ok, or refused (what was there before serves on).",
+)
 
 # Upstreams
 UPSTREAM_CONNECTIONS = _gauge(

@@ -38,7 +38,7 @@ class Credentials(msgspec.Struct, frozen=True):
 
 
 Known = Mapping[str, Credentials]
-"""owner -> credentials; an owner is `listener NAME`."""
+"""owner -> credentials; an owner is `listener/NAME`."""
 
 
 class BadFile(ConfigError):
@@ -58,7 +58,7 @@ def sections(config: Config) -> Iterator[tuple[str, Path, ListenerTls]]:
     """Every `tls` section of the configuration: owner, where it stands, what it says."""
     for i, listener in enumerate(config.listeners):
         if listener.tls is not None:
-            yield f"listener {listener.name}", ("listeners", i, "tls"), listener.tls
+            yield f"listener/{listener.name}", ("listeners", i, "tls"), listener.tls
 
 
 def files_of(tls: ListenerTls) -> dict[Path, str]:
@@ -101,12 +101,25 @@ def _read(path: str, owner: str, keys: Path) -> bytes:
     return content
 
 
+def certificates_of(tls: ListenerTls, files: Credentials) -> Iterator[tuple[str, bytes, bool]]:
+    """The section's files of certificates: path, content, whether it is a chain of our own (or authorities)."""
+    for (_, (cert_file, _)), (chain_pem, _) in zip(_pairs_of(tls), files.pairs, strict=False):
+        yield cert_file, chain_pem, True
+    if tls.client_ca_file and files.authorities:
+        yield tls.client_ca_file, files.authorities, False
+
+
+def try_out(tls: ListenerTls, files: Credentials, owner: str) -> None:
+    """Raise BadFile when these files cannot be served."""
+    server_context(tls, files, owner, http=True)
+
+
 def problems(config: Config) -> Iterator[Problem]:
     """What is wrong with the files that are there, for `sidecar check`."""
     for owner, path, tls in sections(config):
         try:
             files = read_files(tls, owner)
-            server_context(tls, files, owner, http=True)
+            try_out(tls, files, owner)
         except Missing:
             continue  # told as every secret file that is not there yet
         except BadFile as bad:
@@ -129,7 +142,7 @@ class Contexts:
         for listener in config.listeners:
             tls = listener.tls
             if tls is not None:
-                owner = f"listener {listener.name}"
+                owner = f"listener/{listener.name}"
                 http = listener.protocol == "http"
                 key = (owner, tls, files[owner], http)
                 found[owner] = kept[key] = self._kept.get(key) or server_context(tls, files[owner], owner, http=http)

@@ -19,9 +19,11 @@ TOLD_SECONDS = 900.0
 """What happened once and is over stays an open incident for so long."""
 CRASH_SECONDS, CRASHES = 600.0, 3
 """So many deaths within so long are a crash loop."""
+CERTIFICATE_SECONDS = 3 * 3600.0
+"""What is wrong with a certificate is told each hour; untold for so long, it is over."""
 
 UPSTREAM, DEPENDENCY, PROCESS, CONFIG = "upstream_failing", "dependency_down", "process_died", "config_rejected"
-SHARED_STATE, STORE = "shared_state_lost", "incident_store"
+SHARED_STATE, STORE, CERTIFICATE = "shared_state_lost", "incident_store", "certificate"
 
 HealthView = Callable[[], list[dict[str, Any]]]
 
@@ -83,6 +85,18 @@ class Detector:
             case Kind.SHARED_STATE_CONNECTED:
                 self._alone_since = None
                 yield Gone(SHARED_STATE, one.subject, "lost")
+            case Kind.CERTIFICATE_EXPIRES:
+                severity = Severity.WARNING if one.reason == "expires_soon" else Severity.CRITICAL
+                expires = one.at + CERTIFICATE_SECONDS
+                yield Condition(
+                    CERTIFICATE, one.subject, "expires", severity, f"Certificate {one.detail}", expires=expires
+                )
+            case Kind.CERTIFICATE_REFUSED:
+                text = f"New certificate files of {one.subject} cannot be used: {one.detail}"
+                expires = one.at + CERTIFICATE_SECONDS
+                yield Condition(CERTIFICATE, one.subject, "refused", Severity.ERROR, text, expires=expires)
+            case Kind.CERTIFICATE_WELL:
+                yield Gone(CERTIFICATE, one.subject, one.reason)
             case Kind.WORKER_DIED:
                 yield from self._workers.pop(int(one.fields.get("pid") or 0), ())
             case Kind.AGENT_CONDITION:
