@@ -202,6 +202,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     leans_on: tuple[str, ...] = ()
     bytes_added: int = 0
+    details: dict[str, Any] = {}
+    """What the engine wants to know at restore."""
 
 
 class Parent(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,7 +33,7 @@ def run_backup(
     reason: str = "operator",
 ) -> Manifest:
     """Make a point; `who`: service and instance. Raises Busy, SourceFailure when no source could be backed up."""
-    with repository.lease("backup") as lease:
+    with repository.lease("backup", create=True) as lease:
         began = datetime.now(UTC)
         name = f"{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         distrusted = damaged_snapshots(catalog)
@@ -141,5 +141,5 @@ def _store(
         index=index.name,
         index_bytes=index.length,
         index_sha256=digest,
-        details=staged.details,
+        details=staged.details | stored.details,
     )

@@ -200,8 +200,6 @@ def _backup(backup: Backup, path: Path) -> Iterator[Problem]:
     for i, source in enumerate(backup.sources):
         yield from _source(source, (*path, "sources", i), backup)
     repository = backup.repository
-    if repository.engine == "restic":
-        yield Problem((*path, "repository", "engine"), "restic is not supported yet: use sealed", warning=True)
     if repository.s3 and not repository.url.startswith("s3://"):
         yield Problem((*path, "repository", "s3"), "s3 counts only with a url that begins with s3://")
     if repository.s3 and bool(repository.s3.access_key_id_file) != bool(repository.s3.secret_access_key_file):

@@ -363,7 +363,6 @@ def test_a_circle_through_a_fallback_is_found():
         (upstream("tls: {verify: false}"), "f:7:71: upstreams[0].tls.verify: anyone can pretend"),
         (LISTENERS + UPSTREAMS + "incidents: {}\n", "service: give the service a name"),
         (SEALED + "  state_dir: /data/up/state\n", "holds backup.state_dir"),
-        (BACKUP, "backup.repository.engine: restic is not supported yet"),
     ],
 )
 def test_what_works_but_hardly_as_meant_is_a_note(text, note):

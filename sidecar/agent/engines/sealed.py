@@ -11,22 +11,21 @@ link comes back as a file of its own.
 import contextlib
 import hashlib
 import os
-import stat
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
+from sidecar.agent.engines.tree import Known, same, walk
 from sidecar.agent.faults import Damaged, SourceFailure
-from sidecar.agent.paths import chosen, excluder, order, safe_join, spell, unspell
+from sidecar.agent.paths import chosen, safe_join, unspell
 from sidecar.agent.ports import (
     FileEntry,
     Kind,
     Level,
     Parent,
     Progress,
-    Root,
     SourcePoint,
     Staged,
     Stored,
@@ -39,8 +38,6 @@ from sidecar.agent.repository.streams import Reader, Writer, load_segment, segme
 
 OBJECTS = "objects"
 _PIECE = 1 << 20
-_SETTLED = 100_000_000
-"""Nanoseconds: ten ticks of a kernel that counts 100 a second, by which file systems tell the time."""
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -79,14 +76,14 @@ class SealedEngine:
     ) -> Stored:
         snapshot = uuid.uuid4().hex
         prefix = f"{OBJECTS}/{snapshot}"
-        known = _Known(parent)
+        known = Known(parent)
         held: set[str] = set()
         with Writer(self._store, self._keys, prefix) as writer:
-            for path, entry in _walk(staged):
+            for path, entry in walk(staged):
                 before = known.of(entry.path)
                 if entry.sort != "file":
                     put(entry)
-                elif before is not None and parent is not None and _same(before, entry, parent.source):
+                elif before is not None and parent is not None and same(before, entry, parent.source):
                     holder = before.held or parent.source.snapshot
                     held.add(holder)
                     told = msgspec.structs.replace(before, held=holder, mode=entry.mode, uid=entry.uid, gid=entry.gid)
@@ -205,75 +202,6 @@ class SealedEngine:
                 freed += found.size
                 tell(Progress(phase="prune", done=freed))
         return freed
-
-
-class _Known:
-    """The parent's index beside a walk in the same order."""
-
-    def __init__(self, parent: Parent | None) -> None:
-        self._entries = iter(()) if parent is None else parent.index()
-        self._next: FileEntry | None = next(self._entries, None)
-
-    def of(self, path: str) -> FileEntry | None:
-        """What the parent says of this path; asked in ascending order."""
-        key = order(path)
-        while self._next is not None and order(self._next.path) < key:
-            self._next = next(self._entries, None)
-        return self._next if self._next is not None and self._next.path == path else None
-
-
-def _same(before: FileEntry, now: FileEntry, then: SourcePoint) -> bool:
-    """Whether a file surely was not written since.
-
-    One that was written just before the parent looked may have been written again within the same tick of the file
-    system's clock, and would look the same: it is read again (git's "racily clean" entries).
-    """
-    told = ("sort", "size", "mtime_ns", "ctime_ns", "inode")
-    settled = before.ctime_ns < int(then.began_at.timestamp() * 1e9) - _SETTLED
-    return settled and bool(before.sha256) and all(getattr(before, key) == getattr(now, key) for key in told)
-
-
-def _walk(staged: Staged) -> Iterator[tuple[bytes, FileEntry]]:
-    excluded = excluder(staged.exclude)
-    for root in sorted(staged.roots, key=lambda one: order(one.at)):
-        yield from _tree(os.fsencode(root.path), os.fsencode(root.at), excluded, root, live=staged.live)
-
-
-def _tree(
-    path: bytes, at: bytes, excluded: Callable[[bytes, bytes], bool], root: Root, *, live: bool
-) -> Iterator[tuple[bytes, FileEntry]]:
-    try:
-        found = os.lstat(path)
-        names = sorted(entry.name for entry in os.scandir(path)) if stat.S_ISDIR(found.st_mode) else []
-        entry = _entry(at, path, found) if at else None
-    except FileNotFoundError:
-        if live and path != os.fsencode(root.path):
-            return  # it went while we walked
-        raise SourceFailure(f"{os.fsdecode(path)} is not there") from None
-    except OSError as error:
-        raise SourceFailure(f"{os.fsdecode(path)} cannot be read: {error.strerror}") from None
-    if entry is not None:
-        yield path, entry
-    for name in names:
-        inner = os.path.join(path, name)
-        if not excluded(name, inner):
-            yield from _tree(inner, os.path.join(at, name), excluded, root, live=live)
-
-
-def _entry(at: bytes, path: bytes, found: os.stat_result) -> FileEntry | None:
-    mode = found.st_mode
-    plain = FileEntry(
-        path=spell(at), mode=stat.S_IMODE(mode), uid=found.st_uid, gid=found.st_gid, mtime_ns=found.st_mtime_ns
-    )
-    if stat.S_ISDIR(mode):
-        return msgspec.structs.replace(plain, sort="dir")
-    if stat.S_ISLNK(mode):
-        return msgspec.structs.replace(plain, sort="symlink", link=spell(os.readlink(path)))
-    if stat.S_ISFIFO(mode):
-        return msgspec.structs.replace(plain, sort="fifo")
-    if stat.S_ISREG(mode):
-        return msgspec.structs.replace(plain, size=found.st_size, ctime_ns=found.st_ctime_ns, inode=found.st_ino)
-    return None
 
 
 def _copy(path: bytes, entry: FileEntry, writer: Writer, *, live: bool) -> FileEntry | None:

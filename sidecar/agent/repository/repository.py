@@ -3,7 +3,7 @@
     sidecar/repository          how the key is wrapped, and which engine keeps the data
     sidecar/manifests/ID        one point each, signed and sealed, written last
     sidecar/indexes/NAME/…      every file of a source with its hash
-    objects/…                   the engine's
+    objects/…                   the engine's; restic's files stand at the top
 
 Only an empty place becomes a repository. Forgetting a point removes its manifest; what nothing needs any more goes with
 the next prune. Both happen under the lease.
@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -58,30 +58,36 @@ class Repository:
     def open(cls, config: Backup, *, create: bool = False) -> "Repository":
         """Open it; `create`: make it when the place is empty. Raises WrongKey, NoRepository, NotEmpty."""
         wanted = config.repository
-        if wanted.engine != "sealed":
-            raise EngineFailure("backup.repository.engine: restic is not supported yet; write engine: sealed")
         if not wanted.url.startswith("/"):
             raise EngineFailure("backup.repository.url: object stores are not supported yet; name a directory")
         password = _password(wanted.password_file)
         store = LocalStore(wanted.url)
+        engine = _engine(config, store)  # before anything is written: its program may be missing
         if store.size(DESCRIPTION) is None:
             if not create:
                 raise NoRepository(f"there is no repository at {wanted.url} yet; the first backup makes it")
-            _describe(store, password)
+            _describe(store, password, wanted.engine)
         try:
             said = msgspec.json.decode(store.get(DESCRIPTION), type=Description)
         except msgspec.DecodeError:
             raise Damaged(f"{DESCRIPTION} in {wanted.url} is damaged; put back a copy of it") from None
         keys = Keys(unwrap(said.wrapped, said.scrypt.key(password), said.about))
-        return cls(store, keys, SealedEngine(store, keys))
+        if said.engine != wanted.engine:
+            raise EngineFailure(
+                f"the repository at {wanted.url} was made with engine {said.engine}, not {wanted.engine}: "
+                "write that into backup.repository.engine, or name another place"
+            )
+        return cls(store, keys, engine(keys))
 
     # The lease ----------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def lease(self, why: str, patience: float = 0.0) -> Iterator[HeldLease]:
-        """Hold the repository alone. Raises Busy."""
+    def lease(self, why: str, patience: float = 0.0, *, create: bool = False) -> Iterator[HeldLease]:
+        """Hold the repository alone; `create`: a first snapshot may follow. Raises Busy."""
         with hold(self.store, holder(socket.gethostname(), why), self._newest, patience) as held:
             self.store.heal()
+            if create:
+                self.engine.create()
             self.engine.heal()
             yield held
 
@@ -205,7 +211,17 @@ class IndexWriter:
         return self._digest.hexdigest()
 
 
-def _describe(store: LocalStore, password: bytes) -> None:
+def _engine(config: Backup, store: LocalStore) -> Callable[[Keys], Engine]:
+    if config.repository.engine == "sealed":
+        return lambda keys: SealedEngine(store, keys)
+    from sidecar.agent.engines.restic import ResticEngine
+    from sidecar.agent.engines.restic_program import Restic
+
+    restic = Restic(store.url, config.repository.password_file, config.state_dir, {})
+    return lambda _: ResticEngine(store, restic, config.state_dir)
+
+
+def _describe(store: LocalStore, password: bytes, engine: str) -> None:
     """Make an empty place a repository, under its lease: of two who come at once one does.
 
     What a first run left that was killed meanwhile does not count as content.
@@ -216,7 +232,7 @@ def _describe(store: LocalStore, password: bytes) -> None:
     with hold(store, holder(socket.gethostname(), "first run"), lambda: 0, patience=30.0):
         if store.size(DESCRIPTION) is None:
             scrypt = Scrypt(salt=os.urandom(32))
-            plain = Description(engine="sealed", scrypt=scrypt, wrapped=b"")
+            plain = Description(engine=engine, scrypt=scrypt, wrapped=b"")
             wrapped = wrap(os.urandom(32), scrypt.key(password), plain.about)
             store.put(DESCRIPTION, msgspec.json.encode(msgspec.structs.replace(plain, wrapped=wrapped)), new=True)
 

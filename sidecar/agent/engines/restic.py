@@ -1,0 +1,365 @@
+"""The engine restic: blocks are deduplicated, so every snapshot stands alone and costs what is new in it.
+
+What is asked for as incremental or differential reads only files that changed since its parent; as full, all of them.
+What is stored is the same either way, new blocks only, and called so: deduplicated.
+
+Its files stand at the top of the repository, so that `restic -r URL` with the same password works by hand; ours are
+below `sidecar/`. A snapshot that no manifest names is what a killed run left: prune removes it. A killed restic leaves
+a lock; under our lease it is removed when restic itself holds it for stale, never by force.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from sidecar.agent.engines.restic_index import Hasher, Node, Walked, digest_of, merge
+from sidecar.agent.engines.restic_names import apart, literal, restic_glob, stored_at
+from sidecar.agent.engines.restic_program import Restic
+from sidecar.agent.engines.tree import SETTLED
+from sidecar.agent.faults import AgentFault, Damaged, EngineFailure, SourceFailure, StorageFailure
+from sidecar.agent.paths import order, safe_join
+from sidecar.agent.ports import (
+    FileEntry,
+    Kind,
+    Level,
+    Parent,
+    Progress,
+    Root,
+    SourcePoint,
+    Staged,
+    Stored,
+    Tell,
+    Trouble,
+)
+from sidecar.agent.repository.store import Store
+
+_TAG = "sidecar"
+_AT_ONCE = 500
+"""Paths that one call of restic gets."""
+_PLACES = "restic_places"
+"""In a source's details: where in the snapshot a root stands that has another name in the index."""
+_FIND_SECONDS = 30.0
+_PACK = re.compile(r"[Pp]ack (?:ID does not match, want )?([0-9a-f]{64})")
+
+
+class Said(msgspec.Struct):
+    """A line of `restic backup --json` or `restore --json`."""
+
+    message_type: str = ""
+    bytes_done: int = 0
+    total_bytes: int = 0
+    files_done: int = 0
+    bytes_restored: int = 0
+    snapshot_id: str = ""
+    data_added: int = 0
+    data_added_packed: int | None = None
+    """Compressed; since 0.17."""
+
+
+class Complaint(msgspec.Struct):
+    """A line of its errors in JSON."""
+
+    message_type: str = ""
+    item: str = ""
+    error: dict[str, object] = {}
+
+    @property
+    def gone(self) -> bool:
+        """Whether the file went before it was read."""
+        return self.error.get("Err") == errno.ENOENT or "no such file" in self.why
+
+    @property
+    def why(self) -> str:
+        number = self.error.get("Err")
+        return os.strerror(number) if isinstance(number, int) else str(self.error.get("message") or self.error)
+
+
+class Snapshot(msgspec.Struct):
+    """One of `restic snapshots --json`."""
+
+    id: str
+    tags: list[str] | None = None
+
+
+class Found(msgspec.Struct):
+    """What of a pack `restic find --json` found in which snapshot."""
+
+    snapshot: str = ""
+
+
+class ResticEngine:
+    """Keeps trees in a restic repository."""
+
+    name = "restic"
+
+    def __init__(self, store: Store, restic: Restic, state_dir: str) -> None:
+        """`store`: the same place, as objects."""
+        self._store = store
+        self._restic = restic
+        self._scratch = os.path.join(state_dir, "staging")
+
+    def version(self) -> str:
+        return self._restic.version()
+
+    def create(self) -> None:
+        if self._store.size("config") is None:
+            for left in [*self._store.list("keys"), *self._store.list("locks")]:  # of a first time that was interrupted
+                self._store.delete(left.name)
+            self._restic.run("init")
+
+    def heal(self) -> None:
+        if any(True for _ in self._store.list("locks")):
+            self._restic.run("unlock")
+
+    # Storing ------------------------------------------------------------------------------------------------------
+
+    def store(
+        self,
+        name: str,
+        staged: Staged,
+        requested: Kind,  # noqa: ARG002 - what is stored is the same
+        parent: Parent | None,
+        put: Callable[[FileEntry], None],
+        tell: Tell,
+    ) -> Stored:
+        roots = sorted(staged.roots, key=lambda one: order(one.at))
+        apart(roots)
+        with Hasher(staged, roots, parent, self._scratch) as hasher:
+            done = self._backup(name, staged, roots, parent, tell)
+            hasher.join()
+            tell(Progress(phase="index", source=name))
+            snapshot = done.snapshot_id
+
+            def nodes(root: Root) -> Iterator[Node]:
+                nonlocal snapshot
+                for node in self._listed(done.snapshot_id, root):
+                    if node.struct_type == "snapshot":
+                        snapshot = node.id  # the summary abbreviates it, before 0.17
+                    else:
+                        yield node
+
+            found = merge(hasher, roots, nodes, live=staged.live)
+            with tempfile.TemporaryFile(dir=self._scratch) as spool:
+                unsure: list[str] = []
+                for walked in found:
+                    spool.write(msgspec.json.encode(walked) + b"\n")
+                    if not walked.sure:
+                        unsure.append(walked.entry.path)
+                places = {root.at: root.path for root in roots if root.at and root.path.strip("/") != root.at}
+                looked_up = self._look_up(done.snapshot_id, unsure, places)
+                spool.seek(0)
+                for line in spool:
+                    walked = msgspec.json.decode(line, type=Walked)
+                    if not walked.sure:
+                        digest, size = looked_up[walked.entry.path]
+                        put(msgspec.structs.replace(walked.entry, sha256=digest, size=size))
+                    else:
+                        put(walked.entry)
+        added = done.data_added if done.data_added_packed is None else done.data_added_packed
+        details = {_PLACES: places} if places else {}
+        return Stored(snapshot=snapshot, kind=Kind.DEDUPLICATED, bytes_added=added, details=details)
+
+    def _backup(self, name: str, staged: Staged, roots: list[Root], parent: Parent | None, tell: Tell) -> Said:
+        summary = Said()
+
+        def hear(line: bytes) -> None:
+            nonlocal summary
+            said = _said(line)
+            if said.message_type == "summary":
+                summary = said
+            elif said.message_type == "status":
+                total, files = said.total_bytes, said.files_done
+                tell(Progress(phase="store", source=name, done=said.bytes_done, total=total, files=files))
+
+        words = ["--json", "--tag", f"{_TAG},{name}", *(f"--exclude={restic_glob(one)}" for one in staged.exclude)]
+        words += ["--parent", parent.source.snapshot] if parent is not None else ["--force"]
+        top = next((root.path for root in roots if not root.at), None)
+        targets = ["."] if top is not None else [root.path for root in roots]
+        began = time.time_ns()
+        ended = self._restic.run("backup", *words, "--", *targets, hear=hear, cwd=top, good=(0, 3))
+        if not summary.snapshot_id:
+            raise EngineFailure("restic said that it backed up, but names no snapshot; is its version supported?")
+        lost = [one for one in map(_complaint, ended.errors) if one.message_type == "error"]
+        tops = {root.path for root in roots}
+        bad = [
+            one for one in lost if not staged.live or one.item in tops or not (one.gone or _touched(one.item, began))
+        ]
+        if bad or (ended.code == 3 and not lost):
+            self.delete([summary.snapshot_id])
+            told = "; ".join(f"{one.item}: {one.why}" for one in bad[:3]) or "; ".join(ended.errors[-1:])
+            raise SourceFailure(f"{name}: not all of it can be read: {told}")
+        return summary
+
+    def _listed(self, snapshot: str, root: Root) -> Iterator[Node]:
+        """The snapshot itself, then what it holds below a root, in order; by way of a file: memory stays small."""
+        where = ["--recursive", snapshot, os.fsencode(root.path)] if root.at else [snapshot]
+        with tempfile.TemporaryFile(dir=self._scratch) as spool:
+
+            def hear(line: bytes) -> None:
+                spool.write(line + b"\n")
+
+            self._restic.run("ls", "--json", *where, hear=hear)
+            spool.seek(0)
+            for line in spool:
+                yield msgspec.json.decode(line, type=Node)
+
+    def _look_up(self, snapshot: str, paths: list[str], places: dict[str, str]) -> dict[str, tuple[str, int]]:
+        """Hash and size of these files, of the content that the snapshot holds."""
+        found: dict[str, tuple[str, int]] = {}
+        for start in range(0, len(paths), _AT_ONCE):
+            some = paths[start : start + _AT_ONCE]
+            into = tempfile.mkdtemp(prefix="look-", dir=self._scratch)
+            try:
+                self._bring(snapshot, into, some, places)
+                for path in some:
+                    found[path] = digest_of(safe_join(os.fsencode(into), path))
+            except OSError as error:
+                raise StorageFailure(f"{into}: {error.strerror}; look at backup.state_dir") from None
+            finally:
+                shutil.rmtree(into, ignore_errors=True)
+        return found
+
+    # Restoring ----------------------------------------------------------------------------------------------------
+
+    def restore(
+        self,
+        source: SourcePoint,
+        index: Callable[[], Iterator[FileEntry]],  # noqa: ARG002 - the snapshot knows itself
+        into: str,
+        only: Sequence[str] | None,
+        tell: Tell,
+    ) -> None:
+        def beat(pid: int) -> None:
+            tell(Progress(phase="restore", source=source.name, done=_written(pid), total=source.bytes))
+
+        places = source.details.get(_PLACES, {})
+        some: Sequence[Sequence[str] | None] = [None]
+        if only is not None:
+            some = [only[start : start + _AT_ONCE] for start in range(0, len(only), _AT_ONCE)]
+        for paths in some:
+            self._bring(source.snapshot, into, paths, places, beat)
+
+    def _bring(
+        self,
+        snapshot: str,
+        into: str,
+        only: Sequence[str] | None,
+        places: dict[str, str],
+        beat: Callable[[int], None] = lambda _pid: None,
+    ) -> None:
+        """Restore into `into`, under the names that the index has."""
+        included = [word for path in only or () for word in (b"--include", literal(stored_at(path, places)))]
+        self._restic.run("restore", snapshot, "--target", into, *included, beat=beat)
+        top = os.fsencode(into)
+        for at, real in places.items():
+            stored, meant = top + os.fsencode(real), safe_join(top, at)
+            if os.path.lexists(stored):
+                os.makedirs(os.path.dirname(meant), mode=0o700, exist_ok=True)
+                os.rename(stored, meant)
+                _remove_empty(os.path.dirname(stored), top)
+
+    # Checking -----------------------------------------------------------------------------------------------------
+
+    def check(
+        self, sources: Sequence[SourcePoint], level: Level, tell: Tell, part: tuple[int, int] = (1, 1)
+    ) -> Iterable[Trouble]:
+        asked = {source.snapshot for source in sources}
+        tell(Progress(phase="check"))
+        gone = sorted(one for one in asked if self._store.size(f"snapshots/{one}") is None)
+        found = [Trouble(what="missing", where=f"snapshots/{one}", snapshots=(one,)) for one in gone]
+        how = [f"--read-data-subset={part[0]}/{part[1]}"] if level is Level.READ else ["--with-cache"]
+        ended = self._restic.run("check", "--no-lock", *how, hear=lambda _: tell(Progress(phase="check")), good=None)
+        if ended.code or ended.stopped:
+            meaning = self._restic.meaning(["check"], ended)
+            troubles = [self._concerning(one) for one in _troubles(ended.errors)]
+            if not troubles and not isinstance(meaning, Damaged):
+                raise meaning
+            if not troubles:
+                troubles = [Trouble(what="damaged", where=self._restic.repository, detail=str(meaning))]
+            found += [one for one in troubles if not one.snapshots or asked & {*one.snapshots}]
+        return found
+
+    def _concerning(self, trouble: Trouble) -> Trouble:
+        """The same, with the snapshots that need the pack, as far as they can be found out."""
+        said: list[bytes] = []
+        try:
+            words = ("find", "--no-lock", "--json", "--pack", os.path.basename(trouble.where))
+            self._restic.run(*words, hear=said.append, patience=_FIND_SECONDS)
+            found = msgspec.json.decode(b"".join(said) or b"[]", type=list[Found])
+        except (AgentFault, msgspec.DecodeError):
+            return trouble
+        return msgspec.structs.replace(trouble, snapshots=tuple(sorted({one.snapshot for one in found})))
+
+    def _snapshots(self) -> list[Snapshot]:
+        return msgspec.convert(self._restic.json("snapshots", "--no-lock") or [], list[Snapshot])
+
+    # Letting go ---------------------------------------------------------------------------------------------------
+
+    def delete(self, snapshots: Sequence[str]) -> None:
+        if snapshots:
+            self._restic.run("forget", *snapshots)
+
+    def prune(self, keep: Sequence[SourcePoint], tell: Tell) -> int:
+        needed = {source.snapshot for source in keep}
+        self.delete([one.id for one in self._snapshots() if one.id not in needed and _TAG in (one.tags or ())])
+        before = self._size()
+        self._restic.run("prune", hear=lambda _: tell(Progress(phase="prune")))
+        return max(0, before - self._size())
+
+    def _size(self) -> int:
+        return sum(found.size for found in self._store.list("data"))
+
+
+def _said(line: bytes) -> Said:
+    try:
+        return msgspec.json.decode(line, type=Said)
+    except msgspec.DecodeError:
+        return Said()  # a warning in plain words
+
+
+def _complaint(line: str) -> Complaint:
+    try:
+        return msgspec.json.decode(line, type=Complaint)
+    except msgspec.DecodeError:
+        return Complaint()
+
+
+def _troubles(errors: Sequence[str]) -> Iterator[Trouble]:
+    """What `restic check` complained of, pack by pack."""
+    seen: set[str] = set()
+    for line in errors:
+        found = _PACK.search(line)
+        if found is None or found[1] in seen:
+            continue
+        seen.add(found[1])
+        what = "missing" if "does not exist" in line else "truncated" if "file size" in line else "damaged"
+        yield Trouble(what=what, where=f"data/{found[1][:2]}/{found[1]}", detail=line.strip()[:400])
+
+
+def _touched(path: str, since: int) -> bool:
+    """Whether somebody wrote to it, made it anew or removed it since: not all errors of restic say why."""
+    try:
+        return os.lstat(path).st_ctime_ns >= since - SETTLED
+    except OSError:
+        return True
+
+
+def _written(pid: int) -> int:
+    """How much a process has written so far, in bytes."""
+    with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/io", "rb") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(b"wchar"))
+    return 0
+
+
+def _remove_empty(directory: bytes, top: bytes) -> None:
+    with contextlib.suppress(OSError):
+        while directory != top:
+            os.rmdir(directory)
+            directory = os.path.dirname(directory)
