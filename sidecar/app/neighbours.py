@@ -65,6 +65,11 @@ class Neighbours:
                 self._link, registry, shared.namespace, config.service.name, instance, shared.registry, self._state
             )
 
+    @property
+    def link(self) -> RedisLink | None:
+        """The one connection to the shared Redis; None: nothing is shared."""
+        return self._link
+
     async def start(self) -> None:
         """Begin to look around; returns when the first answers are there, or their time is up."""
         if self._link is not None and self._registry is not None:

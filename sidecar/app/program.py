@@ -190,6 +190,7 @@ class Program:
             self._forbidden,
         )
         await self._neighbours.start()
+        self._recovery.share(self._neighbours.link, config)
         if predecessor is not None:
             await self._take_over(predecessor)
             await self._incidents.start()  # it has closed its book

@@ -6,6 +6,8 @@ program without rules does not load it.
 
 from __future__ import annotations
 
+import hashlib
+import socket
 from typing import TYPE_CHECKING, Any
 
 from sidecar.config.address import Address
@@ -13,7 +15,6 @@ from sidecar.control.recovery.orders import Order
 from sidecar.runtime.admin_doors import Refused
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Mapping
 
     from sidecar.app.crew import Crew
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from sidecar.control.child import Child
     from sidecar.control.health import HealthChecks
     from sidecar.control.recovery.engine import RecoveryEngine
-    from sidecar.control.recovery.ports import Fleet
+    from sidecar.control.recovery.fleet import FleetTokens
+    from sidecar.control.redis_link import RedisLink
     from sidecar.runtime.metrics import Registry, Snapshot
     from sidecar.runtime.observer import Observer
     from sidecar.runtime.tasks import Supervisor
@@ -82,10 +84,20 @@ class ProgramRecovery:
         self._registry = registry
         self._observer = observer
         self._engine: RecoveryEngine | None = None
-        self.fleet: Fleet | None = None
-        """The others' leave to restart; None: there are no others."""
+        self._fleet: FleetTokens | None = None
         if around.child is not None:
             around.child.may_start_at = self._may_start_at
+
+    def share(self, link: RedisLink | None, config: Config) -> None:
+        """Ask the other replicas for leave over `link` before restarting; None: there are none."""
+        if link is None or config.shared_state is None:
+            return
+        from sidecar.control.recovery.fleet import FleetTokens
+
+        places = [config.admin.bind, config.admin.socket, *(one.bind for one in config.listeners)]
+        digest = hashlib.sha256("\n".join(map(str, places)).encode()).hexdigest()[:6]  # one host may have several
+        me = f"{config.service.instance or socket.gethostname()}/{digest}"
+        self._fleet = FleetTokens(link, config.shared_state.namespace, config.service.name, me)
 
     async def apply(self, config: Config) -> None:
         """Follow the rules of `config` from now on."""
@@ -94,7 +106,7 @@ class ProgramRecovery:
                 return
             from sidecar.control.recovery.engine import RecoveryEngine
 
-            self._engine = RecoveryEngine(self._around, self._tasks, self._registry, self._observer, self.fleet)
+            self._engine = RecoveryEngine(self._around, self._tasks, self._registry, self._observer, self._fleet)
         await self._engine.apply(config)
 
     async def stop(self) -> None:
@@ -108,7 +120,7 @@ class ProgramRecovery:
 
     def view(self) -> dict[str, Any]:
         """For people: the shape of `RecoveryEngine.view`."""
-        return {"paused": None, "rules": []} if self._engine is None else self._engine.view()
+        return {"paused": None, "rules": [], "fleet": None} if self._engine is None else self._engine.view()
 
     async def order(self, order: Order) -> str:
         """Pause, resume or run; what was done, in a sentence. Raises Refused."""

@@ -105,6 +105,8 @@ def recovery(found: dict[str, Any]) -> Iterator[str]:
         for one in found["rules"]
     ]
     yield from _titled("recovery", rows)
+    if (fleet := found.get("fleet")) is not None:
+        yield f"  {fleet['restarting']} of {count(fleet['replicas'], 'replica')} restarting, {fleet['allowed']} allowed"
 
 
 def _backups(status: dict[str, Any]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.upstream import ScriptedUpstream
+from tests.real.databases import Redis
 from tests.real.documents import document, free_port, listener, route, upstream
 from tests.real.harness import Sidecar, run_cli
 from tests.real.test_supervised import MARK, Stage, marked
@@ -172,6 +173,39 @@ def test_paused_dry_run_and_maintenance_only_tell(stage: RecoveryStage) -> None:
     assert proxy.status()["recovery"]["paused"] is None
 
 
+# -------------------------------------------------------------------------------------------------------- fleet
+def test_replicas_restart_one_after_the_other_and_without_redis_only_the_dead(stage: RecoveryStage) -> None:
+    with Redis() as redis:
+        shared = {"redis": {"url": f"redis://{redis.address}/0"}, "namespace": "shop"}
+        rules = [restart(verify_within="6s")]
+        first, second = (
+            stage.watch(rules=rules, shared_state=shared, service={"name": "orders", "instance": name})
+            for name in ("one", "two")
+        )
+        pids = {proxy: stage.serving(proxy) for proxy in (first, second)}
+        first.wait_until(lambda: first.status()["recovery"]["fleet"], "a place in the fleet", PATIENCE)
+        for pid in pids.values():
+            os.kill(pid, signal.SIGSTOP)
+
+        def held() -> list[Sidecar]:
+            return [proxy for proxy in pids if rule(proxy)["hold"] == "no_token"]
+
+        first.wait_until(held, "one waits for the other", PATIENCE)
+        (waiting,) = held()
+        other = second if waiting is first else first
+        assert waiting.wait_log(r'.*"recovery_held".*1 of 2 replicas restart already.*')
+        assert "1 of 2 replicas restarting, 1 allowed" in waiting.command("recover", "status").stdout
+        assert stage.serving(other, but=pids[other])
+        assert waiting.status()["child"]["restarts"] == 0
+        wait_stage(other, "healed")
+        redis.stop()
+        os.kill(stage.serving(other), signal.SIGSTOP)
+        assert wait_stage(other, "held")["hold"] == "no_token"
+        assert "only dead processes are restarted" in other.log
+        os.kill(other.status()["child"]["pid"], signal.SIGKILL)
+        other.wait_until(lambda: other.status()["child"]["restarts"] == 2, "the dead one is started", PATIENCE)
+
+
 # ------------------------------------------------------------------------------------------------------- reload
 def test_a_reload_in_the_middle_keeps_the_fault(stage: RecoveryStage) -> None:
     proxy = stage.watch("deaf", rules=[restart()])
@@ -192,6 +226,6 @@ def test_a_reload_in_the_middle_keeps_the_fault(stage: RecoveryStage) -> None:
 def test_without_rules_there_is_nothing_to_order() -> None:
     tree = document([listener("in", [route("all", "app")])], [upstream("app", "127.0.0.1:1")])
     with Sidecar(tree) as proxy:
-        assert proxy.status()["recovery"] == {"paused": None, "rules": []}
+        assert proxy.status()["recovery"] == {"paused": None, "rules": [], "fleet": None}
         done = run_cli("recover", "pause", "-c", str(proxy.file))
         assert done.returncode == 1 and "no recovery rules" in done.stderr

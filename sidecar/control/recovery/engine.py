@@ -57,6 +57,7 @@ class RecoveryEngine:
         self._breakers_at = self._numbers_at = -60.0
         self._numbers: Snapshot | None = None
         self._works: set[asyncio.Task[None]] = set()
+        self._joined = False
         self._end_hearing = observer.subscribe(self._hear)
 
     # Rules ------------------------------------------------------------------------------------------------------------
@@ -74,6 +75,17 @@ class RecoveryEngine:
                 known.reconfigure(new)
             else:
                 self._begin(name, new)
+        await self._join_or_leave()
+
+    async def _join_or_leave(self) -> None:
+        """Be one of the replicas that restart while a rule does."""
+        restarts = any(rule.action.restarts for rule in self._rules.values())
+        if restarts and not self._joined:
+            self._tasks.start("recovery-fleet", self.fleet.run)
+        elif self._joined and not restarts:
+            await self._tasks.end("recovery-fleet")
+            await self.fleet.leave()
+        self._joined = restarts
 
     def _begin(self, name: str, config: RuleConfig) -> None:
         rule = self._rules[name] = Rule(config, self)
@@ -91,6 +103,7 @@ class RecoveryEngine:
             await self._tasks.end(f"recovery-{name}")
         for name in list(self._rules):
             await self._rules.pop(name).stop()
+        await self._join_or_leave()
 
     # What rules share -------------------------------------------------------------------------------------------------
 
@@ -179,5 +192,11 @@ class RecoveryEngine:
         return self._rules.get(name)
 
     def view(self) -> dict[str, Any]:
-        """For people, JSON-shaped: paused {by, why, since} or null, rules as `Rule.view` has them."""
-        return {"paused": self.paused, "rules": [rule.view() for rule in self._rules.values()]}
+        """For people, JSON-shaped: paused {by, why, since} or null, rules as `Rule.view` has them, fleet {replicas,
+        restarting, allowed}, or null when nobody says.
+        """
+        return {
+            "paused": self.paused,
+            "rules": [rule.view() for rule in self._rules.values()],
+            "fleet": self.fleet.view(),
+        }

@@ -55,6 +55,18 @@ class Fleet(Protocol):
         """The restart is over."""
         ...
 
+    async def run(self) -> None:
+        """Be one of them, until cancelled."""
+        ...
+
+    async def leave(self) -> None:
+        """Be none of them any more."""
+        ...
+
+    def view(self) -> dict[str, int] | None:
+        """For people: {replicas, restarting, allowed}; None: nobody says."""
+        ...
+
 
 class Alone:
     """There are no others, or none that we share state with."""
@@ -64,6 +76,15 @@ class Alone:
 
     async def give_back(self) -> None:
         pass
+
+    async def run(self) -> None:
+        pass
+
+    async def leave(self) -> None:
+        pass
+
+    def view(self) -> dict[str, int] | None:
+        return None
 
 
 class Sight(NamedTuple):
