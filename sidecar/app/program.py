@@ -22,6 +22,7 @@ import msgspec
 from sidecar import __version__
 from sidecar.app.crew import Crew, LocalCrew
 from sidecar.app.handing_over import HandingOver
+from sidecar.app.history import PERIOD, History, Point
 from sidecar.app.incidents import Incidents
 from sidecar.app.neighbours import Neighbours
 from sidecar.app.rates import Rates
@@ -121,6 +122,7 @@ class Program:
         self._news = asyncio.Event()  # set, and replaced, whenever something happens
         self.observer.subscribe(self._note)
         self._rates: Rates[Counted] = Rates(self._began)
+        self._history = History()
         self._systemd = Systemd(os.environ)
 
     # The run ------------------------------------------------------------------------------------------------------
@@ -178,6 +180,7 @@ class Program:
         await self._health.apply(config)
         self._watch_signals()
         self._tasks.start("backups", self._backups.run)
+        self._tasks.start("history", self._keep_history)
         self._tasks.start("config-watch", lambda: watch(self._path, self.reload))
         self._neighbours = Neighbours(
             config,
@@ -502,6 +505,14 @@ class Program:
 
     async def recover(self, order: Order) -> str:
         return await self._recovery.order(order)
+
+    async def _keep_history(self) -> None:
+        while True:
+            self._history.take(time.time(), monotonic(), await self.metrics())
+            await asyncio.sleep(PERIOD)
+
+    def history(self, after: int) -> list[Point]:
+        return self._history.after(after)
 
     async def news(self, seen: int) -> int:
         while self._happened <= seen:

@@ -135,22 +135,26 @@ def _endpoint(one: EndpointView, check: dict[str, Any] | None) -> dict[str, Any]
 
 
 def _traffic(snapshot: Snapshot) -> dict[str, Any]:
-    ended = snapshot.select(series.REQUESTS)
-    code, outcome = series.REQUESTS.labels.index("code"), series.REQUESTS.labels.index("outcome")
-    total = sum(one.value for one in ended)
-    errors = sum(
-        one.value for one in ended if one.labels[code].startswith("5") or one.labels[outcome] not in {*Outcome}
-    )
     milliseconds = {
         f"p{share}_ms": round(1000 * (snapshot.quantile(series.REQUEST_DURATION, share / 100) or 0.0), 2)
         for share in (50, 99)
     }
     return {
-        "requests_total": int(total),
-        "errors_total": int(errors),
+        "requests_total": int(snapshot.total(series.REQUESTS)),
+        "errors_total": int(errors_of(snapshot)),
         "inflight": int(snapshot.total(series.INFLIGHT)),
         **milliseconds,
     }
+
+
+def errors_of(snapshot: Snapshot) -> float:
+    """Requests that ended badly: by a 5xx, or by an answer of our own."""
+    code, outcome = series.REQUESTS.labels.index("code"), series.REQUESTS.labels.index("outcome")
+    return sum(
+        one.value
+        for one in snapshot.select(series.REQUESTS)
+        if one.labels[code].startswith("5") or one.labels[outcome] not in {*Outcome}
+    )
 
 
 def describe(match: Match) -> str:

@@ -41,7 +41,7 @@ def describe(status: dict[str, Any]) -> Iterator[str]:
         first, *more = one.text.splitlines()
         yield f"{paint('!', _COLOURS[one.level])} {_plain(first)}"
         yield from (f"  {_plain(line)}" for line in more)
-    for part in (_breakers, _recovery, _upstreams, _dependencies, _fallbacks, _backups, _listeners):
+    for part in (_incidents, _breakers, _recovery, _upstreams, _dependencies, _fallbacks, _backups, _listeners):
         yield from part(status)
 
 
@@ -60,6 +60,16 @@ def _head(status: dict[str, Any]) -> Iterator[str]:
         f"p50 {figure(traffic['p50_ms'], 'ms')}  p99 {figure(traffic['p99_ms'], 'ms')}  "
         f"{figure(traffic['requests_total'])} requests, {figure(traffic['errors_total'])} errors"
     )
+
+
+def _incidents(status: dict[str, Any]) -> Iterator[str]:
+    rows: list[Row] = []
+    for one in status.get("incidents", ()):
+        since = figure(words.seconds_since(status, one["started"]), "seconds")
+        by = f" by {one['acknowledged_by']}" if one["acknowledged_by"] else ""
+        severity = Cell(one["severity"], "yellow" if one["severity"] == "warning" else "red")
+        rows.append((one["id"], severity, f"{one['status']}{by}", f"for {since}", one["title"]))
+    yield from _titled("incidents", rows)
 
 
 def _breakers(status: dict[str, Any]) -> Iterator[str]:

@@ -7,7 +7,7 @@ By whom and through which door, the doors know (`runtime/admin_doors.py`). The p
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol
@@ -136,6 +136,12 @@ class Program(Protocol):
     def hand_over(self, sock: socket.socket) -> None:
         """A successor is at the other end of `sock`; returns at once."""
 
+    def history(self, after: int) -> Sequence[tuple[float | None, ...]]:
+        """Points of the plots that came after the one of this number: number, Unix seconds, requests and errors per
+        second, p50 and p99 in milliseconds.
+        """
+        ...
+
     async def news(self, seen: int) -> int:
         """How much has happened so far, once it is more than `seen`."""
         ...
@@ -148,6 +154,7 @@ class Admin:
         """`parts`: what parts of the program answer themselves."""
         self._program = program
         self._viewers = 0
+        self._takes_orders = config.token_file is not None
         self._probes: dict[str, Handler] = {
             "/livez": probe(program.live, "the event loop does not turn"),
             "/readyz": probe(program.ready, "not ready: starting, or draining"),
@@ -211,7 +218,11 @@ class Admin:
         await self._doors.close()
 
     async def _page(self, _request: Request) -> Response:
-        return Response(200, page.render(await self._program.status()).encode(), "text/html; charset=utf-8")
+        return Response(200, page.render(await self._shown()).encode(), "text/html; charset=utf-8")
+
+    async def _shown(self) -> dict[str, Any]:
+        """The status as the page shows it."""
+        return {**await self._program.status(), "orders": self._takes_orders}
 
     async def _events(self, _request: Request) -> Response:
         if self._viewers >= MAX_VIEWERS:
@@ -219,18 +230,23 @@ class Admin:
         return Response(200, self._stream(), "text/event-stream")
 
     async def _stream(self) -> AsyncIterator[bytes]:
-        """The page's parts whenever they changed; an empty piece when none did."""
+        """The page's parts whenever they changed, and the plots' new points; an empty piece when there is nothing."""
         self._viewers += 1
         follower = page.Follower()
+        drawn = 0
         try:
             seen = await self._program.news(-1)
-            status = await self._program.status()
+            status = await self._shown()
             yield f"retry: 2000\nevent: version\ndata: {status['version']}\n\n".encode()
             while True:
                 parts = follower.changed(status, monotonic())
                 yield b"event: parts\ndata: " + msgspec.json.encode(parts) + b"\n\n" if parts else b""
+                points = self._program.history(drawn)
+                if points:
+                    drawn = int(points[-1][0] or 0)
+                    yield b"event: points\ndata: " + msgspec.json.encode(points) + b"\n\n"
                 seen = await self._next_look(seen)
-                status = await self._program.status()
+                status = await self._shown()
         finally:
             self._viewers -= 1
 

@@ -28,7 +28,7 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag, attrs):
         fields = dict(attrs)
         self.tags.append((tag, fields))
-        if tag not in {"meta", "link"}:
+        if tag not in {"meta", "link", "input"}:
             self._open.append((tag, fields.get("id")))
 
     def handle_endtag(self, tag):
@@ -194,7 +194,19 @@ def test_it_loads_nothing_from_elsewhere_and_nothing_inline():
 def poison(value):
     """The same shape, with every text that others may choose made evil."""
     if isinstance(value, dict):
-        chosen = {"state", "machine", "mode", "at", "since", "last_check", "last_success", "error_at", "loaded_at"}
+        chosen = {
+            "started",
+            "severity",
+            "state",
+            "machine",
+            "mode",
+            "at",
+            "since",
+            "last_check",
+            "last_success",
+            "error_at",
+            "loaded_at",
+        }
         return {key: one if key in chosen and isinstance(one, str) else poison(one) for key, one in value.items()}
     if isinstance(value, list):
         return [poison(one) for one in value]
@@ -204,11 +216,47 @@ def poison(value):
 def test_no_text_can_become_markup(status):
     status["upstreams"][1]["discovery"] |= {"error": "x", "error_at": status["at"], "refused": ["x"]}
     status["config"] |= {"last_reload_ok": False, "last_reload_error": "x", "restart_needed": ["x"]}
-    evil = page.render(poison(status))
+    evil = page.render({**poison(status), "orders": True})
     assert "<img" not in evil
-    assert evil.count("<script") == 1
-    assert all("src=x" not in (value or "") or name in ("id", "aria-label", "data-version")
+    assert evil.count("<script") == page.render(status).count("<script") == 2
+    assert all("src=x" not in (value or "") or name in ("id", "aria-label", "data-version", "data-says")
                for _, fields in Reader(evil).tags for name, value in fields.items())  # fmt: skip
+
+
+# Orders ---------------------------------------------------------------------------------------------------------------
+
+
+def paths(shown: str) -> list[str]:
+    return [fields["data-path"] for fields in Reader(shown).all("button") if "data-path" in fields]
+
+
+def test_there_are_buttons_only_where_orders_are_taken(status):
+    assert "<button" not in page.render(status) and "<dialog" not in page.render(status)
+    given = paths(page.render({**status, "orders": True}))
+    assert {"/drain", "/reload", "/api/v1/breakers/app/open", "/api/v1/breakers/payments/pay/reset"} <= set(given)
+    assert "/api/v1/breakers/app/reset" not in given  # it is automatic already
+    assert "/api/v1/breakers/payments/pay/open" not in given  # it is held open already
+    assert "/api/v1/incidents/20260102-045900-a1b2/ack" in given
+    assert "/api/v1/incidents/20260102-045800-c3d4/ack" not in given  # alice has
+    assert "/drain" not in paths(page.render({**status, "orders": True, "state": "draining"}))
+
+
+def test_every_button_leads_to_an_order_that_the_interface_knows(start_admin, tmp_path):
+    (tmp_path / "token").write_text("sesame")
+    admin = start_admin(token_file=str(tmp_path / "token"))
+    shown = admin.ask("/").body.decode()
+    given = [path for path in paths(shown) if "/incidents/" not in path]  # they come with their part
+    assert given
+    for path in given:
+        assert admin.ask(path, "POST", authorization="Bearer wrong").status == 401
+        assert admin.ask(path).status == 405
+
+
+def test_an_incident_can_be_told_whole(status):
+    reader = read(status)
+    assert "detected" in reader.text["incident-20260102-045900-a1b2"]
+    assert "acknowledged by alice" in reader.text["incident-20260102-045800-c3d4"]
+    assert reader.all("details")[0]["data-story"] == "/api/v1/incidents/20260102-045900-a1b2"
 
 
 def test_a_crowd_stays_within_bounds(status):

@@ -160,6 +160,24 @@ STATUS: dict[str, Any] = {
         }
         | _check("degraded", "1 of 2 healthy"),
     ],
+    "incidents": [
+        {
+            "id": "20260102-045900-a1b2",
+            "title": "The breaker of payments is open: 5 failures in a row",
+            "severity": "critical",
+            "status": "detected",
+            "acknowledged_by": "",
+            "started": "2026-01-02T04:59:00.000Z",
+        },
+        {
+            "id": "20260102-045800-c3d4",
+            "title": "Dependency taxes is degraded",
+            "severity": "warning",
+            "status": "acknowledged",
+            "acknowledged_by": "alice",
+            "started": "2026-01-02T04:58:00.000Z",
+        },
+    ],
     "fallbacks": [
         {"upstream": "payments", "tier": "cache", "total": 1213, "per_second": 12.4},
         {"upstream": "payments", "tier": "respond", "total": 0, "per_second": 0.0},
@@ -186,6 +204,7 @@ class FakeProgram:
         self.reloaded = ReloadResult(True, "reloaded", ["upstreams.app.connect_timeout: 1s -> 2s"])
         self.commands: list[str] = []
         self.happened = 0
+        self.points: list[tuple[float | None, ...]] = []
 
     async def metrics(self) -> Snapshot:
         return self.registry_of_metrics.snapshot()
@@ -233,6 +252,9 @@ class FakeProgram:
 
     async def stop(self) -> None:
         self.commands.append("stop")
+
+    def history(self, after: int) -> list[tuple[float | None, ...]]:
+        return [point for point in self.points if (point[0] or 0) > after]
 
     async def news(self, seen: int) -> int:
         while self.happened <= seen:

@@ -3,7 +3,7 @@
 Theory. The page is made here, whole, from the same status that the API gives, so it can be read without JavaScript
 and by a screen reader (`sections.py`: its parts; `words.py`: what they say). `live.js` then follows `/events`, which
 sends the parts that changed (`follow.py`), made by the same code; it brings the page up to date in place and formats
-nothing but running clocks.
+nothing but running clocks. It draws the plots, too, and gives the orders of `orders.py`.
 """
 
 import re
@@ -12,9 +12,19 @@ from importlib.resources import files
 from typing import Any
 
 from sidecar.control.page.follow import Follower
+from sidecar.control.page.orders import DIALOG, may_order
 from sidecar.control.page.sections import sections
 
 __all__ = ["Follower", "assets", "render"]
+
+
+PLOTS = """
+<section id="plots" aria-label="The last ten minutes" hidden>
+<figure><figcaption>Requests and errors per second</figcaption><div id="plot-traffic" class="plot"></div></figure>
+<figure><figcaption>Latency in milliseconds</figcaption><div id="plot-latency" class="plot"></div></figure>
+<figure><figcaption>Share of errors in percent</figcaption><div id="plot-errors" class="plot"></div></figure>
+</section>"""
+"""Drawn by `live.js`, by the vendored uPlot; hidden until there is something to draw."""
 
 
 def assets() -> dict[str, tuple[bytes, str]]:
@@ -23,6 +33,8 @@ def assets() -> dict[str, tuple[bytes, str]]:
     return {
         "/page.css": ((here / "page.css").read_bytes(), "text/css; charset=utf-8"),
         "/live.js": ((here / "live.js").read_bytes(), "text/javascript; charset=utf-8"),
+        "/uPlot.js": ((here / "vendor/uPlot.iife.min.js").read_bytes(), "text/javascript; charset=utf-8"),
+        "/uPlot.css": ((here / "vendor/uPlot.min.css").read_bytes(), "text/css; charset=utf-8"),
     }
 
 
@@ -32,7 +44,7 @@ def render(status: dict[str, Any]) -> str:
     parts = sections(status)
     troubles = len(re.findall("<li", parts["attention"]))
     state = parts.pop("state")
-    main = "\n".join(_part(name, content) for name, content in parts.items())
+    main = "\n".join(_part(name, content) + (PLOTS if name == "traffic" else "") for name, content in parts.items())
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -42,6 +54,8 @@ def render(status: dict[str, Any]) -> str:
 <title>{f"({troubles}) " if troubles else ""}{service} – sidecar</title>
 <link rel="icon" href="data:,">
 <link rel="stylesheet" href="/page.css">
+<link rel="stylesheet" href="/uPlot.css">
+<script defer src="/uPlot.js"></script>
 <script type="module" src="/live.js"></script>
 <noscript><meta http-equiv="refresh" content="5"></noscript>
 </head>
@@ -54,6 +68,7 @@ def render(status: dict[str, Any]) -> str:
 <main>
 {main}
 </main>
+{DIALOG if may_order(status) else ""}
 </body>
 </html>
 """

@@ -1,5 +1,6 @@
 // Follows /events: each event holds the parts of the page that changed, as the server would write them now. The page
-// is brought up to date in place, so that focus, scrolling and selection stay. Clocks run here.
+// is brought up to date in place, so that focus, scrolling and selection stay. Clocks run here; plots are drawn here
+// (by uPlot, where it could be loaded); orders are sent from here, with a token that is kept in memory and nowhere else.
 
 const clocks = "time[data-up], time[data-down]";
 const arrived = new WeakMap(); // part -> when its clocks were right, in milliseconds of performance.now()
@@ -28,7 +29,7 @@ function tick() {
   }
 }
 
-// Make what is inside `old` be what is inside `fresh`, touching only what differs.
+// Make what is inside `old` be what is inside `fresh`, touching only what differs. A story that is open stays as it is.
 function morph(old, fresh) {
   const wanted = [...fresh.childNodes];
   wanted.forEach((node, place) => {
@@ -37,7 +38,7 @@ function morph(old, fresh) {
     else if (present.nodeName !== node.nodeName || present.id !== node.id) present.replaceWith(node);
     else if (node.nodeType === Node.TEXT_NODE) {
       if (present.data !== node.data) present.data = node.data;
-    } else {
+    } else if (!present.open || present.dataset.story !== node.dataset.story) {
       for (const { name } of [...present.attributes]) if (!node.hasAttribute(name)) present.removeAttribute(name);
       for (const { name, value } of node.attributes) {
         if (present.getAttribute(name) !== value) present.setAttribute(name, value);
@@ -60,12 +61,150 @@ function show(parts) {
   document.title = troubles ? `(${troubles}) ${title}` : title;
 }
 
+// An incident's story: fetched when it is opened, written as text.
+async function tell(story) {
+  const answer = await fetch(story.dataset.story);
+  if (!answer.ok) return;
+  const list = document.createElement("ol");
+  for (const { at, text } of (await answer.json()).timeline) {
+    const line = document.createElement("li");
+    const when = document.createElement("time");
+    when.dateTime = at;
+    when.textContent = new Date(at).toLocaleTimeString();
+    line.append(when, ` ${text}`);
+    list.append(line);
+  }
+  story.querySelector("ol")?.remove();
+  story.append(list);
+}
+
+document.addEventListener("toggle", ({ target }) => {
+  if (target.open && target.dataset.story) tell(target);
+}, true); // it does not bubble
+
+// Plots ---------------------------------------------------------------------------------------------------------------
+
+const SHOWN = [120, 600]; // seconds: at least, at most
+const KEPT = 300; // points
+const ink = (name) => () => getComputedStyle(document.documentElement).getPropertyValue(name);
+const columns = { at: [], requests: [], errors: [], p50: [], p99: [], share: [] };
+const plots = [];
+
+function line(label, colour, unit) {
+  return { label, stroke: ink(colour), width: 2, points: { show: false }, value: (_, y) => (y == null ? "–" : `${y} ${unit}`) };
+}
+
+function range(_, first, last) {
+  return [Math.min(Math.max(first, last - SHOWN[1]), last - SHOWN[0]), last];
+}
+
+function plot(id, names, series) {
+  const place = document.getElementById(id);
+  const axis = { stroke: ink("--soft"), grid: { stroke: ink("--line"), width: 1 }, ticks: { stroke: ink("--line") } };
+  const size = () => ({ width: place.clientWidth, height: 150 });
+  const drawn = new uPlot({
+    ...size(),
+    series: [{ label: "at" }, ...series],
+    axes: [{ ...axis, space: 70 }, { ...axis, size: 56 }],
+    scales: { x: { range }, y: { range: (_, __, top) => [0, Math.max(top || 0, 0.1) * 1.1] } },
+    cursor: { y: false },
+  }, names.map((name) => columns[name]), place);
+  new ResizeObserver(() => drawn.setSize(size())).observe(place);
+  plots.push([drawn, names]);
+}
+
+function draw(points) {
+  for (const [, at, requests, errors, p50, p99] of points) {
+    const share = requests ? Math.round((1000 * errors) / requests) / 10 : 0;
+    Object.entries({ at, requests, errors, p50, p99, share }).forEach(([name, value]) => columns[name].push(value));
+  }
+  for (const column of Object.values(columns)) column.splice(0, column.length - KEPT);
+  if (!globalThis.uPlot || columns.at.length < 2) return;
+  if (!plots.length) {
+    document.getElementById("plots").hidden = false;
+    plot("plot-traffic", ["at", "requests", "errors"], [line("requests", "--focus", "/s"), line("errors", "--bad", "/s")]);
+    plot("plot-latency", ["at", "p50", "p99"], [line("p50", "--good", "ms"), line("p99", "--warn", "ms")]);
+    plot("plot-errors", ["at", "share"], [line("errors", "--bad", "%")]);
+  } else {
+    for (const [drawn, names] of plots) drawn.setData(names.map((name) => columns[name]));
+  }
+}
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => plots.forEach(([drawn]) => drawn.redraw()));
+
+// Orders --------------------------------------------------------------------------------------------------------------
+
+const dialog = document.getElementById("order");
+let token = "";
+let order;
+
+function ask(button) {
+  order = button.dataset;
+  const asked = (order.ask ?? "").split(" ");
+  for (const label of dialog.querySelectorAll("label")) {
+    const wanted = label.dataset.field === "token" ? !token : asked.includes(label.dataset.field);
+    label.hidden = !wanted;
+    label.control.disabled = !wanted;
+  }
+  document.getElementById("order-says").textContent = order.says;
+  document.getElementById("order-failed").textContent = "";
+  dialog.showModal();
+}
+
+async function send(form) {
+  const said = new FormData(form);
+  const failed = document.getElementById("order-failed");
+  const given = said.get("token") ?? token;
+  const body = {};
+  for (const name of ["why", "by"]) if (said.get(name)) body[name] = said.get(name);
+  if (said.get("for")) body.for_seconds = Number(said.get("for"));
+  try {
+    const answer = await fetch(order.path, {
+      method: "POST",
+      headers: { authorization: `Bearer ${given}` },
+      body: order.ask ? JSON.stringify(body) : undefined,
+    });
+    const text = await answer.text();
+    if (!answer.ok) {
+      if (answer.status === 401) token = "";
+      throw new Error(text.trim());
+    }
+    token = given;
+    form.elements.token.value = "";
+    dialog.close();
+    const done = document.getElementById("done");
+    done.textContent = JSON.parse(text).message;
+    setTimeout(() => (done.textContent = ""), 10000);
+  } catch (error) {
+    failed.textContent = error.message;
+    const label = form.elements.token.closest("label");
+    label.hidden = Boolean(token);
+    form.elements.token.disabled = Boolean(token);
+  }
+}
+
+if (dialog) {
+  document.addEventListener("click", ({ target }) => {
+    const button = target.closest?.("button.act");
+    if (button) ask(button);
+    if (target.value === "cancel") dialog.close();
+  });
+  dialog.querySelector("form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    send(event.target);
+  });
+}
+
+// Following -----------------------------------------------------------------------------------------------------------
+
 function follow() {
   const events = new EventSource("/events");
   events.addEventListener("version", (event) => {
     if (event.data !== document.body.dataset.version) location.reload();
+    Object.values(columns).forEach((column) => column.splice(0)); // all points come anew
   });
   events.addEventListener("parts", (event) => show(JSON.parse(event.data)));
+  events.addEventListener("points", (event) => draw(JSON.parse(event.data)));
   events.addEventListener("open", () => (lost.hidden = true));
   events.addEventListener("error", () => {
     lost.hidden = false;

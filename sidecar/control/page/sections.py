@@ -11,7 +11,7 @@ from html import escape
 from typing import Any, Literal
 from urllib.parse import quote
 
-from sidecar.control.page import backup_words, words
+from sidecar.control.page import backup_words, orders, words
 from sidecar.control.page.words import figure
 
 MAX_TROUBLES = 20
@@ -28,8 +28,8 @@ def sections(status: dict[str, Any]) -> dict[str, str]:
         "attention": _attention(status),
         "incidents": _incidents(status),
         "traffic": _traffic(status["traffic"]),
-        "breakers": _breakers(status["breakers"]),
-        "recovery": _recovery(status.get("recovery")),
+        "breakers": _breakers(status),
+        "recovery": _recovery(status),
         "upstreams": _upstreams(status),
         "dependencies": _dependencies(status),
         "fallbacks": _fallbacks(status["fallbacks"]),
@@ -91,7 +91,8 @@ def _number(value: Any, form: Literal["count", "rate", "ms"] = "count") -> str:
 
 
 def _state(status: dict[str, Any]) -> str:
-    return f'<p class="pill" data-state="{_text(status["state"])}">{_text(status["state"])}</p>'
+    state = _text(status["state"])
+    return f'<p class="pill" data-state="{state}">{state}</p>{orders.row(status, *orders.of_program(status))}'
 
 
 def _attention(status: dict[str, Any]) -> str:
@@ -109,16 +110,31 @@ def _attention(status: dict[str, Any]) -> str:
 
 def _incidents(status: dict[str, Any]) -> str:
     found = status.get("incidents", ())
-    rows = [
-        f"<tr><th scope=row><code>{_text(one['id'])}</code></th><td>{_text(one['title'])}</td>"
-        f"<td>{_mark(one['severity'], 'warn' if one['severity'] == 'warning' else 'bad')}</td>"
-        f"<td>{_text(one['status'])}{' by ' + _text(one['acknowledged_by']) if one['acknowledged_by'] else ''}</td>"
-        f"<td>{_ago(status, one['started'])}</td></tr>"
-        for one in found[:MAX_TROUBLES]
-    ]
-    more = f'<p class="nothing">and {len(found) - len(rows):,} more</p>' if len(found) > len(rows) else ""
-    heads = ("Incident", "What", "Severity", "Status", "Began")
-    return _section("Incidents", f"<article>{_table('Incidents', heads, rows)}{more}</article>" if rows else "")
+    cards = "".join(_incident(status, one) for one in found[:MAX_TROUBLES])
+    more = len(found) - MAX_TROUBLES
+    return _section("Incidents", cards + (f'<p class="nothing">and {more:,} more</p>' if more > 0 else ""))
+
+
+def _incident(status: dict[str, Any], one: dict[str, Any]) -> str:
+    by = f" by {_text(one['acknowledged_by'])}" if one["acknowledged_by"] else ""
+    return (
+        f'<article id="incident-{_text(one["id"])}"><h3 class="apart"><span>{_text(one["title"])}</span> '
+        f"{_mark(one['severity'], 'warn' if one['severity'] == 'warning' else 'bad')}</h3>"
+        f'<p class="then"><code>{_text(one["id"])}</code> · {_text(one["status"])}{by} · '
+        f"began {_ago(status, one['started'])}</p>"
+        + orders.row(status, *orders.of_incident(one))
+        + _story(one["id"])
+        + "</article>"
+    )
+
+
+def _story(incident: str) -> str:
+    """An incident's timeline; it is fetched when somebody opens it."""
+    path = f"/api/v1/incidents/{quote(incident)}"
+    return (
+        f'<details data-story="{path}"><summary>Timeline of {_text(incident)}</summary>'
+        f'<p><a href="{path}">as data</a></p></details>'
+    )
 
 
 def _traffic(traffic: dict[str, Any]) -> str:
@@ -135,25 +151,27 @@ def _traffic(traffic: dict[str, Any]) -> str:
     )
 
 
-def _breakers(breakers: list[dict[str, Any]]) -> str:
-    cards = "".join(_breaker(one) for one in breakers)
+def _breakers(status: dict[str, Any]) -> str:
+    cards = "".join(_breaker(status, one) for one in status["breakers"])
     return _section("Circuit breakers", f'<div class="cards">{cards}</div>' if cards else "")
 
 
-def _recovery(recovery: dict[str, Any] | None) -> str:
+def _recovery(status: dict[str, Any]) -> str:
+    recovery = status.get("recovery") or {"paused": None, "rules": ()}
     rows = [
         f"<tr><th scope=row>{_text(one['name'])} <small>{_text(one['watches'])} → {_text(one['strategy'])}</small></th>"
         f"<td>{_mark(words.recovery_state(one), words.recovery_level(one))}"
         f'<p class="below">{_text(words.recovery_said(one))}</p></td>'
         f"<td>{one['attempts']} of {one['attempts_allowed']}</td>"
         f"<td>{one['budget_left']} left of {_text(one['budget'])}</td></tr>"
-        for one in (recovery or {"rules": ()})["rules"]
+        for one in recovery["rules"]
     ]
     heads = ("Rule", "State", "Attempts", "Budget")
-    return _section("Recovery", f"<article>{_table('Recovery', heads, rows)}</article>" if rows else "")
+    acts = orders.row(status, *orders.of_recovery(recovery))
+    return _section("Recovery", f"<article>{_table('Recovery', heads, rows)}{acts}</article>" if rows else "")
 
 
-def _breaker(one: dict[str, Any]) -> str:
+def _breaker(status: dict[str, Any], one: dict[str, Any]) -> str:
     level = words.breaker_level(one)
     why = words.breaker_why(one)
     said, left = words.breaker_next(one)
@@ -165,11 +183,12 @@ def _breaker(one: dict[str, Any]) -> str:
         pairs.append(("Opened again", words.count(one["reopened"], "time")))
     return (
         f'<article id="breaker-{_text(one["name"])}" class="breaker" data-level="{level}" '
-        f'data-state="{_text(one["machine"])}"><h3><span>{_text(one["name"])}'
+        f'data-state="{_text(one["machine"])}"><h3 class="apart"><span>{_text(one["name"])}'
         f"{' <small>only observed</small>' if observed else ''}</span> {_mark(words.breaker_state(one), level)}</h3>"
         + (f'<p class="why">{_text(why)}</p>' if why else "")
         + (f'<p class="then">{then}</p>' if then else "")
         + _pairs("pairs", pairs)
+        + orders.row(status, *orders.of_breaker(one))
         + "</article>"
     )
 
