@@ -12,13 +12,16 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
+from sidecar.config.incidents import Incidents as Settings
 from sidecar.control.incidents.answers import Answers
 from sidecar.control.incidents.deliveries import Deliveries, Receiver
 from sidecar.control.incidents.detect import Detector, Names
 from sidecar.control.incidents.keeper import Keeper
+from sidecar.control.incidents.measure import Measure
 from sidecar.control.incidents.senders.build import build
 from sidecar.control.incidents.senders.post import Post
 from sidecar.control.incidents.store import Store
+from sidecar.control.incidents.telling import figures_view
 from sidecar.control.incidents.writer import Writer
 from sidecar.machines.escalation import Step
 from sidecar.machines.incident import Patience
@@ -26,11 +29,11 @@ from sidecar.machines.incident_book import IncidentBook
 from sidecar.machines.outbox import Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from sidecar.config.document import Config
     from sidecar.runtime.admin_doors import Tables
-    from sidecar.runtime.metrics import Registry
+    from sidecar.runtime.metrics import Registry, Snapshot
     from sidecar.runtime.observer import Observer
     from sidecar.runtime.tasks import Supervisor
 
@@ -45,8 +48,9 @@ class Incidents:
         registry: Registry,
         observer: Observer,
         health: Callable[[], list[dict[str, Any]]],
+        snapshot: Callable[[], Awaitable[Snapshot]],
     ) -> None:
-        """`health`: as `HealthChecks.view` has it."""
+        """`health`: as `HealthChecks.view` has it; `snapshot`: everybody's numbers."""
         self._config = config
         self._tasks = tasks
         settings = config.incidents
@@ -61,8 +65,9 @@ class Incidents:
         self.keeper = Keeper(self._book, detector, self._writer, registry, observer)
         self._post = Post()
         self._deliveries = Deliveries(Outbox(random.random, _message_id), self.keeper, self._writer, registry)
+        self._measure = Measure(snapshot, self.keeper, registry, config.service.name)
         self._retime()
-        self.tables: Tables = Answers(self.keeper, observer).tables
+        self.tables: Tables = Answers(self.keeper, observer, self.figures).tables
         observer.subscribe(self.keeper.hear)
 
     async def start(self) -> None:
@@ -71,6 +76,7 @@ class Incidents:
         self._hear()
         self._tasks.start("incidents", self.keeper.run)
         self._tasks.start("notifications", self._deliveries.run)
+        self._tasks.start("incident-measure", self._measure.run)
         self._tasks.start("incident-store", self._writer.run)
 
     def apply(self, config: Config) -> None:
@@ -85,6 +91,7 @@ class Incidents:
         self.keeper.seen()
         await self._tasks.end("incidents")
         await self._tasks.end("notifications")
+        await self._tasks.end("incident-measure")
         await self._post.close()
         await self._tasks.end("incident-store")
         await self._writer.close()
@@ -93,10 +100,14 @@ class Incidents:
         """Open incidents, for the status."""
         return self.keeper.open_ones()
 
+    def figures(self) -> dict[str, Any]:
+        """What is known about ourselves, over 30 days; null: nothing is."""
+        return {**figures_view(self.keeper.figures()), **self._measure.view()}
+
     def _retime(self) -> None:
-        settings = self._config.incidents
-        if settings is not None:
-            self._book.patience = Patience(settings.resolve_after, settings.reopen_within)
+        settings = self._config.incidents or Settings()
+        self._book.patience = Patience(settings.resolve_after, settings.reopen_within)
+        self._measure.objective = settings.objective
 
     def _hear(self) -> None:
         settings = self._config.incidents

@@ -85,7 +85,9 @@ class Program:
         self._tasks = Supervisor(self._registry)
         self._crew: Crew = LocalCrew(self._worker)
         self._health = HealthChecks(self._registry, self._tasks, self.observer, self._tell_health, self._requests)
-        self._incidents = Incidents(self._config, self._tasks, self._registry, self.observer, self._health.view)
+        self._incidents = Incidents(
+            self._config, self._tasks, self._registry, self.observer, self._health.view, self._snapshot
+        )
         self._backups = Backups(self._config.backup)
         self._certificates = Certificates(self._registry, self.observer, self._renew, self.reload)
         self._neighbours: Neighbours | None = None
@@ -406,6 +408,9 @@ class Program:
     async def _tell_endpoints(self, upstream: str, endpoints: list[tuple[str, int, int]]) -> None:
         await self._crew.set_endpoints(upstream, endpoints)
         await self._health.set_endpoints(upstream, [address for address, _, _ in endpoints])
+
+    async def _snapshot(self) -> Snapshot:
+        return await self._crew.snapshot()
 
     async def _requests(self) -> dict[str, float]:
         """How many requests each upstream has had."""

@@ -1,4 +1,6 @@
-"""`sidecar incidents list|show|ack|resolve|export`: what went wrong here, and what was said and done about it."""
+"""`sidecar incidents list|show|ack|resolve|export|figures`: what went wrong here, what was said and done about it, how
+often that is, and how long it lasts.
+"""
 
 import argparse
 import json
@@ -16,7 +18,7 @@ _COLOURS = {"detected": "red", "acknowledged": "yellow", "mitigated": "yellow", 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("action", choices=("list", "show", "ack", "resolve", "export"))
+    parser.add_argument("action", choices=("list", "show", "ack", "resolve", "export", "figures"))
     parser.add_argument("id", nargs="?", metavar="ID", help="the incident, as list names it")
     parser.add_argument("--open", action="store_true", help="list: only those that are open")
     parser.add_argument("--why", default="", metavar="TEXT", help="ack, resolve: a word for the timeline")
@@ -28,13 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; 0 done, 1 failed, 2 usage, 3 show: it is open."""
-    if (args.id is None) != (args.action == "list"):
+    if (args.id is None) != (args.action in ("list", "figures")):
         print(f"sidecar incidents {args.action}: {'takes no' if args.id else 'needs an'} ID", file=sys.stderr)
         return exits.USAGE
     path = args.socket or find_socket(args.config, given=args.config_given)
     try:
         if args.action == "list":
             return _list(path, only_open=args.open, as_json=args.json)
+        if args.action == "figures":
+            return _figures(path, as_json=args.json)
         if args.action in ("ack", "resolve"):
             return _order(path, args)
         return _show(path, args)
@@ -56,6 +60,30 @@ def _list(path: str, *, only_open: bool, as_json: bool) -> int:
         print(_line(one))
     if not chosen:
         print("no incident is open" if only_open else "no incident is known")
+    return exits.OK
+
+
+def _figures(path: str, *, as_json: bool) -> int:
+    from sidecar.control.page.words import UNKNOWN, figure
+
+    status, found = ask(path, "GET", "/api/v1/figures")
+    if status != 200:
+        print(found, file=sys.stderr)
+        return exits.FAILED
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return exits.OK
+    availability, objective = (
+        UNKNOWN if found[key] is None else f"{found[key]:.4%}" for key in ("availability", "objective")
+    )
+    rows = [("availability", f"{availability} (objective {objective})")]
+    rows += [(name, figure(found[f"{name}_seconds"], "seconds")) for name in ("observed", "unknown", "down")]
+    rows += [(name, figure(found[f"{name.lower()}_seconds"], "seconds")) for name in ("MTTA", "MTTR", "MTBF")]
+    rows += [("incidents", f"{found['incidents']}, requests failed in {found['failures']}")]
+    rows += [(f"burn rate {window}", f"{rate:g}") for window, rate in found["burn_rates"].items()]
+    print(f"Over {figure(found['window_seconds'], 'seconds')}, as far as it was observed:")
+    for name, text in rows:
+        print(f"  {name:<14} {text}")
     return exits.OK
 
 

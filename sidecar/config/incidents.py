@@ -2,7 +2,19 @@
 
 from typing import Annotated
 
-from sidecar.config.kinds import Address, Doc, HttpUrl, Name, Path, PositiveDuration, Section, Text, pattern, words
+from sidecar.config.kinds import (
+    Address,
+    Doc,
+    HttpUrl,
+    Name,
+    Path,
+    PositiveDuration,
+    Ratio,
+    Section,
+    Text,
+    pattern,
+    words,
+)
 
 PLACEHOLDER = r"\{\{\s*([a-z_]+)\s*\}\}"
 """How a template names a field."""
@@ -104,5 +116,13 @@ class Incidents(Section, frozen=True, kw_only=True):
     reopen_within: Annotated[
         PositiveDuration, Doc("What comes back so soon after the resolution is the same incident, reopened.")
     ] = 900.0
+    objective: Annotated[
+        Ratio | None,
+        Doc(
+            "The share of requests that must not fail. Burning the rest 14.4 times too fast over 1 h and 5 min, or 6 "
+            "times over 6 h and 30 min, is an incident. null: none.",
+            "99.9 %; Google, The Site Reliability Workbook, chapter 5",
+        ),
+    ] = 0.999
     notify: Annotated[tuple[Notify, ...], Doc("Who hears of incidents.")] = ()
     escalate: Annotated[tuple[Escalation, ...], Doc("Who hears when nobody acknowledges.")] = ()

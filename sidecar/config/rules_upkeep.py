@@ -172,6 +172,8 @@ def _incidents(incidents: Incidents, path: Path) -> Iterator[Problem]:
     yield from duplicates(names, (*path, "notify"))
     for i, escalation in enumerate(incidents.escalate):
         yield from unknown(escalation.to, names, "notify entry", (*path, "escalate", i, "to"))
+    if incidents.objective == 1.0:
+        yield Problem((*path, "objective"), "1 leaves no budget: every failed request would be an incident")
     for i, notify in enumerate(incidents.notify):
         yield from _notify(notify, (*path, "notify", i), {one.to for one in incidents.escalate})
 

@@ -285,6 +285,47 @@ AVAILABILITY = _gauge(
     merge="min",
 )
 
+OBSERVED = _gauge(
+    "sidecar_observed_seconds",
+    "",
+    "Of the last 30 days, how long a sidecar ran and looked.",
+    unit="seconds",
+    merge="max",
+)
+UNKNOWN = _gauge(
+    "sidecar_unknown_seconds",
+    "",
+    "Of the time since the first run within the last 30 days, how long none ran: whether it was up is not known.",
+    unit="seconds",
+    merge="max",
+)
+DOWN = _gauge(
+    "sidecar_down_seconds",
+    "",
+    "Of the observed time, how long requests could not be served as usual because of an incident.",
+    unit="seconds",
+    merge="max",
+)
+MTTA = _gauge(
+    "sidecar_mtta_seconds", "", "Mean time from detection to acknowledgement, 30 days.", unit="seconds", merge="max"
+)
+MTTR = _gauge(
+    "sidecar_mttr_seconds", "", "Mean time from an incident's start to its end, 30 days.", unit="seconds", merge="max"
+)
+MTBF = _gauge(
+    "sidecar_mtbf_seconds",
+    "",
+    "Uptime by failures, 30 days; a failure is an incident in which requests could not be served as usual.",
+    unit="seconds",
+    merge="min",
+)
+BURN_RATE = _gauge(
+    "sidecar_error_budget_burn_rate",
+    "window",
+    "Share of failed requests by the share that incidents.objective allows; 1 uses the budget up exactly in its time.",
+    merge="max",
+)
+
 # The program itself
 BUILD_INFO = _gauge("sidecar_build_info", "version python", "Always 1; what runs is in the labels.", merge="max")
 CONFIG_HASH = _gauge(

@@ -251,3 +251,37 @@ def test_what_a_worker_sees_is_an_incident_of_the_pod(config: dict[str, Any], se
     with Sidecar({**config, "workers": 2}) as proxy:
         found = fail(proxy, server)
         assert len(incidents(proxy)) == 1 and found["severity"] == "critical"
+
+
+def test_what_is_known_about_ourselves_outlives_a_kill(config: dict[str, Any], server: ScriptedUpstream) -> None:
+    with Sidecar(config, exit_code=-signal.SIGKILL) as proxy:
+        one = fail(proxy, server)["id"]
+        proxy.command("incidents", "ack", one)
+        mend(proxy, server)
+        wait_for(proxy, "a resolution", lambda found: found[0]["status"] == "resolved")
+        proxy.signal(signal.SIGKILL)
+        proxy.process.wait()
+    with Sidecar(config) as proxy:
+        known = proxy.admin("/api/v1/figures").json()
+        assert isinstance(known, dict)
+        assert (known["incidents"], known["failures"], known["objective"]) == (1, 1, 0.999)
+        for name in ("down", "unknown", "mtta", "mttr", "mtbf"):
+            assert known[f"{name}_seconds"] > 0, f"{name}: {known}"
+        assert 0 < known["availability"] < 1
+        text = proxy.command("incidents", "figures").stdout
+        assert "availability" in text and "MTBF" in text
+        metrics = proxy.metrics()
+        assert metrics.sum("sidecar_mttr_seconds") == pytest.approx(known["mttr_seconds"], abs=0.01)
+        assert metrics.sum("sidecar_unknown_seconds") > 0
+
+
+def test_failures_that_nothing_else_explains_burn_the_budget(config: dict[str, Any], server: ScriptedUpstream) -> None:
+    config["upstreams"][0]["breaker"] = {"mode": "disabled"}
+    with Sidecar(config) as proxy:
+        server.on("/", OUT)
+        with proxy.client("in") as client:
+            for _ in range(20):
+                client.send(ask("/")).read_answer()
+        found = wait_for(proxy, "the burn", lambda found: found)
+        assert found["fingerprint"] == "tested/error_budget_burn/tested" and found["severity"] == "critical"
+        assert proxy.metrics().sum("sidecar_error_budget_burn_rate", window="5m") == pytest.approx(1000)

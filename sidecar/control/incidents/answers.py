@@ -1,10 +1,11 @@
 """The incidents' part of the admin interface.
 
 GET `/api/v1/incidents` lists, GET `/api/v1/incidents/ID` tells one with its timeline, POST `/api/v1/incidents/ID/ack`
-and `…/resolve` take `by` and `why` in an optional JSON body. POST `/api/v1/happenings` takes what the backup agent
-beside us reports (`reports.py`).
+and `…/resolve` take `by` and `why` in an optional JSON body. GET `/api/v1/figures` is what is known about ourselves.
+POST `/api/v1/happenings` takes what the backup agent beside us reports (`reports.py`).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from sidecar.runtime.observer import Observer
 
 PATH = "/api/v1/incidents"
 PREFIX = f"{PATH}/"
+FIGURES = "/api/v1/figures"
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -29,15 +31,19 @@ class Body(msgspec.Struct, forbid_unknown_fields=True):
 class Answers:
     """What is answered about incidents."""
 
-    def __init__(self, keeper: Keeper, observer: Observer) -> None:
+    def __init__(self, keeper: Keeper, observer: Observer, figures: Callable[[], dict[str, Any]]) -> None:
         self._keeper = keeper
         self._observer = observer
-        reads: dict[str, Handler] = {PATH: reading(self._list)}
+        self._figures = figures
+        reads: dict[str, Handler] = {PATH: reading(self._list), FIGURES: reading(self._look_at_ourselves)}
         commands: dict[str, Handler] = {reports.PATH: self._report}
         self.tables = Tables({}, reads, commands, families={PREFIX: self._order}, shelves={PREFIX: self._show})
 
     async def _list(self) -> list[dict[str, Any]]:
         return self._keeper.view()
+
+    async def _look_at_ourselves(self) -> dict[str, Any]:
+        return self._figures()
 
     async def _show(self, request: Request) -> Response:
         found = await self._keeper.show(request.path.removeprefix(PREFIX))

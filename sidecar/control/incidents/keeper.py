@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sidecar.control.incidents.detect import Detector, Gone, concerns
+from sidecar.control.incidents.detect import Detector, Gone, Sign, concerns
 from sidecar.control.incidents.telling import entry, summary, whole
 from sidecar.control.incidents.writer import Writer
 from sidecar.machines.availability import Figures, Span, figures
@@ -113,6 +113,18 @@ class Keeper:
         added = self.book.note(incident, line)
         self._became(added or [Change(incident, What.NOTED, None, incident.entries)])
 
+    def keep(self, incident: Incident) -> None:
+        """Something about it changed that is no news."""
+        self._writer.owe(Change(incident, What.NOTED, None, incident.entries))
+
+    def tell(self, sign: Sign) -> None:
+        """Something is wrong, or not any more, that no happening says."""
+        now = self._clock()
+        if isinstance(sign, Gone):
+            self._became(self.book.clear(*sign, now))
+        else:
+            self._became(self.book.hold(sign, now, self._before(sign.subject, now)))
+
     def seen(self) -> None:
         """Have it written down that we watched until now."""
         self._run_written = self._clock()
@@ -194,6 +206,7 @@ class Keeper:
                 for listener in self._listeners:
                     listener(change)
             self._work.set()
+            self.seen()
 
     def _tell(self, change: Change) -> None:
         one, what = change.incident, change.what
@@ -211,9 +224,13 @@ class Keeper:
 
     def _count(self) -> None:
         self._open.value = len(self.book.open())
-        availability = self.figures().availability
-        if availability is not None:
-            self._registry.cell(series.AVAILABILITY).value = availability
+        known = self.figures()
+        cells = ((series.AVAILABILITY, known.availability), (series.MTTA, known.mtta), (series.MTTR, known.mttr),
+                 (series.MTBF, known.mtbf), (series.OBSERVED, known.observed), (series.UNKNOWN, known.unknown),
+                 (series.DOWN, known.down))  # fmt: skip
+        for metric, value in cells:
+            if value is not None:  # what is not known is not exported
+                self._registry.cell(metric).value = value
 
     def figures(self) -> Figures:
         """Availability and means over the last 30 days."""

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from sidecar.machines.availability import WINDOW, Figures
 from sidecar.machines.incident import Incident
 from sidecar.machines.incident_book import Entry
 from sidecar.runtime.observer import Happening
@@ -73,6 +74,19 @@ def whole(one: Incident, timeline: list[Entry], now: float) -> dict[str, Any]:
             {"at": utc(line.at), "kind": line.kind, "subject": line.subject, "level": line.level, "text": line.text}
             for line in timeline
         ],
+    }
+
+
+def figures_view(known: Figures) -> dict[str, Any]:
+    """`/api/v1/figures`: seconds, rounded; null is not known."""
+    seconds = {"observed": known.observed, "unknown": known.unknown, "down": known.down, "mtta": known.mtta,
+               "mttr": known.mttr, "mtbf": known.mtbf}  # fmt: skip
+    return {
+        "window_seconds": WINDOW,
+        "availability": None if known.availability is None else round(known.availability, 7),
+        **{f"{name}_seconds": None if value is None else round(value, 3) for name, value in seconds.items()},
+        "incidents": known.incidents,
+        "failures": known.failures,
     }
 
 
