@@ -57,6 +57,7 @@ SAMPLES = {
     "DNS name": st.sampled_from(["_http._tcp.a.b", "1e3", "a."]),
     "output": st.sampled_from(["stdout", "/a b"]),
     "signal": st.sampled_from(["SIGHUP"]),
+    "mail address": st.sampled_from(["a@b", "on@1.2"]),
     "time": st.sampled_from(["02:30", "23:59"]),
     "port": st.integers(1, 65535) | st.sampled_from(["http"]),
     "set of statuses": st.frozensets(st.integers(100, 599)),

@@ -36,6 +36,8 @@ LOOK_SECONDS = 10.0
 RUN_SECONDS = 60.0
 """How often it is written down that we watch."""
 MAX_HEARD = 10_000
+SHOWN, MAX_SHOWN = 10, 20
+"""Entries of an incident, and incidents, in the status."""
 
 Listener = Callable[[Change], None]
 
@@ -139,9 +141,9 @@ class Keeper:
         return [summary(one, now) for one in self.book]
 
     def open_ones(self) -> list[dict[str, Any]]:
-        """Those that are open, for the status."""
+        """Those that are open, for the status, with the end of their timelines."""
         now = self._clock()
-        return [summary(one, now) for one in self.book.open()]
+        return [whole(one, self.book.timeline(one.id)[-SHOWN:], now) for one in self.book.open()[:MAX_SHOWN]]
 
     async def show(self, one: str) -> dict[str, Any] | None:
         """The incident with this id and its timeline."""
