@@ -16,6 +16,7 @@ CREATE TABLE IF NOT EXISTS runs (
   began TEXT NOT NULL, seconds REAL NOT NULL, point TEXT, verified INTEGER NOT NULL, asked TEXT NOT NULL,
   why TEXT NOT NULL
 )"""
+_RESTORES = "CREATE TABLE IF NOT EXISTS restores (at TEXT NOT NULL, bytes INTEGER NOT NULL, seconds REAL NOT NULL)"
 _READS = "CREATE TABLE IF NOT EXISTS reads (at TEXT NOT NULL, part INTEGER NOT NULL, troubles INTEGER NOT NULL)"
 
 
@@ -70,3 +71,21 @@ def last_read(catalog: Catalog) -> tuple[int, datetime] | None:
         connection.execute(_READS)
         row = connection.execute("SELECT part, at FROM reads ORDER BY rowid DESC LIMIT 1").fetchone()
     return None if row is None else (int(row[0]), datetime.fromisoformat(row[1]))
+
+
+def note_restore(catalog: Catalog, size: int, seconds: float) -> None:
+    """A restore of so many bytes took so long."""
+    with catalog.connect() as connection:
+        connection.execute(_RESTORES)
+        connection.execute("INSERT INTO restores VALUES (?, ?, ?)", (datetime.now(UTC).isoformat(), size, seconds))
+
+
+def restore_rate(catalog: Catalog) -> float | None:
+    """Bytes per second of the restores so far that were large enough to tell; None: there was none."""
+    with catalog.connect() as connection:
+        connection.execute(_RESTORES)
+        rows = connection.execute(
+            "SELECT bytes, seconds FROM restores WHERE bytes >= 1000000 ORDER BY rowid DESC LIMIT 5"
+        ).fetchall()
+    seconds = sum(float(row[1]) for row in rows)
+    return sum(int(row[0]) for row in rows) / seconds if seconds > 0.0 else None

@@ -8,14 +8,16 @@ the repository or the agent's own state.
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import msgspec
 
 from sidecar.agent.catalog import Catalog
+from sidecar.agent.exchange import Exchange
 from sidecar.agent.faults import AgentFault, NotEmpty, StorageFailure, Unknown
-from sidecar.agent.ports import Manifest
+from sidecar.agent.ports import Manifest, SourcePoint, SourcePort
 from sidecar.agent.verify import records, verified
 from sidecar.config.backup import Backup
 from sidecar.machines.restore import steps
@@ -25,10 +27,20 @@ GUESSED_RATE = 32 << 20
 BESIDE = ".sidecar-restore-"
 """In the target, while a restore is under way."""
 PLANS = "restores"
+HEADROOM = 16 << 20
+"""Bytes that stay free at least."""
 
 
 class Refusal(AgentFault):
     """A restore that would do harm, or cannot be what was asked for."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a part of a source comes to stand: `restored` is relative to the source, `live` absolute."""
+
+    source: str
+    restored: str
+    live: str
 
 
 class RestorePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,12 +51,20 @@ class RestorePlan(msgspec.Struct, frozen=True, kw_only=True):
     consistent_at: datetime
     verified: bool
     target: str
+    """Empty: in place."""
+    places: tuple[Place, ...] = ()
+    skipped: dict[str, str] = {}
+    """Sources that stay as they are, and why."""
     sources: tuple[tuple[str, str], ...]
     """(name, sort)"""
     steps: tuple[str, ...]
     bytes: int
     files: int
     seconds: float
+
+    @property
+    def in_place(self) -> bool:
+        return not self.target
 
 
 def choose(catalog: Catalog, backup: str | None, to: datetime | None) -> tuple[Manifest, bool]:
@@ -75,16 +95,40 @@ def choose(catalog: Catalog, backup: str | None, to: datetime | None) -> tuple[M
 
 
 def make(
-    config: Backup, point: Manifest, target: str, *, verified: bool, only: str | None = None, rate: float = GUESSED_RATE
+    config: Backup,
+    point: Manifest,
+    target: str,
+    *,
+    verified: bool,
+    only: str | None = None,
+    rate: float | None = None,
+    sources: Mapping[str, SourcePort] = MappingProxyType({}),
 ) -> RestorePlan:
-    """Plan to restore `point` into the directory `target`. Raises Unknown, Refusal, NotEmpty."""
+    """Plan to restore `point` into the directory `target`, "": in place, where `sources` say their parts belong.
+
+    `rate`: bytes per second of earlier restores. Raises Unknown, Refusal, NotEmpty.
+    """
     chosen = [source for source in point.sources if only in {None, source.name}]
     if not chosen:
         names = ", ".join(source.name for source in point.sources)
         raise Unknown(f"the backup has no source {only!r}; it has: {names}")
-    target = os.path.normpath(target)
-    check_target(config, target)
-    order = steps([(source.name, source.sort) for source in chosen], in_place=False)
+    places: list[Place] = []
+    skipped: dict[str, str] = {}
+    if target:
+        target = os.path.normpath(target)
+        check_target(config, target)
+    else:
+        for source in list(chosen):
+            try:
+                places += _places(source, sources.get(source.name))
+            except AgentFault as fault:
+                if only is not None:
+                    raise Refusal(f"{fault}; restore it with --target DIR") from None
+                skipped[source.name] = str(fault)
+                chosen.remove(source)
+        if not chosen:
+            raise Refusal(f"nothing can be restored in place: {'; '.join(skipped.values())}; use --target DIR")
+    order = steps([(source.name, source.sort) for source in chosen], in_place=not target)
     size = sum(source.bytes for source in chosen)
     at = point.consistent_at
     assert at is not None, "a complete point has sources"
@@ -93,14 +137,28 @@ def make(
         consistent_at=at,
         verified=verified,
         target=target,
+        places=tuple(places),
+        skipped=skipped,
         sources=tuple((source.name, source.sort) for source in chosen),
         steps=tuple(str(step) for step in order),
         bytes=size,
         files=sum(source.files for source in chosen),
-        seconds=round(1.0 + size / rate, 1),
+        seconds=round(1.0 + size / (rate or GUESSED_RATE), 1),
     )
     told = msgspec.structs.replace(plan, seconds=0.0)
     return msgspec.structs.replace(plan, hash=hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16])
+
+
+def _places(source: SourcePoint, port: SourcePort | None) -> list[Place]:
+    """Raises Refusal, StorageFailure when it cannot be put in place here."""
+    if port is None or port.sort != source.sort:
+        raise Refusal(f"{source.name} is no source of this configuration")
+    found = [Place(source.name, one.restored, one.live) for one in port.placements(source)]
+    if not found:
+        raise Refusal(f"{source.name} cannot be exchanged as files")
+    for place in found:
+        Exchange(place.live, "", 0).check()
+    return found
 
 
 def check_target(config: Backup, target: str, ours: str = "") -> None:
@@ -124,6 +182,16 @@ def check_target(config: Backup, target: str, ours: str = "") -> None:
         raise Refusal(f"--target {target} is not a directory (a symlink is not followed); choose another")
     if {entry.name for entry in os.scandir(target)} - {ours}:
         raise NotEmpty(f"--target {target} is not empty; nothing is overwritten: empty it or choose another")
+
+
+def in_place_is_empty(sources: Iterable[SourcePort], point: Manifest) -> bool:
+    """Whether none of the live places holds anything yet, for `--if-empty`."""
+    return all(
+        not os.path.lexists(place.live) or (os.path.isdir(place.live) and is_empty(place.live))
+        for port in sources
+        if (source := point.source(port.name)) is not None
+        for place in port.placements(source)
+    )
 
 
 def is_empty(target: str) -> bool:
@@ -186,7 +254,7 @@ def kept(config: Backup, name: str) -> RestorePlan:
         with open(path, "rb") as file:
             return msgspec.json.decode(file.read(), type=RestorePlan)
     except (OSError, msgspec.DecodeError):
-        raise Unknown(f"there is no plan {name!r} here; make one: sidecar restore plan --target DIR") from None
+        raise Unknown(f"there is no plan {name!r} here; make one: sidecar restore plan") from None
 
 
 def _told(deed: Callable[[], None], path: str) -> None:

@@ -5,6 +5,7 @@ from, and the run has failed. Killed at any moment, nothing half is left that an
 """
 
 import collections
+import contextlib
 import os
 import secrets
 import shutil
@@ -17,6 +18,7 @@ import sidecar
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.faults import Damaged, SourceFailure, StorageFailure
 from sidecar.agent.ports import Kind, Manifest, Parent, SourceFault, SourcePoint, SourcePort, Tell
+from sidecar.agent.repository.lease import HeldLease
 from sidecar.agent.repository.repository import IndexWriter, Repository
 from sidecar.agent.verify import damaged_snapshots
 from sidecar.config.backup import Backup
@@ -31,9 +33,13 @@ def run_backup(
     requested: Kind,
     tell: Tell,
     reason: str = "operator",
+    held: HeldLease | None = None,
 ) -> Manifest:
-    """Make a point; `who`: service and instance. Raises Busy, SourceFailure when no source could be backed up."""
-    with repository.lease("backup", create=True) as lease:
+    """Make a point; `who`: service and instance; `held`: the lease, when the caller has it already.
+
+    Raises Busy, SourceFailure when no source could be backed up.
+    """
+    with repository.lease("backup", create=True) if held is None else contextlib.nullcontext(held) as lease:
         began = datetime.now(UTC)
         name = f"{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         distrusted = damaged_snapshots(catalog)

@@ -42,6 +42,7 @@ from sidecar.control.child import Child
 from sidecar.control.handover import Place, Standing
 from sidecar.control.health import HealthChecks
 from sidecar.control.orders import Body
+from sidecar.control.service_orders import ServiceOrders
 from sidecar.control.sockets import bind_all, raise_descriptor_limit, shut_door
 from sidecar.control.watch import watch
 from sidecar.machines.breaker_states import BreakerState
@@ -158,7 +159,9 @@ class Program:
         else:
             self._left = frozenset()  # nothing is ours before the other lets go
             self._sockets = bind_all(config.listeners, predecessor.listener)
-        self._admin = Admin(config.admin, self, self._incidents.tables, self._backups.tables)
+        self._admin = Admin(
+            config.admin, self, self._incidents.tables, self._backups.tables, ServiceOrders(self._child).tables
+        )
         if predecessor is None:
             await self._incidents.start()
             self._keeping_incidents = True

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import socket
 import sys
 
 from sidecar.cli import exits
@@ -16,8 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backup", metavar="ID", help="this point (default: the newest verified one)")
     parser.add_argument("--to", metavar="TIME", help="the state at this moment, ISO 8601, UTC unless it says otherwise")
     parser.add_argument("--only", metavar="SOURCE", help="this source only")
-    parser.add_argument("--target", metavar="DIR", help="restore to DIR/SOURCE/…; DIR is absent or empty")
-    parser.add_argument("--if-empty", action="store_true", help="nothing to do, and no error, when DIR holds something")
+    parser.add_argument(
+        "--target", metavar="DIR", help="restore to DIR/SOURCE/…; DIR is absent or empty (default: in place)"
+    )
+    parser.add_argument("--if-empty", action="store_true", help="nothing to do, and no error, when something is there")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -26,16 +29,13 @@ def run(args: argparse.Namespace) -> int:
     if (args.hash is None) != (args.action != "apply"):
         print(f"sidecar restore {args.action}: {'needs a' if args.hash is None else 'takes no'} HASH", file=sys.stderr)
         return exits.USAGE
-    if args.action == "plan" and args.target is None:
-        print("sidecar restore plan: give --target DIR; restoring in place is not there yet", file=sys.stderr)
-        return exits.USAGE
     return told({"plan": _plan, "apply": _apply, "resume": _resume}[args.action], args)
 
 
 def _plan(args: argparse.Namespace) -> int:
     from datetime import UTC, datetime
 
-    from sidecar.agent import restore_plan
+    from sidecar.agent import history, restore_plan
 
     moment = None
     if args.to is not None:
@@ -45,27 +45,54 @@ def _plan(args: argparse.Namespace) -> int:
             print(f"--to {args.to}: write a time like 2026-03-31T12:00:00Z", file=sys.stderr)
             return exits.USAGE
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    if args.if_empty and not restore_plan.is_empty(args.target):
-        nothing: dict[str, object] = {"hash": None, "backup": None, "steps": [], "bytes": 0, "seconds": 0}
-        print(json.dumps(nothing) if args.json else f"{args.target} is not empty: nothing to restore")
-        return exits.OK
     desk = Desk(args)
+    if args.if_empty and args.target is not None and not restore_plan.is_empty(args.target):
+        return _nothing(args.target, as_json=args.json)
     point, verified = restore_plan.choose(desk.catalog, args.backup, moment)
-    plan = restore_plan.make(desk.config, point, args.target, verified=verified, only=args.only)
+    if args.if_empty and args.target is None and not restore_plan.in_place_is_empty(desk.sources().values(), point):
+        return _nothing("what is backed up", as_json=args.json)
+    plan = restore_plan.make(
+        desk.config,
+        point,
+        args.target or "",
+        verified=verified,
+        only=args.only,
+        rate=history.restore_rate(desk.catalog),
+        sources=desk.sources(),
+    )
     restore_plan.keep(desk.config, plan)
     if args.json:
         shown = {"hash": plan.hash, "backup": plan.backup, "steps": plan.steps, "bytes": plan.bytes}
-        more = {"consistent_at": plan.consistent_at.isoformat(), "verified": plan.verified, "target": plan.target}
+        more = {
+            "consistent_at": plan.consistent_at.isoformat(),
+            "verified": plan.verified,
+            "target": plan.target or None,
+        }
+        more |= {"places": [place.live for place in plan.places], "skipped": plan.skipped}
         print(json.dumps({**shown, "seconds": plan.seconds, **more}, indent=2))
         return exits.OK
-    print(f"restore {plan.backup}, the state of {plan.consistent_at:%Y-%m-%d %H:%M:%S} UTC, to {plan.target}")
+    print(f"restore {plan.backup}, the state of {plan.consistent_at:%Y-%m-%d %H:%M:%S} UTC, {_where(plan.target)}")
     if not plan.verified:
         print("this backup was never verified; look first: sidecar backup verify " + plan.backup)
+    for name, why in plan.skipped.items():
+        print(f"{name} stays as it is: {why}")
+    for place in plan.places:
+        print(f"  {place.live} is exchanged")
     print(f"{plan.files} files, {plan.bytes} bytes, about {plan.seconds:.0f} s")
     for number, step in enumerate(plan.steps, 1):
         print(f"  {number:>2}. {step}")
     print(f"to do it: sidecar restore apply {plan.hash}")
     return exits.OK
+
+
+def _nothing(where: str, *, as_json: bool) -> int:
+    nothing: dict[str, object] = {"hash": None, "backup": None, "steps": [], "bytes": 0, "seconds": 0}
+    print(json.dumps(nothing) if as_json else f"{where} is not empty: nothing to restore")
+    return exits.OK
+
+
+def _where(target: str) -> str:
+    return f"to {target}" if target else "in place"
 
 
 def _apply(args: argparse.Namespace) -> int:
@@ -76,7 +103,7 @@ def _apply(args: argparse.Namespace) -> int:
 
 
 def _resume(args: argparse.Namespace) -> int:
-    from sidecar.agent.restore import unfinished
+    from sidecar.agent.journal import unfinished
 
     desk = Desk(args)
     open_ones = unfinished(desk.config)
@@ -87,16 +114,28 @@ def _resume(args: argparse.Namespace) -> int:
 
 
 def _carry_out(desk: Desk, name: str, *, as_json: bool) -> int:
-    from sidecar.agent.restore import Restoring
+    from sidecar.agent.fence import Fence
+    from sidecar.agent.restore import Hands, Restoring
+    from sidecar.agent.restore_beside import Beside
+    from sidecar.agent.restore_in_place import InPlace
     from sidecar.agent.restore_plan import kept
 
     plan = kept(desk.config, name)
+    service = desk.document.service
+    who = (service.name, service.instance or socket.gethostname())
     with Progress() as progress:
-        doing = Restoring(desk.config, desk.repository, desk.sources(), plan, progress.tell, progress.step)
-        seconds = doing.run()
+        hands: Hands
+        if plan.in_place:
+            fence = Fence(desk.config.restore, desk.document.admin.socket, f"sidecar restore {plan.hash}")
+            hands = InPlace(
+                desk.config, who, desk.repository, desk.catalog, desk.sources(), plan, fence, progress.tell
+            )  # fmt: skip
+        else:
+            hands = Beside(desk.config, desk.repository, desk.sources(), plan, progress.tell)
+        seconds = Restoring(desk.config, desk.repository, desk.catalog, plan, hands, progress.step).run()
     if as_json:
-        print(json.dumps({"ok": True, "hash": plan.hash, "backup": plan.backup, "target": plan.target,
+        print(json.dumps({"ok": True, "hash": plan.hash, "backup": plan.backup, "target": plan.target or None,
                           "bytes": plan.bytes, "seconds": round(seconds, 3)}))  # fmt: skip
     else:
-        print(f"restored {plan.backup} to {plan.target}: {plan.bytes} bytes in {seconds:.1f} s")
+        print(f"restored {plan.backup} {_where(plan.target)}: {plan.bytes} bytes in {seconds:.1f} s")
     return exits.OK

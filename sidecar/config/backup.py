@@ -91,6 +91,27 @@ class Retention(Section, frozen=True, kw_only=True):
     monthly: Annotated[Count, Doc("The last point of so many months.")] = 12
 
 
+class RestoreHealth(Section, frozen=True, kw_only=True):
+    """When a restored service counts as well."""
+
+    url: Annotated[HttpUrl, Doc("Must answer with 200–299.")]
+    within: Annotated[PositiveDuration, Doc("How long it may take until it does.")] = 60.0
+
+
+class RestoreRules(Section, frozen=True, kw_only=True):
+    """What is done around a restore in place, so that nobody writes while data is exchanged."""
+
+    fence: Annotated[
+        tuple[Name, ...], Doc("Upstreams that get no call meanwhile: their breakers are held open in the proxy.")
+    ] = ()
+    stop: Annotated[
+        tuple[Text, ...] | None,
+        Doc("A command that stops the service. Absent: the proxy stops it when it supervises it, else nobody does."),
+    ] = None
+    start: Annotated[tuple[Text, ...] | None, Doc("A command that starts it again.")] = None
+    health: Annotated[RestoreHealth | None, Doc("What must answer afterwards. Absent: nothing is asked.")] = None
+
+
 class DrillCheck(Section, frozen=True, kw_only=True):
     """What must hold in a restored copy: exactly one of sql, exists."""
 
@@ -128,4 +149,5 @@ class Backup(Section, frozen=True, kw_only=True):
     repository: Annotated[Repository, Doc("Where backups go.")]
     sources: Annotated[tuple[Source, ...], Doc("What is backed up; one run is one point over all of them.")]
     retention: Annotated[Retention, Doc("What is kept.")] = Retention()
+    restore: Annotated[RestoreRules, Doc("What is done around a restore in place.")] = RestoreRules()
     drill: Annotated[Drill | None, Doc("Restores that prove themselves. Absent: none.")] = None

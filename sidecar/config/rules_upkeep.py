@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from sidecar.config.address import parse_address
-from sidecar.config.backup import Backup, Source
+from sidecar.config.backup import Backup, RestoreRules, Source
 from sidecar.config.dependencies import HttpCheck, timing
 from sidecar.config.document import Config, Service
 from sidecar.config.faults import Path
@@ -50,6 +50,7 @@ def problems(config: Config) -> Iterator[Problem]:
         yield from _incidents(config.incidents, ("incidents",))
     if config.backup:
         yield from _backup(config.backup, ("backup",))
+        yield from _restore(config.backup.restore, ("backup", "restore"), config)
 
 
 def _redis(redis: Redis, path: Path) -> Iterator[Problem]:
@@ -221,6 +222,21 @@ def _backup(backup: Backup, path: Path) -> Iterator[Problem]:
                 yield Problem((*here, "sql"), f"{check.source} is not a database: only exists can be asked of it")
             if asked and check.exists and not asked.files:
                 yield Problem((*here, "exists"), f"{check.source} holds no files: only sql can be asked of it")
+
+
+def _restore(rules: RestoreRules, path: Path, config: Config) -> Iterator[Problem]:
+    upstreams = {upstream.name: upstream for upstream in config.upstreams}
+    for i, name in enumerate(rules.fence):
+        yield from unknown(name, upstreams, "upstream", (*path, "fence", i))
+        if name in upstreams and upstreams[name].breaker.mode == "disabled":
+            yield Problem(
+                (*path, "fence", i), f"the breaker of {name} is disabled (breaker.mode): it cannot be held open"
+            )
+    for key in ("stop", "start"):
+        if getattr(rules, key) == ():
+            yield Problem((*path, key), "which program?")
+    if (rules.stop is None) != (rules.start is None):
+        yield Problem(path, "stop and start go together: what is stopped is to run again")
 
 
 def _source(source: Source, path: Path, backup: Backup) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import math
 import os
 import signal
 import subprocess
@@ -61,6 +62,7 @@ class Child:
         self._gone = asyncio.Event()  # the process died and is not reaped yet
         self._kill_at = 0.0
         self._forced = False
+        self._held = False  # somebody wants it to stand still
         self._ordered = asyncio.Event()  # somebody wants it started anew
         self._born = asyncio.Event()  # set, and replaced, at every start and every start that failed
         self.may_start_at: Callable[[float], float] = lambda now: now
@@ -109,6 +111,24 @@ class Child:
         await born.wait()
         return self._machine.state is ChildState.RUNNING
 
+    async def hold(self) -> bool:
+        """End it and its group, and start it no more until `release`. False: it ended for good.
+
+        Goes on when the caller is cancelled.
+        """
+        self._held = True
+        if self._machine.state is ChildState.RUNNING:
+            self._took(self._machine.order(monotonic()))
+            self._ordered.set()
+        while self._machine.state in {ChildState.RUNNING, ChildState.RESTARTING, ChildState.STARTING}:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_SECONDS)
+        return self._machine.state is ChildState.BACKING_OFF
+
+    async def release(self) -> bool:
+        """Start what was held. False: it did not start, or will not any more."""
+        self._held = False
+        return self._machine.state is ChildState.RUNNING or await self.restart()
+
     def proved(self) -> None:
         """It was seen to work: earlier deaths are forgotten."""
         self._machine.proved()
@@ -147,10 +167,11 @@ class Child:
 
     def view(self) -> dict[str, Any]:
         """For the status: pid (null while there is none), state, restarts, since (UTC), last_exit (null: none yet)."""
+        still = self._held and self._machine.state is ChildState.BACKING_OFF
         alive = self._machine.state in {ChildState.RUNNING, ChildState.RESTARTING, ChildState.STOPPING}
         return {
             "pid": self._process.pid if alive and self._process is not None else None,
-            "state": self._machine.state.value,
+            "state": "held" if still else self._machine.state.value,
             "restarts": self._machine.restarts,
             "since": self._since.isoformat(timespec="milliseconds"),
             "last_exit": self._last_exit,
@@ -171,7 +192,8 @@ class Child:
                 case ChildState.RESTARTING:
                     await self._end_for_another()
                 case ChildState.BACKING_OFF:
-                    await _either(self._ordered, within=max(0.0, (self._machine.due or 0.0) - monotonic()))
+                    wait = max(0.0, (self._machine.due or 0.0) - monotonic())
+                    await _either(self._ordered, within=None if math.isinf(wait) else wait)
                     self._took(self._machine.tick(monotonic()))
                 case ChildState.STARTING:
                     self._start_again()
@@ -211,6 +233,12 @@ class Child:
         now = monotonic()
         ordered = self._ordered.is_set()
         self._ordered.clear()
+        if self._held:
+            self._took(self._machine.held(now, math.inf))
+            _log.warning("child_held_stopped", advice="somebody asked for it: POST /api/v1/service/release")
+            self._born.set()
+            self._born = asyncio.Event()
+            return
         until = now if ordered else self.may_start_at(now)
         if until > now:
             self._took(self._machine.held(now, until))

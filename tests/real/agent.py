@@ -6,10 +6,10 @@ import os
 import re
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import closing
@@ -20,38 +20,28 @@ import yaml
 
 from tests.fakes.wire import PATIENCE
 from tests.real.documents import free_port
-from tests.real.harness import ROOT, Metrics, run_cli
+from tests.real.estate import Estate as Kept
+from tests.real.harness import ROOT, Metrics
 from tests.real.procfs import rss_of
 
 SECRET = "a long passphrase that nobody guesses"
+"""What the estate's key file holds."""
 
 
-class Estate:
-    """A database, some files, a repository, and the configuration that names them."""
+class Estate(Kept):
+    """With an agent that has a port and a socket."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.database = directory / "data" / "orders.db"
-        self.uploads = directory / "data" / "uploads"
-        self.repository = directory / "repository"
-        self.key = directory / "key"
-        self.file = directory / "sidecar.yaml"
+    def __init__(self, directory: Path, engine: str = "sealed") -> None:
         self.port = free_port()
         self.socket = str(directory / "agent.sock")
-        self.uploads.mkdir(parents=True)
-        self.key.write_text(f"{SECRET}\n")
-        (self.uploads / "a.txt").write_text("first")
-        with closing(sqlite3.connect(self.database)) as db:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)")
-        self.write()
+        super().__init__(directory, engine)
 
     def section(self, **backup: Any) -> dict[str, Any]:
         """The file's `backup`."""
         return {
             "state_dir": str(self.directory / "state"),
             "admin": {"bind": f"127.0.0.1:{self.port}", "socket": self.socket},
-            "repository": {"url": str(self.repository), "engine": "sealed", "password_file": str(self.key)},
+            "repository": {"url": str(self.repository), "engine": self.engine, "password_file": str(self.key)},
             "sources": [
                 {"name": "db", "sqlite": {"path": str(self.database)}},
                 {"name": "uploads", "files": {"paths": [str(self.uploads)]}},
@@ -67,20 +57,6 @@ class Estate:
             "backup": self.section(**backup),
         }
         self.file.write_text(yaml.safe_dump(whole))
-
-    def order(self, item: str) -> None:
-        with closing(sqlite3.connect(self.database, timeout=10)) as db, db:
-            db.execute("INSERT INTO orders (item) VALUES (?)", [item])
-
-    def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        done = run_cli(*words, "-c", str(self.file))
-        assert done.returncode == code, done
-        assert "Traceback" not in done.stderr, done.stderr
-        assert SECRET not in done.stdout + done.stderr, "a secret was told"
-        return done
-
-    def json(self, *words: str, code: int = 0) -> Any:
-        return json.loads(self.run(*words, "--json", code=code).stdout)
 
 
 class Agent:

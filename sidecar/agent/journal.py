@@ -1,0 +1,53 @@
+"""The journal of a restore: JSON lines in `state_dir/restores/HASH.journal`, each on the disk before the next deed."""
+
+import os
+from collections.abc import Iterator
+
+import msgspec
+
+from sidecar.agent.restore_plan import PLANS, RestorePlan, kept
+from sidecar.config.backup import Backup
+from sidecar.machines.restore import Entry
+
+
+class Journal:
+    """Of one plan."""
+
+    def __init__(self, config: Backup, plan: RestorePlan) -> None:
+        self._path = os.path.join(config.state_dir, PLANS, f"{plan.hash}.journal")
+
+    def entries(self) -> Iterator[Entry]:
+        """What was written; a half-written last line was never acted on."""
+        try:
+            with open(self._path, "rb") as file:
+                lines = file.read().splitlines(keepends=True)
+        except FileNotFoundError:
+            return
+        for line in lines:
+            if line.endswith(b"\n"):
+                yield msgspec.json.decode(line, type=Entry)
+
+    def write(self, entry: Entry) -> None:
+        """It is on the disk when this returns."""
+        with open(self._path, "r+b" if os.path.exists(self._path) else "w+b") as file:
+            whole = file.read()
+            file.seek(whole.rfind(b"\n") + 1)  # over what a kill left half written
+            file.truncate()
+            file.write(msgspec.json.encode(entry) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def put_away(self) -> None:
+        """A plan is applied once."""
+        os.rename(self._path, self._path.removesuffix(".journal") + ".applied")
+
+    def forget(self) -> None:
+        """Nothing was touched: the plan may be applied anew."""
+        os.unlink(self._path)
+
+
+def unfinished(config: Backup) -> list[RestorePlan]:
+    """Plans whose journal has not come to its end."""
+    directory = os.path.join(config.state_dir, PLANS)
+    names = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+    return [kept(config, name.removesuffix(".journal")) for name in names if name.endswith(".journal")]

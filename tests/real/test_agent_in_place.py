@@ -1,0 +1,112 @@
+"""A restore in place of a service in use: the proxy fences it off, stops it, and lets callers back when it is well."""
+
+import json
+import socket
+import sqlite3
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+from tests.real.agent import Estate
+from tests.real.documents import free_port
+from tests.real.harness import Sidecar
+
+
+def listens(port: int) -> bool:
+    with closing(socket.socket()) as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def orders(proxy: Sidecar) -> set[str]:
+    return {one["item"] for one in json.loads(proxy.get("in", "/orders").body)}
+
+
+def place(proxy: Sidecar, item: str) -> int:
+    body = json.dumps({"item": item, "quantity": 1}).encode()
+    return proxy.get("in", "/orders", "Content-Type: application/json\r\n", "POST", body).status
+
+
+def test_callers_are_fenced_off_and_the_service_comes_back_with_the_old_state(tmp_path: Path):
+    estate = Estate(tmp_path)
+    estate.database.unlink()  # the service makes its own
+    port = free_port()
+    routes = [{"name": "all", "match": {"path_prefix": "/"}, "upstream": "app"}]
+    health = {"url": f"http://127.0.0.1:{port}/healthz", "within": "20s"}
+    config = {
+        "version": 1,
+        "service": {"name": "orders"},
+        "listeners": [{"name": "in", "bind": f"127.0.0.1:{free_port()}", "routes": routes}],
+        "upstreams": [{"name": "app", "endpoints": [{"address": f"127.0.0.1:{port}"}]}],
+        "backup": estate.section(restore={"fence": ["app"], "health": health}),
+    }
+    service = [sys.executable, "-m", "sidecar.demo.service", "--port", str(port), "--database", str(estate.database)]
+    with Sidecar(config, directory=tmp_path, command=service) as proxy:
+        proxy.wait_until(lambda: listens(port), "the service")
+        assert place(proxy, "tea") == 201
+        estate.run("backup", "run")
+        assert place(proxy, "cake") == 201
+        before = json.loads(proxy.admin("/api/v1/status").body)["child"]["pid"]
+
+        stop, answers = threading.Event(), set()
+
+        def customer() -> None:
+            while not stop.is_set():
+                answers.add(proxy.get("in", "/orders").status)
+
+        thread = threading.Thread(target=customer)
+        thread.start()
+        try:
+            plan = estate.json("restore", "plan")
+            assert plan["steps"][2:4] == ["fence", "stop"]
+            assert estate.json("restore", "apply", plan["hash"])["ok"]
+        finally:
+            stop.set()
+            thread.join()
+        assert orders(proxy) == {"tea"}
+        assert answers == {200, 503}, "never a refused connection: the fence closes before the service stops"
+        assert proxy.metrics().sum("sidecar_requests_total", outcome="manual_open") > 0
+        after = json.loads(proxy.admin("/api/v1/status").body)["child"]
+        assert after["state"] == "running"
+        assert after["pid"] != before
+        assert place(proxy, "soap") == 201
+        assert orders(proxy) == {"tea", "soap"}
+        listed = estate.json("backup", "list")
+        safety = next(one for one in listed if len(listed) == 2 and one["id"] != plan["backup"])
+        with closing(sqlite3.connect(estate.database)) as db:
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        estate.run("backup", "verify", safety["id"])
+        target = tmp_path / "before"
+        again = estate.json("restore", "plan", "--backup", safety["id"], "--target", str(target))
+        estate.run("restore", "apply", again["hash"])
+        with closing(sqlite3.connect(target / "db" / "orders.db")) as db:
+            assert {item for (item,) in db.execute("SELECT item FROM orders")} == {"tea", "cake"}
+
+
+def test_a_fresh_volume_is_filled_and_a_used_one_left_alone(tmp_path: Path):
+    estate = Estate(tmp_path)
+    estate.order("tea")
+    estate.run("backup", "run")
+    assert estate.json("restore", "plan", "--if-empty")["hash"] is None
+    estate.run("restore", "plan", "--if-empty")
+    for path in estate.database.parent.glob("orders.db*"):
+        path.unlink()
+    for path in estate.uploads.rglob("*"):
+        if not path.is_dir():
+            path.unlink()
+    for path in sorted(estate.uploads.rglob("*"), reverse=True):
+        path.rmdir()
+    plan = estate.json("restore", "plan", "--if-empty")
+    estate.run("restore", "apply", plan["hash"])
+    with closing(sqlite3.connect(estate.database)) as db:
+        assert db.execute("SELECT item FROM orders").fetchall() == [("tea",)]
+    assert (estate.uploads / "a.txt").read_text() == "first"
+    estate.run("restore", "resume")
+
+
+def test_a_file_that_names_what_is_not_there_is_refused_by_check(tmp_path: Path):
+    estate = Estate(tmp_path)
+    estate.write(restore={"fence": ["nobody"], "stop": ["x"]})
+    said = estate.run("check", code=78)
+    assert "there is no upstream" in said.stdout + said.stderr
+    assert "stop and start go together" in said.stdout + said.stderr
