@@ -85,12 +85,14 @@ class Program:
         self.observer = self._worker.observer  # hears the workers' too, when there are some
         self._tasks = Supervisor(self._registry)
         self._crew: Crew = LocalCrew(self._worker)
-        self._health = HealthChecks(self._registry, self._tasks, self.observer, self._tell_health, self._requests)
+        self._certificates = Certificates(self._registry, self.observer, self._renew, self.reload)
+        self._health = HealthChecks(
+            self._registry, self._tasks, self.observer, self._tell_health, self._requests, self._certificates.calling
+        )
         self._incidents = Incidents(
             self._config, self._tasks, self._registry, self.observer, self._health.view, self._snapshot
         )
         self._backups = Backups(self._config.backup)
-        self._certificates = Certificates(self._registry, self.observer, self._renew, self.reload)
         self._neighbours: Neighbours | None = None
         self._child = (
             Child(command, self._registry, self._tasks, self.observer, self._child_finished) if command else None

@@ -10,5 +10,4 @@ NOT_ACTIVE_YET = (
     "backup.sources.postgres",
     "backup.sources.redis",
     "upstreams.breaker.quorum",
-    "upstreams.tls",
 )

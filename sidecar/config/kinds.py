@@ -216,6 +216,10 @@ Authority = Annotated[
         "host", r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", "a name or address, with a port if need be"
     ),
 ]
+PeerHost = Annotated[
+    str,
+    pattern("server name", r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f:]+", "a DNS name or an address"),
+]
 PeerName = Annotated[
     str,
     pattern(

@@ -7,6 +7,7 @@ from sidecar.config.faults import Path
 from sidecar.config.listeners import Listener
 from sidecar.config.problem import Problem
 from sidecar.config.tls import ListenerTls, UpstreamTls
+from sidecar.config.upstreams import Upstream
 
 
 def problems(config: Config) -> Iterator[Problem]:
@@ -16,7 +17,8 @@ def problems(config: Config) -> Iterator[Problem]:
             yield from _listener(listener, listener.tls, ("listeners", i, "tls"))
     for i, upstream in enumerate(config.upstreams):
         if upstream.tls:
-            yield from _upstream(upstream.tls, ("upstreams", i, "tls"))
+            yield from _upstream(upstream, upstream.tls, ("upstreams", i, "tls"), config)
+        yield from _health_check(upstream, ("upstreams", i))
 
 
 def _listener(listener: Listener, tls: ListenerTls, path: Path) -> Iterator[Problem]:
@@ -45,10 +47,37 @@ def _listener(listener: Listener, tls: ListenerTls, path: Path) -> Iterator[Prob
         )
 
 
-def _upstream(tls: UpstreamTls, path: Path) -> Iterator[Problem]:
+def _upstream(upstream: Upstream, tls: UpstreamTls, path: Path, config: Config) -> Iterator[Problem]:
     if bool(tls.cert_file) != bool(tls.key_file):
         yield Problem(path, "cert_file and key_file go together: give both or none")
     if not tls.verify:
         yield Problem((*path, "verify"), "anyone can pretend to be this upstream", warning=True)
-        if tls.ca_file:
-            yield Problem((*path, "ca_file"), "ca_file contradicts verify: false, which trusts everybody")
+        for key in ("ca_file", "allowed_servers"):
+            if getattr(tls, key):
+                yield Problem((*path, key), f"{key} contradicts verify: false, which trusts everybody")
+    elif not (tls.server_name or tls.allowed_servers):
+        for endpoint in upstream.endpoints:
+            if endpoint.address.startswith("unix:"):
+                yield Problem(
+                    (*path, "server_name"),
+                    f"{endpoint.address} has no name to verify: give server_name or allowed_servers",
+                )
+    if tls.alpn and reached_by_http(config, upstream.name):
+        yield Problem(
+            (*path, "alpn"), "alpn counts only where tcp listeners alone lead here; an http listener speaks http/1.1"
+        )
+
+
+def _health_check(upstream: Upstream, path: Path) -> Iterator[Problem]:
+    if upstream.health_check and upstream.health_check.tls and not upstream.tls:
+        yield Problem((*path, "health_check", "tls"), "health_check.tls needs the upstream's tls: an empty one is {}")
+
+
+def reached_by_http(config: Config, upstream: str) -> bool:
+    """Whether an http listener's requests may go to this upstream."""
+    return any(
+        upstream == route.upstream or upstream in {one.upstream for one in route.fallback}
+        for listener in config.listeners
+        if listener.protocol == "http"
+        for route in listener.routes
+    )

@@ -7,12 +7,12 @@ from sidecar.config.kinds import (
     Duration,
     Flag,
     Path,
+    PeerHost,
     PeerName,
     Positive,
     PositiveDuration,
     Protocol,
     Section,
-    Text,
     words,
 )
 
@@ -94,10 +94,40 @@ class ListenerTls(Section, frozen=True, kw_only=True):
 class UpstreamTls(Section, frozen=True, kw_only=True):
     """TLS towards the upstream."""
 
-    server_name: Annotated[Text | None, Doc("The name sent (SNI) and verified. null: the host of the address.")] = None
+    server_name: Annotated[
+        PeerHost | None,
+        Doc(
+            "The name sent (SNI) and verified. null: the host of the address; with discovery.dns, the name asked for.",
+            "RFC 9110 §4.3.4",
+        ),
+    ] = None
     ca_file: Annotated[Path | None, Doc("Authorities to trust, PEM. null: the system's.")] = None
+    allowed_servers: Annotated[
+        tuple[PeerName, ...],
+        Doc(
+            "The certificate must name one of these instead of server_name: SPIFFE IDs and DNS names, written as a "
+            "listener's allowed_clients.",
+            "the SPIFFE X.509-SVID standard",
+        ),
+    ] = ()
     cert_file: Annotated[Path | None, Doc("A client certificate to present, PEM; with key_file.")] = None
-    key_file: Annotated[Path | None, Doc("Its private key, PEM.")] = None
+    key_file: Annotated[Path | None, Doc("Its private key, PEM, without a pass phrase.")] = None
     verify: Annotated[Flag, Doc("Whether the certificate is verified. Off is for tests only.", "RFC 9110 §4.3.4")] = (
         True
     )
+    min_version: Annotated[Version, Doc("The oldest TLS spoken.", "RFC 9325 §3.1.1")] = "1.2"
+    alpn: Annotated[
+        tuple[Protocol, ...],
+        Doc(
+            "Protocols asked for (ALPN), the best first, where only tcp listeners lead here; an http listener asks for "
+            "http/1.1.",
+            "RFC 7301",
+        ),
+    ] = ()
+    expiry_warning: Annotated[
+        Duration,
+        Doc(
+            "How long before a certificate's end to warn, though not before two thirds of its life are over.",
+            "a week; cert-manager renews at two thirds",
+        ),
+    ] = WEEK

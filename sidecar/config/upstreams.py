@@ -13,6 +13,7 @@ from sidecar.config.kinds import (
     DnsName,
     Doc,
     FieldValue,
+    Flag,
     HttpUrl,
     Multiplier,
     Name,
@@ -131,13 +132,13 @@ class HttpProbe(Section, frozen=True, kw_only=True):
 
 
 class TcpProbe(Section, frozen=True, kw_only=True):
-    """A connection that must open."""
+    """A connection that must open, TLS included where the upstream speaks it."""
 
     port: Annotated[Port | None, Doc("Another port than the endpoint's.")] = None
 
 
 class GrpcProbe(Section, frozen=True, kw_only=True):
-    """grpc.health.v1.Health/Check over HTTP/2 without TLS, which must answer SERVING."""
+    """grpc.health.v1.Health/Check over HTTP/2, which must answer SERVING."""
 
     service: Annotated[
         Text | None, Doc("The service asked about. null: the server as a whole.", "the gRPC health checking protocol")
@@ -158,6 +159,10 @@ class HealthCheck(Section, frozen=True, kw_only=True):
     timeout: Annotated[PositiveDuration, Doc("No answer after this is a failure.", "the requirement: 10 s")] = 10.0
     unhealthy_after: Annotated[Positive, Doc("So many failures in a row make it unhealthy.", "HAProxy fall: 3")] = 3
     healthy_after: Annotated[Positive, Doc("So many successes in a row make it healthy.", "HAProxy rise: 2")] = 2
+    tls: Annotated[
+        Flag | None,
+        Doc("Whether the check speaks TLS, with the upstream's certificates. null: as the upstream's requests do."),
+    ] = None
 
 
 class Upstream(Section, frozen=True, kw_only=True):

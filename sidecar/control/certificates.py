@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sidecar.config.document import Config
+from sidecar.config.tls import HTTP
 from sidecar.machines.certificate import Facts, Standing, chain
 from sidecar.runtime import series, tls
+from sidecar.runtime.calling import Calling
 from sidecar.runtime.metrics import Registry
 from sidecar.runtime.observer import Kind, Level, Observer
 from sidecar.runtime.tls import BadFile, Credentials
@@ -64,6 +66,7 @@ class Certificates:
         self._held: list[Held] = []
         self._suspects: dict[str, str] = {}  # owner -> what was wrong at the last look
         self._told: dict[tuple[str, str], dict[str, float]] = {}  # (owner, `refused` or `expires`) -> words -> when
+        self._calling: dict[str, Calling] = {}  # by upstream, for checks
         self._pending: tuple[Config, str] | None = None  # could not be loaded for its files, which looked like this
 
     def take(self, config: Config, files: dict[str, Credentials]) -> None:
@@ -73,6 +76,10 @@ class Certificates:
         for owner in gone:
             self._forget(owner)
         self._hold()
+
+    def calling(self, upstream: str) -> Calling | None:
+        """How health checks call this upstream by TLS; None: it speaks none."""
+        return self._calling.get(upstream)
 
     def missed(self, config: Config | None) -> None:
         """A reload failed; for the files of `config`, or for another reason (None)."""
@@ -161,6 +168,13 @@ class Certificates:
         for one in self._held:
             self._registry.remove(owner=one.owner)
         self._held = []
+        self._calling = {}
+        for upstream in self._config.upstreams:
+            if upstream.tls is not None and upstream.health_check is not None:
+                owner = f"upstream/{upstream.name}"
+                asked = ("h2",) if upstream.health_check.grpc else upstream.tls.alpn or (HTTP,)
+                context = tls.client_context(upstream.tls, self._known[owner], owner, asked)
+                self._calling[upstream.name] = Calling(upstream, context)
         for owner, _, section in tls.sections(self._config):
             files = self._known.get(owner, Credentials())
             for file, pem, is_chain in tls.certificates_of(section, files):

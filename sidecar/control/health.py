@@ -12,6 +12,7 @@ Runs in the program's process, once, however many workers serve.
 """
 
 import asyncio
+import functools
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from sidecar.control.probes.probe import Probe, Result, ask
 from sidecar.machines.health import Health, HealthCheck, HealthPolicy
 from sidecar.machines.transition import Transition
 from sidecar.runtime import series
+from sidecar.runtime.calling import Calling
 from sidecar.runtime.metrics import Registry
 from sidecar.runtime.observer import Kind, Level, Observer
 from sidecar.runtime.tasks import Supervisor
@@ -44,7 +46,7 @@ class HealthChecks:
     """Everything that this pod asks.
 
     `verdict(upstream, address, healthy)` tells who serves; `requests()` says how many requests each upstream has had,
-    so that what carries no traffic is asked less often.
+    so that what carries no traffic is asked less often; `calling(upstream)`, how its TLS is called at the moment.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class HealthChecks:
         observer: Observer,
         verdict: Callable[[str, str, bool], Awaitable[None]],
         requests: Callable[[], Awaitable[Mapping[str, float]]],
+        calling: Callable[[str], Calling | None],
     ) -> None:
         self._registry = registry
         self._tasks = tasks
         self._observer = observer
         self._verdict = verdict
         self._requests = requests
+        self._calling = calling
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
         self._changing = asyncio.Lock()
         self._upstreams: dict[str, Upstream] = {}
@@ -158,13 +162,14 @@ class HealthChecks:
         wanted: dict[Key, Probe] = {}
         if upstream is not None and check is not None:
             addresses = self._discovered.get(name, [one.address for one in upstream.endpoints])
-            wanted = {("endpoint", name, one): endpoint_probe(check, one) for one in addresses}
+            tls = None if upstream.tls is None else functools.partial(self._calling, name)
+            wanted = {("endpoint", name, one): endpoint_probe(check, one, tls) for one in addresses}
         for key in [key for key in self._targets if key[:2] == ("endpoint", name) and key not in wanted]:
             await self._forget(key)
-        if check is not None:
+        if upstream is not None and check is not None:
             policy = HealthPolicy(check.interval, check.unhealthy_after, check.healthy_after)
             for key, probe in wanted.items():
-                await self._watch(key, _question(check), probe, check.timeout, policy)
+                await self._watch(key, _question(upstream, check), probe, check.timeout, policy)
 
     async def _fit_dependency(self, dependency: Dependency) -> None:
         figures = timing(dependency)
@@ -287,9 +292,9 @@ class HealthChecks:
         return shown + [group.view() for group in self._groups.values()]
 
 
-def _question(check: CheckConfig) -> object:
+def _question(upstream: Upstream, check: CheckConfig) -> object:
     """What a check asks, without how often and how it is judged."""
-    return tuple(getattr(check, kind) for kind in check.one_of)
+    return (*(getattr(check, kind) for kind in check.one_of), upstream.tls, check.tls)
 
 
 def _kind(check: CheckConfig) -> str:

@@ -16,12 +16,14 @@ from sidecar.base.names import Decision
 from sidecar.machines.answer_cache import AnswerCache
 from sidecar.proxy.accept import GRACE_SECONDS, Acceptor
 from sidecar.proxy.breakers import Guarded
+from sidecar.proxy.call import call
 from sidecar.proxy.client import ClientConnection
 from sidecar.proxy.connection import UpstreamConnection
 from sidecar.proxy.deadline import Sweeper
 from sidecar.proxy.plan import ListenerPlan
 from sidecar.proxy.pool import close_stale
 from sidecar.proxy.upstream import Endpoint, Upstream
+from sidecar.runtime.calling import Calling
 from sidecar.runtime.tls import Contexts
 
 if TYPE_CHECKING:
@@ -108,6 +110,7 @@ class DataPlane:
         self.secure = self._contexts.of(self._config, files)
         for acceptor in self.acceptors.values():
             acceptor.plan.secure()
+        self._secure_upstreams()
 
     def _replan(self, config: Config) -> None:
         targets = self._targets()
@@ -133,7 +136,13 @@ class DataPlane:
             elif upstream.config != one:
                 upstream.reconfigure(one)
             self.upstreams[one.name] = upstream
+        self._secure_upstreams()
         return list(known.values())
+
+    def _secure_upstreams(self) -> None:
+        for name, upstream in self.upstreams.items():
+            context = self.secure.get(f"upstream/{name}")
+            upstream.calling = None if context is None else Calling(upstream.config, context)
 
     def set_health(self, upstream: str, address: str, *, healthy: bool) -> None:
         """An active check's verdict on an endpoint; it also holds for an endpoint of that address that comes later."""
@@ -235,17 +244,13 @@ class DataPlane:
     async def connect(
         self, endpoint: Endpoint, kind: type[UpstreamConnection] = UpstreamConnection
     ) -> UpstreamConnection:
-        """Open a connection within connect_timeout; raises OSError, or UpstreamFault when it leads to ourselves."""
-        target = endpoint.target
-        async with asyncio.timeout(endpoint.upstream.connect_timeout):
-            if target.path:
-                opened = await self.loop.create_unix_connection(lambda: kind(endpoint), target.path)
-            else:
-                opened = await self.loop.create_connection(lambda: kind(endpoint), target.host, target.port)
-        transport, connection = opened
-        peer = transport.get_extra_info("peername")
+        """Open a connection within connect_timeout; raises OSError, or UpstreamFault when it leads to ourselves or to
+        somebody whose TLS is not to be trusted.
+        """
+        connection = await call(self.loop, endpoint, kind)
+        peer = connection.transport.get_extra_info("peername")
         if isinstance(peer, tuple) and (peer[0], peer[1]) in self.forbidden:
-            transport.abort()
+            connection.transport.abort()
             raise UpstreamFault("the address is this sidecar's own admin interface", 502, Decision.CONNECT_FAILURE)
         return connection
 

@@ -19,6 +19,7 @@ from sidecar.config.address import parse_address
 from sidecar.machines import balance
 from sidecar.machines.retry_budget import RetryBudget
 from sidecar.proxy.breakers import Guarded
+from sidecar.proxy.call import TlsFault
 from sidecar.proxy.codec.head import Limits
 from sidecar.proxy.outliers import OutlierWatch
 from sidecar.runtime import series
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.breakers import Tie
     from sidecar.proxy.connection import UpstreamConnection
     from sidecar.proxy.exchange import Exchange
+    from sidecar.runtime.calling import Calling
     from sidecar.runtime.metrics import Registry
     from sidecar.runtime.observer import Observer
 
@@ -99,12 +101,15 @@ class Upstream:
         self.outliers = OutlierWatch(name, config.outlier, registry, observer)
         registry.gauge_function(series.UPSTREAM_CONNECTIONS, lambda: self.connections, name)
         registry.gauge_function(series.PENDING_REQUESTS, lambda: len(self.waiting), name)
+        self.calling: Calling | None = None  # how to call by TLS; None: plain
         self.connects_ok = registry.cell(series.UPSTREAM_CONNECTS, name, "ok")
         self.reconfigure(config)
 
     def reconfigure(self, config: UpstreamConfig) -> None:
-        """Take the settings of `config`; endpoints with the same address, weight and priority stay as they are."""
-        self.config = config
+        """Take the settings of `config`; endpoints with the same address, weight and priority stay as they are, unless
+        TLS towards them changed: no connection outlives what it was opened by.
+        """
+        before, self.config = getattr(self, "config", config), config
         self.guarded.reconfigure(config.breaker)
         self.outliers.reconfigure(config.outlier)
         self.max_requests = config.limits.max_requests
@@ -116,11 +121,12 @@ class Upstream:
         self.answer_limits = Limits(config.max_response_head, config.max_response_head, _MAX_ANSWER_FIELDS)
         self.hash_key = _hash_key(config) if config.balance == "ring_hash" else None
         self.budget = RetryBudget(config.retry_budget.ratio, config.retry_budget.min_per_second)
-        written = [(one.address, one.weight, one.priority) for one in config.endpoints]
-        if config.discovery is None or not self.endpoints:
-            self.set_endpoints(written)  # with discovery, what it found last stays until it says something else
-        else:
-            self.set_endpoints([(one.address, one.weight, one.priority) for one in self.endpoints])
+        # with discovery, what it found last stays until it says something else
+        kept = config.endpoints if config.discovery is None or not self.endpoints else self.endpoints
+        wanted = [(one.address, one.weight, one.priority) for one in kept]
+        if before.tls != config.tls:
+            self.set_endpoints([])
+        self.set_endpoints(wanted)
 
     def set_endpoints(self, wanted: list[tuple[str, int, int]]) -> None:
         """Make the endpoints be `wanted` (address, weight, priority); the order is the caller's."""
@@ -193,6 +199,8 @@ class Upstream:
     def count_connect(self, fault: RequestFault) -> None:
         """A connection could not be opened."""
         result = "refused" if fault.decision is Decision.CONNECT_FAILURE else "error"
+        if isinstance(fault, TlsFault):
+            result = "tls"
         self.registry.cell(series.UPSTREAM_CONNECTS, self.name, result).value += 1
 
     def count_retry(self, reason: str) -> None:

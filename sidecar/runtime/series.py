@@ -165,7 +165,7 @@ UPSTREAM_CONNECTIONS = _gauge(
     "sidecar_upstream_connections", "upstream", "Open connections to an upstream, idle ones too."
 )
 UPSTREAM_CONNECTS = _counter(
-    "sidecar_upstream_connects_total", "upstream result", "Connections tried; result: ok, refused, timeout or error."
+    "sidecar_upstream_connects_total", "upstream result", "Connections tried; result: ok, refused, tls or error."
 )
 PENDING_REQUESTS = _gauge("sidecar_pending_requests", "upstream", "Requests that wait for a connection.")
 UPSTREAM_HEALTHY = _gauge(

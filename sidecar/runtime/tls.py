@@ -11,7 +11,7 @@ sentence that names the key and the file, never its content.
 import contextlib
 import os
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -19,7 +19,8 @@ from sidecar.base.errors import ConfigError
 from sidecar.config.document import Config
 from sidecar.config.faults import Path, show_path
 from sidecar.config.problem import Problem
-from sidecar.config.tls import HTTP, ListenerTls
+from sidecar.config.rules_tls import reached_by_http
+from sidecar.config.tls import HTTP, ListenerTls, UpstreamTls
 from sidecar.machines.certificate import chain
 
 MAX_FILE_BYTES = 1 << 20
@@ -37,8 +38,9 @@ class Credentials(msgspec.Struct, frozen=True):
     """Whom to trust."""
 
 
+Section = ListenerTls | UpstreamTls
 Known = Mapping[str, Credentials]
-"""owner -> credentials; an owner is `listener/NAME`."""
+"""owner -> credentials; an owner is `listener/NAME` or `upstream/NAME`."""
 
 
 class BadFile(ConfigError):
@@ -54,26 +56,40 @@ class Missing(BadFile):
     """The file is not there."""
 
 
-def sections(config: Config) -> Iterator[tuple[str, Path, ListenerTls]]:
+def sections(config: Config) -> Iterator[tuple[str, Path, Section]]:
     """Every `tls` section of the configuration: owner, where it stands, what it says."""
     for i, listener in enumerate(config.listeners):
         if listener.tls is not None:
             yield f"listener/{listener.name}", ("listeners", i, "tls"), listener.tls
+    for i, upstream in enumerate(config.upstreams):
+        if upstream.tls is not None:
+            yield f"upstream/{upstream.name}", ("upstreams", i, "tls"), upstream.tls
 
 
-def files_of(tls: ListenerTls) -> dict[Path, str]:
+def files_of(tls: Section) -> dict[Path, str]:
     """The files that the section names, by their keys."""
     found: dict[Path, str] = {}
     for at, pair in _pairs_of(tls):
         found |= {(*at, "cert_file"): pair[0], (*at, "key_file"): pair[1]}
-    if tls.client_ca_file:
-        found["client_ca_file",] = tls.client_ca_file
+    key, path = _authorities_of(tls)
+    if path:
+        found[key,] = path
     return found
 
 
-def _pairs_of(tls: ListenerTls) -> list[tuple[Path, tuple[str, str]]]:
-    more = [(("more_certificates", i), (one.cert_file, one.key_file)) for i, one in enumerate(tls.more_certificates)]
-    return [((), (tls.cert_file, tls.key_file)), *more]
+def _pairs_of(tls: Section) -> list[tuple[Path, tuple[str, str]]]:
+    pairs: list[tuple[Path, tuple[str, str]]] = []
+    if tls.cert_file and tls.key_file:
+        pairs.append(((), (tls.cert_file, tls.key_file)))
+    if isinstance(tls, ListenerTls):
+        for i, one in enumerate(tls.more_certificates):
+            pairs.append((("more_certificates", i), (one.cert_file, one.key_file)))
+    return pairs
+
+
+def _authorities_of(tls: Section) -> tuple[str, str | None]:
+    """The key and the file."""
+    return ("client_ca_file", tls.client_ca_file) if isinstance(tls, ListenerTls) else ("ca_file", tls.ca_file)
 
 
 def read_all(config: Config) -> dict[str, Credentials]:
@@ -81,11 +97,11 @@ def read_all(config: Config) -> dict[str, Credentials]:
     return {owner: read_files(tls, owner) for owner, _, tls in sections(config)}
 
 
-def read_files(tls: ListenerTls, owner: str) -> Credentials:
+def read_files(tls: Section, owner: str) -> Credentials:
     """One section's files as they are now. Raises BadFile."""
     found = {keys: _read(path, owner, keys) for keys, path in files_of(tls).items()}
     pairs = tuple((found[*at, "cert_file"], found[*at, "key_file"]) for at, _ in _pairs_of(tls))
-    return Credentials(pairs, found.get(("client_ca_file",), b""))
+    return Credentials(pairs, found.get((_authorities_of(tls)[0],), b""))
 
 
 def _read(path: str, owner: str, keys: Path) -> bytes:
@@ -101,17 +117,18 @@ def _read(path: str, owner: str, keys: Path) -> bytes:
     return content
 
 
-def certificates_of(tls: ListenerTls, files: Credentials) -> Iterator[tuple[str, bytes, bool]]:
+def certificates_of(tls: Section, files: Credentials) -> Iterator[tuple[str, bytes, bool]]:
     """The section's files of certificates: path, content, whether it is a chain of our own (or authorities)."""
     for (_, (cert_file, _)), (chain_pem, _) in zip(_pairs_of(tls), files.pairs, strict=False):
         yield cert_file, chain_pem, True
-    if tls.client_ca_file and files.authorities:
-        yield tls.client_ca_file, files.authorities, False
+    _, path = _authorities_of(tls)
+    if path and files.authorities:
+        yield path, files.authorities, False
 
 
-def try_out(tls: ListenerTls, files: Credentials, owner: str) -> None:
-    """Raise BadFile when these files cannot be served."""
-    server_context(tls, files, owner, http=True)
+def try_out(tls: Section, files: Credentials, owner: str) -> None:
+    """Raise BadFile when these files cannot be used."""
+    make_context(tls, files, owner, http=True)
 
 
 def problems(config: Config) -> Iterator[Problem]:
@@ -139,30 +156,61 @@ class Contexts:
         """Owner -> context. Raises BadFile and changes nothing."""
         kept: dict[object, ssl.SSLContext] = {}
         found: dict[str, ssl.SSLContext] = {}
-        for listener in config.listeners:
-            tls = listener.tls
-            if tls is not None:
-                owner = f"listener/{listener.name}"
-                http = listener.protocol == "http"
-                key = (owner, tls, files[owner], http)
-                found[owner] = kept[key] = self._kept.get(key) or server_context(tls, files[owner], owner, http=http)
+        for owner, _, tls in sections(config):
+            http = speaks_http(config, owner)
+            key = (owner, tls, files[owner], http)
+            found[owner] = kept[key] = self._kept.get(key) or make_context(tls, files[owner], owner, http=http)
         self._kept = kept
         return found
 
 
-def server_context(tls: ListenerTls, files: Credentials, owner: str, *, http: bool) -> ssl.SSLContext:
-    """A listener's context; `http`: whether HTTP goes over it, for ALPN. Raises BadFile."""
+def speaks_http(config: Config, owner: str) -> bool:
+    """Whether it is HTTP that goes over this TLS."""
+    kind, _, name = owner.partition("/")
+    if kind == "upstream":
+        return reached_by_http(config, name)
+    return any(one.name == name and one.protocol == "http" for one in config.listeners)
+
+
+def make_context(tls: Section, files: Credentials, owner: str, *, http: bool) -> ssl.SSLContext:
+    """The context of a section; `http`: whether HTTP goes over it, for ALPN. Raises BadFile."""
+    if isinstance(tls, UpstreamTls):
+        return client_context(tls, files, owner, (HTTP,) if http else tls.alpn)
     contexts = [_server(tls, files, place, owner, http=http) for place in range(len(files.pairs))]
     if len(contexts) > 1:
         contexts[0].sni_callback = _chooser(files, contexts)
     return contexts[0]
 
 
-def _server(tls: ListenerTls, files: Credentials, place: int, owner: str, *, http: bool) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def client_context(tls: UpstreamTls, files: Credentials, owner: str, asked: Sequence[str]) -> ssl.SSLContext:
+    """An upstream's context; `asked`: the protocols for ALPN. Raises BadFile."""
+    context = _plain(ssl.PROTOCOL_TLS_CLIENT, tls)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif tls.allowed_servers:
+        context.check_hostname = False  # names are compared once the chain is verified
+    for pair, (at, (cert_file, key_file)) in zip(files.pairs, _pairs_of(tls), strict=True):
+        _load_pair(context, pair, owner, at, cert_file, key_file)
+    if tls.ca_file is not None:
+        _load_authorities(context, files.authorities, owner, ("ca_file",), tls.ca_file)
+    elif tls.verify:
+        context.load_default_certs()
+    if asked:
+        context.set_alpn_protocols(list(asked))
+    return context
+
+
+def _plain(protocol: int, tls: Section) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
     context.minimum_version = _VERSIONS[tls.min_version]
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.verify_flags |= _PARTIAL_CHAIN
+    return context
+
+
+def _server(tls: ListenerTls, files: Credentials, place: int, owner: str, *, http: bool) -> ssl.SSLContext:
+    context = _plain(ssl.PROTOCOL_TLS_SERVER, tls)
     context.num_tickets = 1
     at, (cert_file, key_file) = _pairs_of(tls)[place]
     _load_pair(context, files.pairs[place], owner, at, cert_file, key_file)

@@ -52,6 +52,7 @@ SAMPLES = {
     "header value": st.sampled_from(["", "x", "a b", "é", "1", "no"]),
     "method": st.sampled_from(["GET", "NULL", "M-SEARCH"]),
     "host": st.sampled_from(["a.b", "1e3", "127"]),
+    "server name": st.sampled_from(["a.b", "1e3", "::1"]),
     "peer name": st.sampled_from(["spiffe://a/b", "spiffe://a/*", "*.a.b", "a"]),
     "protocol": st.sampled_from(["h2", "1", "a#b"]),
     "DNS name": st.sampled_from(["_http._tcp.a.b", "1e3", "a."]),

@@ -205,6 +205,15 @@ DEPENDENCY = "dependencies:\n- {name: db, check: {redis: {url: redis://h}}, %s}\
             "tls.forward_client_cert: forward_client_cert contradicts protocol: tcp",
         ),
         (upstream("tls: {cert_file: /c}"), "upstreams[0].tls: cert_file and key_file go together"),
+        (upstream("tls: {alpn: [h2]}"), "upstreams[0].tls.alpn: alpn counts only where tcp listeners alone lead here"),
+        (secure("alpn: [h2]", "tcp").replace("}]}", "}], tls: {alpn: [h2]}}"), None),
+        (upstream("tls: {verify: false, allowed_servers: [a]}"), "allowed_servers: allowed_servers contradicts verify"),
+        (
+            call("unix:/a").replace("}]}", "}], tls: {}}"),
+            "tls.server_name: unix:/a has no name to verify: give server_name or allowed_servers",
+        ),
+        (call("unix:/a").replace("}]}", "}], tls: {server_name: a}}"), None),
+        (upstream("health_check: {tcp: {}, tls: true}"), "health_check.tls: health_check.tls needs the upstream's tls"),
         (upstream("tls: {verify: false, ca_file: /c}"), "tls.ca_file: ca_file contradicts verify: false"),
         (
             upstream("breaker: {open_for: 20m}"),

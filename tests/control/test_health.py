@@ -41,7 +41,7 @@ class Watch:
         self.tasks = Supervisor(self.registry)
         self.verdicts: dict[tuple[str, str], bool] = {}
         self.requests: dict[str, float] = {}
-        self.checks = HealthChecks(self.registry, self.tasks, Observer(), self._tell, self._count)
+        self.checks = HealthChecks(self.registry, self.tasks, Observer(), self._tell, self._count, lambda _: None)
 
     async def _tell(self, upstream: str, address: str, healthy: bool) -> None:
         self.verdicts[upstream, address] = healthy

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 from dataclasses import dataclass, field
 from typing import Self
@@ -26,7 +27,9 @@ class Answer:
 class GrpcHealth:
     """Listens on a free port; every call gets `answer`."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        """`context`: speak TLS."""
+        self.context = context
         self.answer = Answer()
         self.asked: list[tuple[dict[str, str], bytes]] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -53,6 +56,9 @@ class GrpcHealth:
         fields: dict[str, str] = {}
         body = b""
         with contextlib.suppress(OSError), sock:
+            if self.context is not None:
+                sock = self.context.wrap_socket(sock, server_side=True)
+                assert sock.selected_alpn_protocol() == "h2"
             sock.sendall(connection.data_to_send())
             while data := sock.recv(65536):
                 for event in connection.receive_data(data):

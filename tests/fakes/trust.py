@@ -74,6 +74,17 @@ class Authority:
             setattr(context, name, value)
         return context
 
+    def server(self, pair: Pair, *, asks: bool = False, **versions: ssl.TLSVersion) -> ssl.SSLContext:
+        """What a server needs that shows `pair`; `asks` its clients for certificates of ours."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair.cert, pair.key)
+        if asks:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(self.file)
+        for name, value in versions.items():
+            setattr(context, name, value)
+        return context
+
 
 def put(pair: Pair, chain: bytes, key: bytes) -> Pair:
     """Write both, each in one rename."""

@@ -20,6 +20,7 @@ import contextlib
 import hashlib
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -33,7 +34,9 @@ Script = Callable[[Wire, Message], object]
 class ScriptedUpstream:
     """One listening port whose behaviour the test writes down, path by path."""
 
-    def __init__(self, port: int = 0, backlog: int = 512) -> None:
+    def __init__(self, port: int = 0, backlog: int = 512, context: ssl.SSLContext | None = None) -> None:
+        """`context`: speak TLS."""
+        self.context = context
         self._listener = socket.create_server(("127.0.0.1", port), backlog=backlog)
         self.port: int = self._listener.getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
@@ -147,6 +150,8 @@ class ScriptedUpstream:
 
     def _serve(self, wire: Wire, number: int) -> None:
         try:
+            if self.context is not None:
+                wire.sock = self.context.wrap_socket(wire.sock, server_side=True)
             if self._on_connect is not None:
                 self._on_connect(wire)
             while wire.sock.fileno() != -1:

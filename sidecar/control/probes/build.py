@@ -2,16 +2,20 @@
 
 import functools
 import ssl
+from collections.abc import Callable
 from urllib.parse import quote, urlsplit
 
 from sidecar.config.address import Address, parse_address
 from sidecar.config.dependencies import Dependency, HttpCheck
 from sidecar.config.upstreams import HealthCheck
 from sidecar.control.probes.probe import Probe
+from sidecar.runtime.calling import Calling
 
 
-def endpoint_probe(check: HealthCheck, address: str) -> Probe:
-    """The probe of one endpoint of an upstream."""
+def endpoint_probe(check: HealthCheck, address: str, tls: Callable[[], Calling | None] | None = None) -> Probe:
+    """The probe of one endpoint of an upstream; `tls`: how it is called at the time of asking, None for plain."""
+    if check.tls is False:
+        tls = None
     endpoint = parse_address(address)
     if check.http is not None:
         from sidecar.control.probes.http import HttpProbe
@@ -25,17 +29,18 @@ def endpoint_probe(check: HealthCheck, address: str) -> Probe:
             expect=http.expect,
             contains=http.contains,
             headers=http.headers,
+            tls=tls,
         )
     if check.grpc is not None:
         from sidecar.control.probes.grpc import GrpcProbe
 
         target = _elsewhere(endpoint, check.grpc.port)
         authority = check.grpc.host or _authority(target)
-        return GrpcProbe(target, authority=authority, service=check.grpc.service or "")
+        return GrpcProbe(target, authority=authority, service=check.grpc.service or "", tls=tls)
     assert check.tcp is not None, "the configuration has exactly one kind"
     from sidecar.control.probes.tcp import TcpProbe
 
-    return TcpProbe(_elsewhere(endpoint, check.tcp.port))
+    return TcpProbe(_elsewhere(endpoint, check.tcp.port), tls)
 
 
 def tcp_probe(address: str) -> Probe:

@@ -1,9 +1,12 @@
 """gRPC: the health service of the gRPC project (grpc.health.v1) must say SERVING.
 
-One unary call over HTTP/2 without TLS, prior knowledge. Framing and header compression are h2's, the two messages are
-small enough to be written out here: the request is one string field, the answer one number. What else a target
-sends (pings, settings, pushes that we forbid, fields we do not know) is answered or passed over, within the byte limit.
+One unary call over HTTP/2, by prior knowledge or, with TLS, by ALPN. Framing and header compression are h2's, the two
+messages are small enough to be written out here: the request is one string field, the answer one number. What else a
+target sends (pings, settings, pushes that we forbid, fields we do not know) is answered or passed over, within the byte
+limit.
 """
+
+from collections.abc import Callable
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -15,6 +18,7 @@ from sidecar import __version__
 from sidecar.config.address import Address
 from sidecar.control.probes.probe import ProbeFailure
 from sidecar.control.probes.stream import Stream, dial
+from sidecar.runtime.calling import Calling
 
 _SERVING = 1
 _STATES = {0: "UNKNOWN", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
@@ -31,15 +35,20 @@ _MAX_MESSAGE = 4096
 class GrpcProbe:
     """Asks `target` about `service`; empty: about the server as a whole."""
 
-    def __init__(self, target: Address, *, authority: str, service: str = "") -> None:
+    def __init__(
+        self, target: Address, *, authority: str, service: str = "", tls: Callable[[], Calling | None] | None = None
+    ) -> None:
         self._target = target
+        self._tls = tls
         self._authority = authority
         name = service.encode()
         message = b"\n" + _varint(len(name)) + name if name else b""
         self._request = b"\0" + len(message).to_bytes(4, "big") + message
 
     async def __call__(self) -> str:
-        async with dial(self._target) as stream:
+        tls = None if self._tls is None else self._tls()
+        self._scheme = "http" if tls is None else "https"
+        async with dial(self._target, tls) as stream:
             try:
                 return await self._call(stream)
             except ProtocolError:
@@ -54,7 +63,7 @@ class GrpcProbe:
             number,
             [
                 (":method", "POST"),
-                (":scheme", "http"),
+                (":scheme", self._scheme),
                 (":path", "/grpc.health.v1.Health/Check"),
                 (":authority", self._authority),
                 ("te", "trailers"),

@@ -14,6 +14,7 @@ from sidecar import __version__
 from sidecar.config.address import Address
 from sidecar.control.probes.probe import ProbeFailure, read_secret
 from sidecar.control.probes.stream import READ_BYTES, Stream, TooMuch, dial
+from sidecar.runtime.calling import Calling
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -31,7 +32,7 @@ class HttpProbe:
         contains: str | None = None,
         headers: Mapping[str, str] | None = None,
         token_file: str | None = None,
-        tls: Callable[[], ssl.SSLContext] | None = None,
+        tls: Callable[[], ssl.SSLContext | Calling | None] | None = None,
         without: bytes | None = None,
     ) -> None:
         """`without`: a header field, in lower case, that no good answer has."""

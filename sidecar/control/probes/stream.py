@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from sidecar.config.address import Address
 from sidecar.control.probes.probe import ProbeFailure
 from sidecar.control.probes.resolve import resolve
+from sidecar.runtime.calling import Calling
 
 MAX_BYTES = 64 * 1024
 READ_BYTES = 16 * 1024
@@ -85,12 +86,21 @@ class Stream:
 
 
 @contextlib.asynccontextmanager
-async def dial(target: Address, tls: ssl.SSLContext | None = None) -> AsyncIterator[Stream]:
+async def dial(target: Address, tls: ssl.SSLContext | Calling | None = None) -> AsyncIterator[Stream]:
     """A connection to `target`, closed at the end; a name's addresses are tried in turn. Raises OSError.
 
-    With `tls` the certificate is verified for the target's host, as far as the context asks for it.
+    With a context the certificate is verified for the target's host, as far as the context asks for it; with a
+    `Calling` as the requests of its upstream verify it.
     """
-    reader, writer = await _open(target, tls)
+    if isinstance(tls, Calling):
+        reader, writer = await _open(target, tls.context, tls.name_for(target.host) or "")
+        try:
+            tls.check(writer.get_extra_info("ssl_object"))
+        except ssl.SSLError:
+            writer.transport.abort()
+            raise
+    else:
+        reader, writer = await _open(target, tls, None if tls is None else target.host)
     stream = Stream(reader, writer)
     try:
         yield stream
@@ -98,8 +108,9 @@ async def dial(target: Address, tls: ssl.SSLContext | None = None) -> AsyncItera
         stream.abort()
 
 
-async def _open(target: Address, tls: ssl.SSLContext | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    name = target.host if tls is not None else None
+async def _open(
+    target: Address, tls: ssl.SSLContext | None, name: str | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     if target.path:
         return await asyncio.open_unix_connection(target.path, limit=READ_BYTES, ssl=tls, server_hostname=name)
     last = OSError("no address")

@@ -1,0 +1,266 @@
+"""Upstreams that are called by TLS, by the program itself: who is trusted, who is not and why, what is shown."""
+
+import contextlib
+import datetime as dt
+import socket
+import ssl
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.grpc_health import GrpcHealth
+from tests.fakes.trust import Authority, Pair, put
+from tests.fakes.upstream import ScriptedUpstream
+from tests.fakes.wire import Message, Truncated, Wire
+from tests.real.documents import both_codecs, document, listener, route, upstream
+from tests.real.harness import Sidecar, ask
+
+BANK = "spiffe://shop.test/ns/pay/sa/bank"
+
+
+class World:
+    def __init__(self, directory: Path) -> None:
+        self.ours = Authority(directory)
+        self.theirs = Authority(directory, "other-ca")
+        self.bank = self.ours.issue("bank", "bank.test", "localhost", "127.0.0.1")
+        self.spiffe = self.ours.vouch("spiffe", BANK)
+        self.teller = self.ours.vouch("teller", "spiffe://shop.test/teller", common_name="teller")
+        self.stranger = self.theirs.issue("stranger", "bank.test", "127.0.0.1")
+        yesterday = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+        self.old = self.ours.issue("old", "127.0.0.1", not_before=yesterday - dt.timedelta(days=9), not_after=yesterday)
+
+    def tls(self, **more: Any) -> dict[str, Any]:
+        return {"ca_file": str(self.ours.file), **more}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("trust"))
+
+
+@contextlib.contextmanager
+def served(context: ssl.SSLContext) -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream(context=context) as running:
+        yield running
+
+
+def tree(address: str, tls: dict[str, Any], **keys: Any) -> dict[str, Any]:
+    return both_codecs([route("all", "bank", timeout="10s")], [upstream("bank", address, tls=tls, **keys)])
+
+
+# ------------------------------------------------------------------------------------------------ who is called
+
+
+def test_requests_go_by_tls_over_connections_that_are_kept(world: World, codec: str) -> None:
+    asked: list[str | None] = []
+    context = world.ours.server(world.bank, minimum_version=ssl.TLSVersion.TLSv1_3)
+    context.sni_callback = lambda _, name, __: asked.append(name)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with served(context) as server, Sidecar(tree(server.address, world.tls(server_name="bank.test"))) as proxy:
+        for size in (0, 5, 300_000):
+            answer = proxy.get(codec, "/kept", method="POST", body=b"x" * size)
+            assert (answer.status, answer.json()["length"]) == (200, size)
+        assert server.connections == 1
+        assert asked == ["bank.test"]
+        assert proxy.metrics().sum("sidecar_upstream_connects_total", upstream="bank", result="ok") == 1
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_without_a_server_name_the_host_is_verified(world: World, host: str) -> None:
+    with served(world.ours.server(world.bank)) as server:
+        with Sidecar(tree(f"{host}:{server.port}", world.tls())) as proxy:
+            assert proxy.get("fast").status == 200
+
+
+def test_a_spiffe_id_may_be_verified_instead(world: World) -> None:
+    with served(world.ours.server(world.spiffe)) as server:
+        with Sidecar(tree(server.address, world.tls(allowed_servers=[BANK]))) as proxy:
+            assert proxy.get("fast").status == 200
+
+
+@pytest.mark.parametrize(
+    ("pair", "tls", "reason", "detail"),
+    [
+        ("stranger", {"server_name": "bank.test"}, "not_trusted", "unable to get local issuer certificate"),
+        ("old", {}, "expired", "certificate has expired"),
+        ("bank", {"server_name": "else.test"}, "name_mismatch", "Hostname mismatch"),
+        ("spiffe", {}, "name_mismatch", "IP address mismatch"),
+        ("spiffe", {"allowed_servers": ["spiffe://shop.test/else"]}, "not_allowed", BANK),
+        (None, {}, "handshake", "wrong version number"),
+        ("outdated", {}, "refused", "alert protocol version"),
+    ],
+)
+def test_who_is_not_the_right_one_gets_nothing_and_the_log_says_why(
+    world: World, pair: str | None, tls: dict[str, Any], reason: str, detail: str
+) -> None:
+    context = None
+    if pair == "outdated":
+        context = world.ours.server(world.bank)
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with warnings.catch_warnings(action="ignore"):
+            context.minimum_version = ssl.TLSVersion.TLSv1
+            context.maximum_version = ssl.TLSVersion.TLSv1_1
+    elif pair is not None:
+        context = world.ours.server(getattr(world, pair))
+    with ScriptedUpstream(context=context) as server:
+        if pair is None:
+            server.on_connect(lambda wire: wire.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+        with Sidecar(tree(server.address, world.tls(**tls))) as proxy:
+            answer = proxy.get("fast", "/secret")
+            assert (answer.status, answer.decision) == (502, "connect_failure")
+            line = proxy.wait_log(r'"upstream_tls_failed".*')[0]
+            assert f'"reason": "{reason}"' in line
+            assert detail in line
+            assert proxy.metrics().sum("sidecar_upstream_connects_total", upstream="bank", result="tls") == 1
+        assert server.seen == []
+        server.faults.clear()  # it was spoken to in TLS
+
+
+def test_verification_can_be_switched_off(world: World) -> None:
+    with served(world.theirs.server(world.stranger)) as server:
+        with Sidecar(tree(server.address, {"verify": False})) as proxy:
+            assert proxy.get("fast").status == 200
+
+
+# ----------------------------------------------------------------------------------------------- what is shown
+
+
+def test_a_client_certificate_is_shown_and_renewed(world: World, tmp_path: Path) -> None:
+    mine = Pair(tmp_path / "mine.pem", tmp_path / "mine.key")
+    put(mine, world.teller.cert.read_bytes(), world.teller.key.read_bytes())
+    shown: list[Any] = []
+    with served(world.ours.server(world.bank, asks=True)) as server:
+        server.on_connect(lambda wire: shown.append(wire.sock.getpeercert()["subjectAltName"]))  # type: ignore[attr-defined]
+        config = tree(server.address, world.tls(**mine.keys()))
+        with Sidecar(config) as proxy:
+            assert proxy.get("fast").status == 200
+            next_one = world.ours.vouch("next", "spiffe://shop.test/next")
+            put(mine, next_one.cert.read_bytes(), next_one.key.read_bytes())
+            proxy.wait_log(r'"certificate_loaded".*upstream/bank')
+            assert proxy.get("fast").status == 200  # on the connection that is open
+            server.close_idle()
+            proxy.wait_until(lambda: server.open_now == 0, "closed")
+            assert proxy.get("fast").status == 200
+        assert shown == [(("URI", "spiffe://shop.test/teller"),), (("URI", "spiffe://shop.test/next"),)]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_server_that_wants_a_certificate_refuses_who_has_none(world: World, version: ssl.TLSVersion) -> None:
+    with served(world.ours.server(world.bank, asks=True, maximum_version=version)) as server:
+        with Sidecar(tree(server.address, world.tls())) as proxy:
+            answer = proxy.get("fast", method="POST")
+            assert answer.status == 502
+            assert answer.decision in {"connect_failure", "reset"}
+            assert '"reason": "refused"' in proxy.wait_log(r'"upstream_tls_(failed|broken)".*')[0]
+
+
+def test_no_connection_outlives_what_it_was_opened_by(world: World) -> None:
+    context = world.ours.server(world.bank)
+    with served(context) as server:
+        server.context = None
+        config = tree(server.address, {})
+        section = config["upstreams"][0].pop("tls")
+        with Sidecar(config) as proxy:
+            assert proxy.get("fast").status == 200
+            server.context = context
+            config["upstreams"][0]["tls"] = {**section, **world.tls()}
+            proxy.write(config)
+            proxy.command("reload")
+            assert proxy.get("fast").status == 200
+            assert server.connections == 2
+            proxy.wait_until(lambda: server.open_now == 1, "the plain connection closed")
+            proxy.write(config | {"upstreams": [{**config["upstreams"][0], "tls": {"ca_file": "/nowhere/ca"}}]})
+            assert "upstream/bank: tls.ca_file: /nowhere/ca is not there" in proxy.command("reload", check=False).stderr
+
+
+# --------------------------------------------------------------------------------------------------- the bytes
+
+
+def test_an_answer_that_ends_with_its_connection_ends_by_goodbye_only(world: World, codec: str) -> None:
+    def until_close(wire: Wire, _: Message) -> None:
+        wire.send(b"HTTP/1.1 200 OK\r\n\r\nwhole")
+        assert isinstance(wire.sock, ssl.SSLSocket)
+        wire.sock.unwrap().close()
+
+    def cut(wire: Wire, _: Message) -> None:
+        wire.send(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+        socket.socket(fileno=wire.sock.detach()).close()
+
+    with served(world.ours.server(world.bank)) as server, Sidecar(tree(server.address, world.tls())) as proxy:
+        server.on("/whole", until_close).on("/cut", cut)
+        assert proxy.get(codec, "/whole").body == b"whole"
+        with pytest.raises((Truncated, ConnectionError)):
+            proxy.get(codec, "/cut")
+
+
+def test_large_bodies_both_ways(world: World) -> None:
+    size = 8 << 20
+
+    def gives(wire: Wire, request: Message) -> None:
+        left = int(request.get("content-length") or 0) - len(wire.held)
+        wire.held = b""
+        while left:
+            assert wire.fill()
+            left, wire.held = left - len(wire.held), b""
+        wire.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        for _ in range(size >> 16):
+            wire.send(b"k" * (1 << 16))
+
+    with served(world.ours.server(world.bank)) as server, Sidecar(tree(server.address, world.tls())) as proxy:
+        server.on("/large", gives)
+        before = proxy.rss()
+        with proxy.client("fast") as client:
+            sender = threading.Thread(target=client.send, args=(ask("/large", method="PUT", body=b"p" * size),))
+            sender.start()
+            answer = client.read_answer()
+            sender.join()
+        assert len(answer.body) == size
+        assert proxy.rss() - before < 24 << 20
+
+
+def test_a_tcp_listener_speaks_tls_to_its_upstream(world: World) -> None:
+    context = world.ours.server(world.bank)
+    context.set_alpn_protocols(["h2"])
+    chosen: list[str | None] = []
+    with served(context) as server:
+        server.on_connect(lambda wire: chosen.append(wire.sock.selected_alpn_protocol()))  # type: ignore[attr-defined]
+        to_bank = upstream("bank", server.address, tls=world.tls(alpn=["h2"]))
+        stream = listener("stream", [{"name": "all", "upstream": "bank"}], protocol="tcp")
+        with Sidecar(document([stream], [to_bank])) as proxy:
+            answer = proxy.get("stream", method="POST", body=b"x" * 100_000)
+            assert answer.json()["length"] == 100_000
+    assert chosen == ["h2"]
+
+
+# --------------------------------------------------------------------------------------------------- the checks
+
+
+@pytest.mark.parametrize("kind", ["http", "tcp", "grpc"])
+def test_health_checks_speak_tls_as_requests_do(world: World, kind: str) -> None:
+    quick = {"interval": "1s", "timeout": "1s", "unhealthy_after": 1, "healthy_after": 1}
+    context = world.ours.server(world.spiffe)
+    context.set_alpn_protocols(["h2"] if kind == "grpc" else ["http/1.1"])
+    serving: Any = GrpcHealth(context) if kind == "grpc" else ScriptedUpstream(context=context)
+    with serving as server:
+        address = f"127.0.0.1:{server.port}"
+        to = [
+            upstream("good", address, tls=world.tls(allowed_servers=[BANK]), health_check={kind: {}, **quick}),
+            upstream("bad", address, tls=world.tls(), health_check={kind: {}, **quick}),
+            upstream("plain", address, tls=world.tls(), health_check={kind: {}, "tls": False, **quick}),
+        ]
+        names = ("good", "bad", "plain")
+        config = document([listener(name, [route("all", name)]) for name in names], to)
+        with Sidecar(config) as proxy:
+
+            def states() -> dict[str, str]:
+                return {one["upstream"]: one["state"] for one in proxy.admin("/api/v1/health").json()}
+
+            proxy.wait_until(lambda: "unknown" not in states().values(), "every check answered")
+            expected = {"good": "healthy", "bad": "unhealthy", "plain": "healthy" if kind == "tcp" else "unhealthy"}
+            proxy.wait_until(lambda: states() == expected, f"{expected}")
+            found = next(one for one in proxy.admin("/api/v1/health").json() if one["upstream"] == "bad")
+            assert "IP address mismatch" in found["detail"]
