@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import msgspec
@@ -22,10 +21,6 @@ from benchmarks.micro.deciding import TURNS
 from benchmarks.rig.machine import ROOT
 from benchmarks.rig.mortal import BODY
 from benchmarks.rig.routes import request
-
-_WARM_UP = 300
-_BATCHES = 10
-"""The median of so many counts: what happens by the clock (a health check) and not by the request stays out."""
 
 _DISABLED = {"breaker": {"mode": "disabled"}, "outlier": {"mode": "disabled"}}
 _CHECKED = {"health_check": {"http": {"path": "/healthz"}}}
@@ -93,10 +88,8 @@ def _request(scratch: Path, variant: str, requests: int) -> float:
             socket.create_connection(("127.0.0.1", sidecar.port), timeout=60) as connection,
         ):
             send = sender(connection, _get(variant), BODY)
-            for _ in range(_WARM_UP):
-                send()
             pids = sidecar.process.tree()
-            return median(count(pids, scratch, send, requests // _BATCHES, warm_up=20) for _ in range(_BATCHES))
+            return count(pids, scratch, send, requests)
 
 
 def _get(variant: str) -> bytes:
@@ -126,8 +119,8 @@ def _alone(scratch: Path) -> float:
 
         do("decide")
         return (
-            count([process.pid], scratch, lambda: do("decide"), 1, warm_up=1)
-            - count([process.pid], scratch, lambda: do("nothing"), 1, warm_up=1)
+            count([process.pid], scratch, lambda: do("decide"), 1, warm_up=1, batches=1)
+            - count([process.pid], scratch, lambda: do("nothing"), 1, warm_up=1, batches=1)
         ) / TURNS
     finally:
         process.kill()
