@@ -80,7 +80,8 @@ class Backing:
             self._order.clear()
             with contextlib.suppress(TimeoutError):
                 # the loop's own clock stands still while the machine sleeps: look again now and then
-                await asyncio.wait_for(self._order.wait(), max(0.01, min(LOOK, self.schedule.next_at - now)))
+                async with asyncio.timeout(max(0.01, min(LOOK, self.schedule.next_at - now))):
+                    await self._order.wait()
 
     async def _back_up(self) -> None:
         ordered, self._ordered = self._ordered, None

@@ -42,8 +42,13 @@ def environment(**more: str) -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C", "TZ": "UTC", **more}
 
 
-def spawn(words: Sequence[str | bytes], env: Mapping[str, str], cwd: str | None = None) -> "subprocess.Popen[bytes]":
-    """Start a child that dies with this thread. Raises EngineFailure when there is no such program."""
+def spawn(
+    words: Sequence[str | bytes], env: Mapping[str, str], cwd: str | None = None, log: str | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start a child that dies with this thread; `log`: the file that it speaks to, else to pipes.
+
+    Raises EngineFailure when there is no such program.
+    """
     parent = os.getpid()
 
     def prepare() -> None:
@@ -51,13 +56,15 @@ def spawn(words: Sequence[str | bytes], env: Mapping[str, str], cwd: str | None 
         if os.getppid() != parent:
             os._exit(1)  # we died before the child could ask to be told
 
-    try:
-        return subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(env), cwd=cwd,
-            start_new_session=True, preexec_fn=prepare,  # noqa: PLW1509 - prctl only
-        )  # fmt: skip
-    except OSError as error:
-        raise EngineFailure(f"cannot start {os.fsdecode(words[0])}: {error.strerror}") from None
+    with contextlib.ExitStack() as stack:
+        try:
+            ear = stack.enter_context(open(log, "ab")) if log is not None else subprocess.PIPE
+            return subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=ear, stderr=ear, env=dict(env), cwd=cwd,
+                start_new_session=True, preexec_fn=prepare,  # noqa: PLW1509 - prctl only
+            )  # fmt: skip
+        except OSError as error:
+            raise EngineFailure(f"cannot start {os.fsdecode(words[0])}: {error.strerror}") from None
 
 
 def run(

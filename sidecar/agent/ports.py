@@ -11,9 +11,10 @@ Times are aware UTC. Order among points is by `generation`, which the lease hand
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -288,6 +289,20 @@ class SourcePort(Protocol):
 
     def beside(self, placement: Placement) -> list[str]:
         """Files next to the live one that must go when it is replaced (SQLite's -wal and -shm)."""
+        ...
+
+
+@runtime_checkable
+class Database(Protocol):
+    """A source whose copy can be asked questions."""
+
+    def opened(
+        self, restored: str, point: SourcePoint, scratch: str
+    ) -> AbstractContextManager[Callable[[str, float], Any]]:
+        """Open the copy, with a server of its own if it needs one: (query, patience in seconds) -> the first value.
+
+        `scratch`: an empty directory. What is in `restored` may change. The question raises AgentFault.
+        """
         ...
 
 

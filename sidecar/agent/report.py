@@ -30,6 +30,7 @@ _TOLD = {
     Kind.BACKUP_DAMAGED,
     Kind.BACKUPS_FORGOTTEN,
     Kind.BACKUP_PROMISE_CHANGED,
+    Kind.DRILL_ENDED,
     Kind.AGENT_STARTED,
     Kind.AGENT_STOPPED,
 }
@@ -93,7 +94,8 @@ class Reporter:
         """Tell until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), AGAIN / 3)
+                async with asyncio.timeout(AGAIN / 3):  # unlike wait_for it never swallows being cancelled
+                    await self._news.wait()
             self._news.clear()
             if not await self.flush():
                 await asyncio.sleep(5.0)

@@ -1,8 +1,8 @@
 """The agent: what `sidecar agent run` starts. It keeps the RPO by itself, proves what it made, and says when it cannot.
 
-Two lanes, each a thread that works on one thing at a time: backups, with their verification and what is let go
-(`backing.py`), and what may take long and only reads (`rereading.py`). Beside them it watches the promise: how old the
-newest verified point is.
+Three lanes, each a thread that works on one thing at a time: backups, with their verification and what is let go
+(`backing.py`), and what may take long and only reads (`rereading.py`, `drilling.py`). Beside them it
+watches the promise: how old the newest verified point is.
 
 Nothing of it brings the process down: a repository that is away, a full disk, a wrong key are conditions that are told
 (metric, log, the proxy's incidents) and tried again, since a crash would only make the pod unready. What does end it
@@ -22,6 +22,7 @@ import sidecar
 from sidecar.agent import cycle, history
 from sidecar.agent.admin import Admin
 from sidecar.agent.backing import Backing
+from sidecar.agent.drilling import Drilling
 from sidecar.agent.faults import AgentFault
 from sidecar.agent.figures import Figures
 from sidecar.agent.ports import Kind, Manifest
@@ -74,6 +75,7 @@ class Agent:
         figures = Figures(self._registry, self._config.rpo, self._age, since_boot)
         self._backing = Backing(self._stock, self._who, self._age, figures, self._reporter, self._observer)
         self._rereading = Rereading(self._stock, figures, self._reporter, self._observer, self._look_again)
+        self._drilling = Drilling(self._stock, self._registry, self._reporter, self._observer)
         self._promise = PromiseKeeper(self._config.rpo, since_boot())
         self._stop = asyncio.Event()
         self._ready = False
@@ -94,6 +96,7 @@ class Agent:
             self._tasks.start("report", self._reporter.run)
             self._tasks.start("backups", self._backing.run)
             self._tasks.start("reads", self._rereading.run)
+            self._tasks.start("drills", self._drilling.run)
             self._tasks.start("promise", self._keep_watching)
             self._ready = True
             self._observer.tell(
@@ -110,6 +113,7 @@ class Agent:
         was_ready, self._ready = self._ready, False
         self._systemd.stopping()
         self._rereading.lane.stop()
+        self._drilling.lane.stop()
         await self._backing.lane.rest(LAST_MOMENT)
         if was_ready:
             self._observer.tell(told.Kind.AGENT_STOPPED, self._who[0])

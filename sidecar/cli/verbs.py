@@ -38,5 +38,6 @@ VERBS = (
     Verb("backup", "make backups, look at them, verify them", "sidecar.cli.backup"),
     Verb("catalog", "rebuild what this machine knows of the backups", "sidecar.cli.backup"),
     Verb("restore", "bring a backup back: first a plan, then its steps", "sidecar.cli.restore"),
+    Verb("drill", "prove by restoring that the backups work, and how long it takes", "sidecar.cli.drill"),
     Verb("stop", "stop the running proxy; what runs may finish", "sidecar.cli.control"),
 )

@@ -11,12 +11,16 @@ from sidecar.config.kinds import (
     Name,
     Path,
     PositiveDuration,
+    Ratio,
     RepositoryUrl,
     Section,
+    Statuses,
     Text,
+    UrlPath,
     words,
 )
 from sidecar.config.redis import Redis
+from sidecar.config.upstreams import SUCCESSES
 
 
 class AgentAdmin(Section, frozen=True, kw_only=True):
@@ -112,20 +116,52 @@ class RestoreRules(Section, frozen=True, kw_only=True):
     health: Annotated[RestoreHealth | None, Doc("What must answer afterwards. Absent: nothing is asked.")] = None
 
 
+class DrillStart(Section, frozen=True, kw_only=True):
+    """The service, started on the restored copy: its command finds the copy and a free port."""
+
+    command: Annotated[
+        tuple[Text, ...],
+        Doc("Program and arguments; no shell. {restored}: the copy's directory, {port}: a free port on loopback."),
+    ]
+    ready: Annotated[UrlPath, Doc("It is up once a GET of this answers 2xx.")] = "/"
+    timeout: Annotated[PositiveDuration, Doc("Not up after this is a failure.")] = 60.0
+
+
+class DrillHttp(Section, frozen=True, kw_only=True):
+    """A GET that the started service must answer."""
+
+    path: Annotated[UrlPath, Doc("What is asked for.")]
+    expect: Annotated[Statuses, Doc("Statuses that are right.")] = SUCCESSES
+    contains: Annotated[Text | None, Doc("Text that must stand in the body's first 1 MiB. null: any body.")] = None
+
+
 class DrillCheck(Section, frozen=True, kw_only=True):
-    """What must hold in a restored copy: exactly one of sql, exists."""
+    """What must hold in a restored copy: exactly one of sql, exists, http, command."""
 
-    one_of = ("sql", "exists")
+    one_of = ("sql", "exists", "http", "command")
 
-    source: Annotated[Name, Doc("The source whose copy is asked.")]
+    source: Annotated[Name | None, Doc("The source whose copy is asked. null: the whole, for http and command.")] = None
     sql: Annotated[Text | None, Doc("A query whose first value must be true.")] = None
     exists: Annotated[Path | None, Doc("A path, as it was backed up, that must be there.")] = None
+    http: Annotated[DrillHttp | None, Doc("A GET to the service that drill.start started.")] = None
+    command: Annotated[
+        tuple[Text, ...] | None,
+        Doc(
+            "A program that must end with 0; no shell. {restored} and {port} as in start; it runs in the source's copy."
+        ),
+    ] = None
+    timeout: Annotated[PositiveDuration, Doc("No answer after this is a failure.")] = 60.0
 
 
 class Drill(Section, frozen=True, kw_only=True):
     """Restores into an empty place on schedule, to know that it works and how long it takes."""
 
     every: Annotated[PositiveDuration, Doc("How often.")] = 86_400.0
+    random: Annotated[Ratio, Doc("The share of drills that restore any point, not the newest.")] = 0.2
+    scratch: Annotated[
+        Path | None, Doc("An existing directory in which copies are made and removed. null: below state_dir.")
+    ] = None
+    start: Annotated[DrillStart | None, Doc("The service, started on the copy. null: it is not started.")] = None
     checks: Annotated[tuple[DrillCheck, ...], Doc("What must hold afterwards.")] = ()
 
 

@@ -4,9 +4,7 @@ A feature that lands deletes its line. Paths are written without list positions;
 """
 
 NOT_ACTIVE_YET = (
-    "backup.drill",
     "backup.repository.s3",
-    "backup.rto",
     "backup.sources.postgres",
     "backup.sources.redis",
     "upstreams.breaker.quorum",

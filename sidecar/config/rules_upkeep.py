@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from sidecar.config.address import parse_address
-from sidecar.config.backup import Backup, RestoreRules, Source
+from sidecar.config.backup import Backup, Drill, RestoreRules, Source
 from sidecar.config.dependencies import HttpCheck, timing
 from sidecar.config.document import Config, Service
 from sidecar.config.faults import Path
@@ -213,15 +213,31 @@ def _backup(backup: Backup, path: Path) -> Iterator[Problem]:
     if not (retention.keep_within or retention.daily or retention.weekly or retention.monthly):
         yield Problem((*path, "retention"), "keep_within, daily, weekly and monthly are all 0: nothing would be kept")
     if backup.drill:
-        sorts = {source.name: source for source in backup.sources}
-        for i, check in enumerate(backup.drill.checks):
-            here: Path = (*path, "drill", "checks", i)
-            yield from unknown(check.source, sorts, "source", (*here, "source"))
-            asked = sorts.get(check.source)
-            if asked and check.sql and not (asked.sqlite or asked.postgres):
-                yield Problem((*here, "sql"), f"{check.source} is not a database: only exists can be asked of it")
-            if asked and check.exists and not asked.files:
-                yield Problem((*here, "exists"), f"{check.source} holds no files: only sql can be asked of it")
+        yield from _drill(backup.drill, (*path, "drill"), backup)
+
+
+def _drill(drill: Drill, path: Path, backup: Backup) -> Iterator[Problem]:
+    sources = {source.name: source for source in backup.sources}
+    if drill.start and not drill.start.command:
+        yield Problem((*path, "start", "command"), "which program?")
+    for source in backup.sources if drill.scratch else ():
+        for directory in source.files.paths if source.files else ():
+            if _within(drill.scratch or "", directory):
+                yield Problem((*path, "scratch"), f"lies in what {source.name} backs up: copies would be backed up")
+    for i, check in enumerate(drill.checks):
+        here: Path = (*path, "checks", i)
+        if check.source is None and (check.sql or check.exists):
+            yield Problem(here, "source is missing: whose copy is asked?")
+        if check.http and not drill.start:
+            yield Problem((*here, "http"), "http needs drill.start: nothing else would answer")
+        if check.command is not None and not check.command:
+            yield Problem((*here, "command"), "which program?")
+        yield from unknown(check.source or "", sources, "source", (*here, "source"))
+        asked = sources.get(check.source or "")
+        if asked and check.sql and not (asked.sqlite or asked.postgres):
+            yield Problem((*here, "sql"), f"{check.source} is not a database: only exists can be asked of it")
+        if asked and check.exists and not asked.files:
+            yield Problem((*here, "exists"), f"{check.source} holds no files: only sql can be asked of it")
 
 
 def _restore(rules: RestoreRules, path: Path, config: Config) -> Iterator[Problem]:

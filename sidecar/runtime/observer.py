@@ -131,6 +131,8 @@ class Kind(StrEnum):
     """The service; before, now: kept or missed, of the RPO."""
     BACKUPS_FORGOTTEN = "backups_forgotten"
     """The repository; points (their number), bytes_freed (None: the data stays until the next prune)."""
+    DRILL_ENDED = "drill_ended"
+    """The point; point (the same), passed, rto_seconds, rpo_seconds, seconds. Its reason is passed or failed."""
     AGENT_STARTED = "agent_started"
     """The service; version, repository, rpo_seconds."""
     AGENT_STOPPED = "agent_stopped"

@@ -310,6 +310,11 @@ DEPENDENCY = "dependencies:\n- {name: db, check: {redis: {url: redis://h}}, %s}\
         ),
         (BACKUP + "  drill: {checks: [{source: up, sql: s}]}\n", "up is not a database"),
         (BACKUP + "  drill: {checks: [{source: db, exists: /s}]}\n", "db holds no files"),
+        (BACKUP + "  drill: {checks: [{sql: s}]}\n", "source is missing: whose copy is asked?"),
+        (BACKUP + "  drill: {checks: [{http: {path: /x}}]}\n", "http needs drill.start"),
+        (BACKUP + "  drill: {checks: [{command: []}]}\n", "backup.drill.checks[0].command: which program?"),
+        (BACKUP + "  drill: {start: {command: []}}\n", "backup.drill.start.command: which program?"),
+        (BACKUP + "  drill: {scratch: /data/up/x}\n", "backup.drill.scratch: lies in what up backs up"),
         (BACKUP + "  retention: {keep_within: 0, daily: 0, weekly: 0, monthly: 0}\n", "nothing would be kept"),
         (BACKUP.replace("k}", "k, s3: {}}"), "f:3:54: backup.repository.s3: s3 counts only with a url that begins"),
         (

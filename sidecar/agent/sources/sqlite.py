@@ -1,9 +1,13 @@
 """An SQLite database, copied by its backup API while others write: the copy is the state of one moment, never torn."""
 
+import contextlib
 import os
 import sqlite3
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote
 
 from sidecar.agent.faults import SourceFailure
@@ -46,6 +50,23 @@ class SqliteSource:
         except sqlite3.Error as error:
             return [f"the database cannot be opened: {error}"]
         return [] if said == ["ok"] else said
+
+    @contextlib.contextmanager
+    def opened(self, restored: str, point: SourcePoint, scratch: str) -> Iterator[Callable[[str, float], Any]]:  # noqa: ARG002
+        """The copy, to read (`ports.Database`)."""
+        path = os.path.join(restored, str(point.details.get("file", "")))
+
+        def ask(query: str, patience: float) -> Any:
+            until = time.monotonic() + patience
+            try:
+                with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True)) as db:
+                    db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
+                    row = db.execute(query).fetchone()
+            except (sqlite3.Error, sqlite3.Warning) as error:
+                raise SourceFailure(f"the copy does not answer: {error}") from None
+            return row[0] if row else None
+
+        yield ask
 
     def placements(self, point: SourcePoint) -> list[Placement]:
         return [Placement(restored=str(point.details.get("file", "")), live=self._path)]
