@@ -24,12 +24,20 @@ RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --no-index
  && /opt/build/bin/python -m pip --python /opt/sidecar install --no-deps --no-index /wheels/sidecar-*.whl \
  && mkdir -p /rootfs/run/sidecar /rootfs/var/lib/sidecar /rootfs/etc/sidecar
 
+# The backup engine, as Debian builds it: one file, and nothing of the package manager comes along.
+FROM python:3.11-slim-bookworm AS restic
+SHELL ["/bin/sh", "-eu", "-c"]
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends "restic=0.14.0-*" \
+ && rm -rf /var/lib/apt/lists/*
+
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="sidecar" \
       org.opencontainers.image.description="A reverse proxy next to every service, and a backup agent that proves its backups restore" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build --chown=65532:65532 /rootfs/ /
 COPY --from=build /opt/sidecar /opt/sidecar
+COPY --from=restic /usr/bin/restic /usr/bin/restic
 ENV PATH=/opt/sidecar/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 65532:65532
 WORKDIR /

@@ -37,10 +37,13 @@ def test_it_backs_up_by_itself_and_tells_how_old_the_newest_verified_point_is(es
         assert status["conditions"] == []
         assert [agent.status_of(probe) for probe in ("/livez", "/readyz", "/startupz")] == [200, 200, 200]
         assert agent.rss < 80 << 20
+        assert estate.json("agent", "status")["rpo"]["state"] == "kept"
+        assert "newest verified point: " in estate.run("agent", "status").stdout
     listed = estate.json("backup", "list")
     assert [one["verified"] for one in listed] == [True] * len(listed)
     estate.run("restore", "apply", estate.json("restore", "plan", "--target", str(tmp_path / "t"))["hash"])
     assert '"agent_stopped"' in agent.log
+    assert "does not answer" in estate.run("agent", "status", code=3).stderr
 
 
 def test_before_the_first_verified_point_the_age_is_not_told_as_0(estate: Estate):

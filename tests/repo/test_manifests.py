@@ -64,10 +64,12 @@ def test_each_resource_is_valid(path: Path):
             validate(resource)
 
 
-COMPONENTS = ("component", "plain")
+COMPONENTS = ("component", "plain", "agent")
 
 
-@pytest.mark.parametrize("components", [("component",), ("plain",)], ids=lambda names: "+".join(names))
+@pytest.mark.parametrize(
+    "components", [("component",), ("plain",), ("component", "agent")], ids=lambda names: "+".join(names)
+)
 def test_the_whole_is_valid_and_restricted(components: tuple[str, ...], tmp_path: Path):
     parts = built(tmp_path, *components)
     for resource in parts.values():
