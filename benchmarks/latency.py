@@ -50,7 +50,7 @@ def measure(peers: list[str], rate: float, rounds: int, seconds: float) -> Repor
     told: dict[str, list[dict[str, float]]] = {}
     with ExitStack() as stack:
         scratch, origin = stack.enter_context(origins())
-        running = [Running("direct", Ports(origin.files, origin.streams, origin.echo), None)]
+        running = [Running("direct", Ports(origin.files, origin.streams, origin.echo, 0), None)]
         running += [stack.enter_context(started(peer_named(name), scratch, origin)) for name in peers]
         for _ in range(rounds):
             for peer in running:

@@ -39,6 +39,8 @@ def _rounds(work: Work, running: list[Running], scratch: Path, rounds: int, seco
     taken: dict[str, list[Sample]] = {peer.name: [] for peer in running}
     for number in range(rounds):
         for peer in running:
+            if work.secure and not peer.ports.tls:
+                continue
             try:
                 sample = work.measure(peer, scratch, seconds)
             except (RuntimeError, OSError) as failed:

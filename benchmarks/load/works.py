@@ -24,19 +24,24 @@ class Work:
     name: str
     unit: str
     measure: Callable[[Running, Path, float], Sample]
+    secure: bool = False
+    """Only for peers that speak TLS."""
 
 
-def _requests(name: str, streams: bool = False) -> Work:
+def _requests(name: str, streams: bool = False, unit: str = "request") -> Work:
+    secure = name.endswith("-tls")
+
     def measure(peer: Running, scratch: Path, seconds: float) -> Sample:
         script = wrk.write_script(scratch / f"{name}.lua", routes.REQUESTS[name])
-        port = peer.ports.streams if streams else peer.ports.files
-        wrk.run(port, script, 1, CONNECTIONS)
+        port = peer.ports.tls if secure else peer.ports.streams if streams else peer.ports.files
+        scheme = "https" if secure else "http"
+        wrk.run(port, script, 1, CONNECTIONS, scheme)
         before = _process(peer).cpu_seconds()
-        load = wrk.run(port, script, seconds, CONNECTIONS)
+        load = wrk.run(port, script, seconds, CONNECTIONS, scheme)
         spent = _process(peer).cpu_seconds() - before
         return Sample.of(load.requests, load.seconds, spent, load.p50_us, load.p99_us, load.errors)
 
-    return Work(name, "request", measure)
+    return Work(name, unit, measure, secure)
 
 
 def _messages(kind: str) -> Work:
@@ -79,6 +84,9 @@ WORKS = (
     _requests("post-1k"),
     _requests("get-64k"),
     _requests("chunked-16x1k", streams=True),
+    _requests("get-1k-tls"),
+    _requests("get-64k-tls"),
+    _requests("handshake-tls", unit="handshake"),
     _gibibyte("get-1g", "get", routes.ONE_GIB, streams=False),
     _gibibyte("put-1g", "put", routes.UPLOAD, streams=True),
     _messages("websocket"),

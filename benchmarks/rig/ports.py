@@ -13,9 +13,11 @@ class Ports:
     files: int
     streams: int
     tcp: int
+    tls: int
+    """`files` and `streams` by TLS 1.3; 0 for the bare relay, which has none."""
 
     @classmethod
     def free(cls, routes: bool) -> Self:
         """Unused ports; one for both kinds of HTTP when the proxy `routes`."""
         files = free_port()
-        return cls(files, files if routes else free_port(), free_port())
+        return cls(files, files if routes else free_port(), free_port(), free_port() if routes else 0)

@@ -45,5 +45,8 @@ REQUESTS = {
     "post-1k": request("POST", POST, b"p" * 1024),
     "get-64k": request("GET", SIXTY_FOUR_KIB),
     "chunked-16x1k": request("GET", CHUNKED),
+    "get-1k-tls": request("GET", ONE_KIB),
+    "get-64k-tls": request("GET", SIXTY_FOUR_KIB),
+    "handshake-tls": request("GET", ONE_KIB, connection="close"),
 }
 """The measured requests by the name of their work."""

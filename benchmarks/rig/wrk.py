@@ -40,14 +40,14 @@ def write_script(path: Path, request: bytes) -> Path:
     return path
 
 
-def run(port: int, script: Path, seconds: float, connections: int) -> Load:
+def run(port: int, script: Path, seconds: float, connections: int, scheme: str = "http") -> Load:
     """Loads 127.0.0.1:`port` for about `seconds` (wrk counts whole ones, at least 1)."""
     duration = max(1, round(seconds))
     done = subprocess.run(
         [
             *("taskset", "-c", str(cores()[0])),
             *("wrk", "-t1", f"-c{connections}", f"-d{duration}s", "--timeout", "5s", "-s", str(script)),
-            f"http://127.0.0.1:{port}/",
+            f"{scheme}://127.0.0.1:{port}/",
         ],
         capture_output=True,
         text=True,

@@ -1,8 +1,9 @@
 """The proxies under test, each started by the same call and configured for the same job.
 
 The job: twenty routes told apart by prefix, one worker on one core, keep-alive to the origins, time-outs on, no access
-log, one retry of what failed, `X-Forwarded-For`, `X-Forwarded-Proto` and a request id added, WebSocket passed, one bare
-TCP listener. Each peer's file says it in that peer's own words, and what of it a peer is spared.
+log, one retry of what failed, `X-Forwarded-For`, `X-Forwarded-Proto` and a request id added, WebSocket passed, the same
+once more behind TLS 1.3 with a certificate on P-256, one bare TCP listener. Each peer's file says it in that peer's own
+words, and what of it a peer is spared.
 """
 
 from collections.abc import Iterator

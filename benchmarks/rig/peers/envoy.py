@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rig.certificate import certificate
 from benchmarks.rig.machine import ENVOY
 from benchmarks.rig.origin import Origin
 from benchmarks.rig.ports import Ports
@@ -26,6 +27,12 @@ class Envoy:
                     "static_resources": {
                         "listeners": [
                             _listener("inbound", ports.files, "envoy.filters.network.http_connection_manager", _http()),
+                            _secured(
+                                _listener(
+                                    "secure", ports.tls, "envoy.filters.network.http_connection_manager", _http()
+                                ),
+                                str(certificate(directory)),
+                            ),
                             _listener("tcp", ports.tcp, "envoy.filters.network.tcp_proxy", tcp),
                         ],
                         "clusters": clusters,
@@ -75,6 +82,21 @@ def _listener(name: str, port: int, filter_name: str, typed_config: dict[str, An
         "address": _address(port),
         "filter_chains": [{"filters": [{"name": filter_name, "typed_config": typed_config}]}],
     }
+
+
+def _secured(listener: dict[str, Any], pem: str) -> dict[str, Any]:
+    tls = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+    file = {"filename": pem}
+    common = {
+        "tls_certificates": [{"certificate_chain": file, "private_key": file}],
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+        "alpn_protocols": ["http/1.1"],
+    }
+    listener["filter_chains"][0]["transport_socket"] = {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {"@type": tls, "common_tls_context": common},
+    }
+    return listener
 
 
 def _cluster(name: str, port: int) -> dict[str, Any]:

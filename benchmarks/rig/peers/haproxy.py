@@ -8,6 +8,7 @@ Two descriptors a connection must fit into the usual hard limit of 20,000, hence
 
 from pathlib import Path
 
+from benchmarks.rig.certificate import certificate
 from benchmarks.rig.origin import Origin
 from benchmarks.rig.ports import Ports
 from benchmarks.rig.routes import ROUTES, STREAMS_ROUTE
@@ -30,6 +31,7 @@ defaults
   http-reuse always
 frontend inbound
   bind 127.0.0.1:{listen} backlog 4096
+  bind 127.0.0.1:{tls} backlog 4096 ssl crt {pem} alpn http/1.1 ssl-min-ver TLSv1.3
 {fields}
 {rules}
 backend files
@@ -73,6 +75,8 @@ class HAProxy:
         config.write_text(
             _CONFIG.format(
                 listen=ports.files,
+                tls=ports.tls,
+                pem=certificate(directory),
                 tcp=ports.tcp,
                 files=origin.files,
                 streams=origin.streams,

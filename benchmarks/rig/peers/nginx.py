@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from benchmarks.rig.certificate import certificate
 from benchmarks.rig.origin import Origin
 from benchmarks.rig.ports import Ports
 from benchmarks.rig.routes import ROUTES, STREAMS_ROUTE
@@ -48,6 +49,10 @@ http {{
   proxy_max_temp_file_size 0;
   server {{
     listen 127.0.0.1:{listen} backlog=4096;
+    listen 127.0.0.1:{tls} backlog=4096 ssl;
+    ssl_certificate {pem};
+    ssl_certificate_key {pem};
+    ssl_protocols TLSv1.3;
 {locations}
   }}
 }}
@@ -74,6 +79,8 @@ class Nginx:
                 stream=stream if has_stream else "",
                 dir=directory,
                 listen=ports.files,
+                tls=ports.tls,
+                pem=certificate(directory),
                 files=origin.files,
                 streams=origin.streams,
                 locations=locations,

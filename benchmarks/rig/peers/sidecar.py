@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.rig.certificate import certificate
 from benchmarks.rig.origin import Origin
 from benchmarks.rig.ports import Ports
 from benchmarks.rig.process import free_port
@@ -23,6 +24,7 @@ class Sidecar:
 
     def command(self, directory: Path, ports: Ports, origin: Origin) -> list[str]:
         config = directory / "sidecar.yaml"
+        pem = str(certificate(directory))
         routes = [
             {
                 "name": route.strip("/"),
@@ -41,6 +43,13 @@ class Sidecar:
             "codec": self.codec,
             "listeners": [
                 {"name": "inbound", "bind": f"127.0.0.1:{ports.files}", "max_connections": 20000, "routes": routes},
+                {
+                    "name": "secure",
+                    "bind": f"127.0.0.1:{ports.tls}",
+                    "tls": {"cert_file": pem, "key_file": pem, "min_version": "1.3"},
+                    "max_connections": 20000,
+                    "routes": routes,
+                },
                 {
                     "name": "tcp",
                     "bind": f"127.0.0.1:{ports.tcp}",
