@@ -12,6 +12,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
+from sidecar.app.neighbours import member
 from sidecar.config.incidents import Incidents as Settings
 from sidecar.control.incidents.answers import Answers
 from sidecar.control.incidents.deliveries import Deliveries, Receiver
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from sidecar.config.document import Config
+    from sidecar.control.redis_link import RedisLink
     from sidecar.runtime.admin_doors import Tables
     from sidecar.runtime.metrics import Registry, Snapshot
     from sidecar.runtime.observer import Observer
@@ -79,6 +81,14 @@ class Incidents:
         self._tasks.start("incident-measure", self._measure.run)
         self._tasks.start("incident-store", self._writer.run)
 
+    def share(self, link: RedisLink | None, config: Config) -> None:
+        """Agree with the other replicas over `link` who tells people; None: there are none."""
+        if link is not None and config.shared_state is not None:
+            from sidecar.control.incidents.shared import SharedCauses
+
+            service = config.service.name
+            self._deliveries.agreement.share(SharedCauses(link, config.shared_state.namespace, service, member(config)))
+
     def apply(self, config: Config) -> None:
         """A reload."""
         self._config = config
@@ -92,6 +102,7 @@ class Incidents:
         await self._tasks.end("incidents")
         await self._tasks.end("notifications")
         await self._tasks.end("incident-measure")
+        await self._deliveries.agreement.part()
         await self._post.close()
         await self._tasks.end("incident-store")
         await self._writer.close()

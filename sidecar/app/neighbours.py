@@ -7,6 +7,7 @@ our own entry) is taken from the first configuration, as `config/changes.py` tel
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +143,13 @@ class Neighbours:
         from sidecar.control.registry import RegistrySource
 
         return RegistrySource(self._registry, config.registry, config.refresh)
+
+
+def member(config: Config) -> str:
+    """This sidecar's name among the replicas of its service, the same after a restart; a host may have several."""
+    places = [config.admin.bind, config.admin.socket, *(one.bind for one in config.listeners)]
+    digest = hashlib.sha256("\n".join(map(str, places)).encode()).hexdigest()[:6]
+    return f"{config.service.instance or socket.gethostname()}/{digest}"
 
 
 class _AfterRestart:

@@ -201,6 +201,7 @@ class Program:
         )
         await self._neighbours.start()
         self._recovery.share(self._neighbours.link, config)
+        self._incidents.share(self._neighbours.link, config)
         if predecessor is not None:
             await self._take_over(predecessor)
             await self._incidents.start()  # it has closed its book

@@ -6,15 +6,15 @@ program without rules does not load it.
 
 from __future__ import annotations
 
-import hashlib
-import socket
 from typing import TYPE_CHECKING, Any
 
+from sidecar.app.neighbours import member
 from sidecar.config.address import Address
 from sidecar.control.recovery.orders import Order
 from sidecar.runtime.admin_doors import Refused
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping
 
     from sidecar.app.crew import Crew
@@ -94,10 +94,7 @@ class ProgramRecovery:
             return
         from sidecar.control.recovery.fleet import FleetTokens
 
-        places = [config.admin.bind, config.admin.socket, *(one.bind for one in config.listeners)]
-        digest = hashlib.sha256("\n".join(map(str, places)).encode()).hexdigest()[:6]  # one host may have several
-        me = f"{config.service.instance or socket.gethostname()}/{digest}"
-        self._fleet = FleetTokens(link, config.shared_state.namespace, config.service.name, me)
+        self._fleet = FleetTokens(link, config.shared_state.namespace, config.service.name, member(config))
 
     async def apply(self, config: Config) -> None:
         """Follow the rules of `config` from now on."""

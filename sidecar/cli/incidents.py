@@ -107,6 +107,11 @@ def _show(path: str, args: argparse.Namespace) -> int:
         for key in (*told, "closed", "reopened", "relapses", "down_seconds"):
             if found[key]:
                 print(f"  {key.replace('_', ' '):<16} {plain(found[key])}")
+        if found["shared_id"]:
+            teller = found["led_by"] or "this one"
+            print(
+                f"  {'seen by':<16} {found['sharers']} replicas; {plain(teller)} tells people, as {found['shared_id']}"
+            )
         for text in found["holds"]:
             print(f"  holds now        {plain(text)}")
         print()

@@ -147,6 +147,12 @@ class Incident(msgspec.Struct):
     """What was counted while it was open."""
     entries: int = 0
     """Length of the timeline."""
+    shared_id: str = ""
+    """The id that all replicas use towards people; empty: it is not shared."""
+    led_by: str = ""
+    """The replica that tells people; empty: this one."""
+    sharers: int = 0
+    """Replicas that see it."""
 
     @property
     def fingerprint(self) -> str:

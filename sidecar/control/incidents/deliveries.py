@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from sidecar.control.incidents.agreement import Agreement, News
 from sidecar.control.incidents.keeper import Keeper
 from sidecar.control.incidents.senders.sender import Notice, NotSent, Sender
 from sidecar.control.incidents.telling import summary
@@ -60,6 +61,7 @@ class Deliveries:
         self._refresh_at: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._work = asyncio.Event()
+        self.agreement = Agreement(keeper, self._tell, clock)
         keeper.listen(self._became)
 
     def restore(self, messages: Sequence[Message]) -> None:
@@ -80,6 +82,7 @@ class Deliveries:
         try:
             while True:
                 self._work.clear()
+                await self.agreement.work()
                 self._escalate()
                 await self._writer.settled()
                 for message in self._outbox.take(self._clock()):
@@ -101,10 +104,13 @@ class Deliveries:
         """An incident changed."""
         if change.what in _TOLD:
             text = change.entry.text if change.entry is not None else change.incident.title
-            for name, receiver in self._receivers.items():
-                if self._hears(name, receiver, change.incident):
-                    self._put(name, change.incident, str(change.what), text)
+            self.agreement.put(News(change.incident, str(change.what), text))
         self._work.set()
+
+    def _tell(self, news: News) -> None:
+        for name, receiver in self._receivers.items():
+            if self._hears(name, receiver, news.incident):
+                self._put(name, *news)
 
     def _hears(self, name: str, receiver: Receiver, incident: Incident) -> bool:
         escalated = [step.to for step in sorted(self._steps)[: incident.escalated]]
@@ -117,7 +123,7 @@ class Deliveries:
 
     def _escalate(self) -> None:
         now = self._clock()
-        for incident in self._keeper.book.open():
+        for incident in filter(self.agreement.leads, self._keeper.book.open()):
             for name in escalation.take(self._steps, incident, now):
                 waited = _minutes(now - incident.alerted)
                 self._note(
@@ -126,9 +132,10 @@ class Deliveries:
                 self._put(name, incident, "escalated", f"nobody acknowledged within {waited}: {incident.title}")
 
     def _due(self) -> float:
-        steps = [escalation.due(self._steps, one) for one in self._keeper.book.open()]
-        times = [self._outbox.due(self._clock()), *steps]
-        if self._keeper.book.open():
+        led = list(filter(self.agreement.leads, self._keeper.book.open()))
+        steps = [escalation.due(self._steps, one) for one in led]
+        times = [self._outbox.due(self._clock()), self.agreement.due(), *steps]
+        if led:
             times += self._refresh_at.values()
         return min((time for time in times if time is not None), default=float("inf"))
 
@@ -167,6 +174,7 @@ class Deliveries:
         if incident.notified is None:
             incident.notified = now
             self._registry.cell(series.INCIDENT_NOTIFY).observe(max(0.0, now - incident.detected))
+            self._start(self.agreement.told(incident))
         self._note(incident, "incident_told", f"{message.receiver} was told: {message.what}")
 
     def _failed(self, message: Message, why: str, retry_after: float | None, *, final: bool) -> None:
@@ -182,7 +190,7 @@ class Deliveries:
             self._note(incident, "incident_untold", text, "warning")
 
     def _refresh(self) -> None:
-        now, incidents = self._clock(), self._keeper.book.open()
+        now, incidents = self._clock(), any(map(self.agreement.leads, self._keeper.book.open()))
         for name, due in self._refresh_at.items():
             receiver = self._receivers[name]
             if incidents and now >= due and not self._lock(name).locked():
@@ -195,7 +203,7 @@ class Deliveries:
             now = self._clock()
             heard = [
                 Notice("open", one.title, summary(one, now), one.started, None)
-                for one in self._keeper.book.open()
+                for one in filter(self.agreement.leads, self._keeper.book.open())
                 if self._hears(name, receiver, one) and (name, one.id) not in waiting
             ]
             if not heard:

@@ -62,6 +62,9 @@ def summary(one: Incident, now: float) -> dict[str, Any]:
         "down_seconds": round(sum(end - begin for begin, end in one.down(0.0, now)), 3),
         "holds": [condition.text for condition in one.conditions.values()],
         "impact": {key: value for key, value in one.impact.items() if not key.startswith("_")},
+        "shared_id": one.shared_id,
+        "led_by": one.led_by,
+        "sharers": one.sharers,
         "entries": one.entries,
     }
 

@@ -1,9 +1,9 @@
 """Prometheus Alertmanager, API v2: an incident is an alert.
 
-Labels make an alert what it is, so they hold only what stays: alertname (the failure), service, instance, subject,
-severity. An incident that worsens is another alert then, and the less severe one ends. An alert that nobody renews ends
-by itself LASTS_SECONDS after its last sign of life, so a dead sidecar leaves none; therefore what is open is told again
-every REFRESH_SECONDS, as Prometheus does.
+Labels make an alert what it is, so they hold only what stays: alertname (the failure), service, subject, severity, and
+instance unless replicas share the incident. An incident that worsens is another alert then, and the less severe one
+ends. An alert that nobody renews ends by itself LASTS_SECONDS after its last sign of life, so a dead sidecar leaves
+none; therefore what is open is told again every REFRESH_SECONDS, as Prometheus does.
 """
 
 import time
@@ -58,7 +58,9 @@ def alerts_of(notice: Notice, now: float) -> list[dict[str, Any]]:
 def _alert(notice: Notice, severity: str, ends: float) -> dict[str, Any]:
     one = notice.incident
     labels = {"alertname": one["failure"], "severity": severity}
-    labels |= {key: one[key] for key in ("service", "instance", "subject")}
+    labels |= {key: one[key] for key in ("service", "subject")}
+    if not one.get("shared_id"):
+        labels["instance"] = one["instance"]
     annotations = {
         "summary": one["title"],
         "description": notice.text,

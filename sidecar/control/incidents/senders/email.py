@@ -58,7 +58,7 @@ def letter(notice: Notice, config: Email, now: datetime) -> EmailMessage:
     mail["Subject"] = " ".join(notice.headline.split())[:200]
     mail["Date"] = format_datetime(now)
     mail["Message-ID"] = f"<{one['id']}.{notice.what}.{int(now.timestamp() * 1000)}@{host}>"
-    mail["References"] = mail["In-Reply-To"] = f"<{one['id']}@{host}>"
+    mail["References"] = mail["In-Reply-To"] = f"<{notice.key}@{host}>"
     mail["Auto-Submitted"] = "auto-generated"
     facts = ("id", "service", "instance", "failure", "subject", "severity", "status", "started", "acknowledged_by")
     lines = [notice.text, "", *(f"{key.replace('_', ' ')}: {one[key]}" for key in facts if one[key])]

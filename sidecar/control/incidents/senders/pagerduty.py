@@ -1,4 +1,4 @@
-"""PagerDuty, Events API v2: trigger, acknowledge, resolve; the incident's id is the key that joins them."""
+"""PagerDuty, Events API v2: trigger, acknowledge, resolve; the incident's key joins them."""
 
 import asyncio
 from typing import Any
@@ -34,7 +34,7 @@ def event(notice: Notice, routing_key: str) -> dict[str, Any]:
     """The event of a notice."""
     one = notice.incident
     action = _ACTIONS.get(notice.what, "trigger")
-    joined: dict[str, Any] = {"routing_key": routing_key, "event_action": action, "dedup_key": one["id"]}
+    joined: dict[str, Any] = {"routing_key": routing_key, "event_action": action, "dedup_key": notice.key}
     if action != "trigger":
         return joined
     payload = {

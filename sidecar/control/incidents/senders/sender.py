@@ -36,6 +36,11 @@ class Notice(msgspec.Struct, frozen=True):
     """Unix seconds."""
 
     @property
+    def key(self) -> str:
+        """What joins the notices of one cause, whichever replica tells."""
+        return str(self.incident.get("shared_id") or self.incident["id"])
+
+    @property
     def headline(self) -> str:
         """One line for people."""
         one = self.incident
