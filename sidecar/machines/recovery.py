@@ -146,6 +146,11 @@ class Recovery:
                 return self._be_well("stayed_well", now)
         return None
 
+    def allowed(self, now: float) -> None:
+        """What forbade to act may be over: look again at once."""
+        if self.stage is Stage.HELD:
+            self.due = now
+
     def checked(self, now: float, hold: Hold | None, detail: str = "") -> Change | None:
         """The look right before acting: still sick. `hold`: what forbids to act; None: nothing does."""
         if self.stage not in {Stage.CHECKING, Stage.HELD}:

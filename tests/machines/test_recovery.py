@@ -80,6 +80,18 @@ def test_what_forbids_to_act_is_told_once_and_asked_again(hold: Hold):
     assert one.checked(15.0, None).new is Stage.ACTING
 
 
+def test_what_held_it_is_over_and_it_acts_at_once():
+    one = machine()
+    one.seen(0.0, sick=True)
+    one.tick(5.0)
+    one.checked(5.0, Hold.PAUSED)
+    one.allowed(6.0)
+    assert one.due == 6.0
+    assert one.checked(6.0, None).new is Stage.ACTING
+    one.allowed(7.0)
+    assert one.due is None
+
+
 def test_what_is_held_ends_when_the_fault_does():
     one = machine()
     one.seen(0.0, sick=True)

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,8 +20,8 @@ import pytest
 from tests.fakes.kube_api import TOKEN, KubeApi
 from tests.fakes.upstream import ScriptedUpstream, answer, never, says
 from tests.fakes.wire import Message, Wire
-from tests.real.documents import document, free_port, listener, route, upstream
-from tests.real.harness import Sidecar
+from tests.real.documents import black_hole, document, free_port, listener, route, upstream
+from tests.real.harness import Sidecar, ask
 from tests.real.test_recovery import PATIENCE, QUICK, attempts, marked, restart, rule, wait_stage
 from tests.real.test_supervised import MARK, SERVICE
 
@@ -45,6 +46,11 @@ class Flippable:
 def act(name: str, do: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """A rule that does something once when `app` is sick."""
     return restart(**{"name": name, "when": SICK, "do": do, "attempts": 1, **changes})
+
+
+def limit(name: str) -> str:
+    """The time-out of what hangs is short, that of the others beyond any load of the machine."""
+    return "1s" if name in {"hang", "silent"} else "20s"
 
 
 def came_to(proxy: Sidecar, name: str, result: str) -> str:
@@ -80,6 +86,14 @@ def test_a_reroute_lasts_until_the_sick_one_is_well() -> None:
             app.fails.add("/health")
             wait_stage(proxy, "proving", "healed", name="lead")
             assert [port() for _ in range(8)] == [spare.port] * 8  # several clients: every worker
+            gone = proxy.status()["worker_pids"]
+            os.kill(gone[0], signal.SIGKILL)
+            proxy.wait_until(
+                lambda: len(now := proxy.status()["worker_pids"]) == 2 and gone[0] not in now,
+                "another worker",
+                PATIENCE,
+            )
+            assert [port() for _ in range(8)] == [spare.port] * 8  # those that come later too
             assert rule(proxy, "lead")["in_force"]
             assert proxy.status()["upstreams"][0]["endpoints"][0]["state"] == "unhealthy"
             wait_stage(proxy, "healed", name="lead")
@@ -198,12 +212,12 @@ class Trouble:
         (directory / "token").write_text(TOKEN)
         self.kube.budget = 1
         rules = [
-            act(f"hook-{what}", {"webhook": {"url": f"http://{self.hooks.address}/{what}"}, "timeout": "1s"})
+            act(f"hook-{what}", {"webhook": {"url": f"http://{self.hooks.address}/{what}"}, "timeout": limit(what)})
             for what in ("500", "hang", "redirect", "flood")
         ]
         rules += [act("hook-ok", {"webhook": {"url_file": str(secret)}})]
         rules += [
-            act(f"run-{name}", {"restart": "command", "command": ["sh", "-c", script], "timeout": "1s"})
+            act(f"run-{name}", {"restart": "command", "command": ["sh", "-c", script], "timeout": limit(name)})
             for name, script in {
                 "ok": f"echo {directory}; touch {directory}/ran",
                 "hang": "trap '' TERM; sleep 1000 & sleep 1000",
@@ -218,6 +232,16 @@ class Trouble:
             "token_file": str(directory / "token"),
         }
         rules += [act("evict", {"restart": "evict", "eviction": eviction}, attempts=2)]
+        (directory / "wrong").write_text("wrong")
+        rules += [
+            act(f"evict-{name}", {"restart": "evict", "eviction": {**eviction, **changes}, "timeout": limit(name)})
+            for name, changes in {
+                "anyone": {"token_file": str(directory / "wrong")},
+                "nofile": {"token_file": str(directory / "absent")},
+                "nobody": {"api": f"http://127.0.0.1:{free_port()}"},
+                "silent": {"api": f"http://{stack.enter_context(black_hole())}"},
+            }.items()
+        ]
         rules += [act("flush", {"flush_pool": "app"}), act("forget", {"clear_cache": "app"})]
         cached = route("doc", "app", "/doc", fallback=[{"cache": {"max_age": "10m"}}])
         self.proxy = stack.enter_context(
@@ -323,6 +347,41 @@ def test_an_eviction_asks_the_disruption_budget_first(trouble: Trouble) -> None:
     assert path == "/api/v1/namespaces/shop/pods/orders-1/eviction"
     assert body["metadata"] == {"name": "orders-1", "namespace": "shop"}
     assert TOKEN not in proxy.log
+
+
+@pytest.mark.parametrize(
+    ("name", "detail"),
+    [("anyone", "401: Unauthorized"), ("nofile", "No such file"), ("nobody", "ConnectError"), ("silent", "in time")],
+)
+def test_an_eviction_that_cannot_be_asked_for_is_a_failed_attempt(trouble: Trouble, name: str, detail: str) -> None:
+    assert detail in came_to(trouble.proxy, f"evict-{name}", "failed")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "why"),
+    [
+        ("nothing/run", b"", 404, "no recovery rule 'nothing'"),
+        ("run", b"", 400, "RULE/run"),
+        ("flush/stop", b"", 400, "RULE/run"),
+        ("flush/run", b"{", 400, "not an order"),
+        ("flush/run", b'{"force": true}', 400, "not an order"),
+        ("pause", b'{"dry_run": true}', 400, "goes with run only"),
+    ],
+)
+def test_a_bad_order_is_refused_with_advice(trouble: Trouble, path: str, body: bytes, status: int, why: str) -> None:
+    with Wire(socket.socket(socket.AF_UNIX)) as wire:
+        wire.sock.connect(trouble.proxy.socket_path)
+        wire.send(ask(f"/api/v1/recovery/{path}", method="POST", body=body))
+        got = wire.read_answer("POST")
+    assert got.status == status
+    assert why in got.body.decode()
+
+
+def test_nobody_orders_by_get_or_over_tcp_without_the_token(trouble: Trouble) -> None:
+    length = "content-length: 0\r\n"
+    assert trouble.proxy.admin("/api/v1/recovery/flush/run", unix=True).status == 405
+    assert trouble.proxy.admin("/api/v1/recovery/pause", "POST", length).status in {401, 403}
+    assert trouble.proxy.status()["recovery"]["paused"] is None
 
 
 def test_idle_connections_are_flushed_and_kept_answers_forgotten(trouble: Trouble) -> None:

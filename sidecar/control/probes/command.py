@@ -27,14 +27,21 @@ class CommandProbe:
 
     async def __call__(self) -> str:
         loop = asyncio.get_running_loop()
-        transport, process = await loop.subprocess_exec(
-            lambda: _Process(loop),
-            *self._argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
+        starting = asyncio.ensure_future(
+            loop.subprocess_exec(
+                lambda: _Process(loop),
+                *self._argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
         )
+        try:
+            transport, process = await asyncio.shield(starting)
+        except asyncio.CancelledError:  # out of time before it had begun; it begins all the same
+            starting.add_done_callback(_kill_unborn)
+            raise
         group = transport.get_pid()
         try:
             await asyncio.wait({process.exited, process.output_ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -82,6 +89,13 @@ def _judge(code: int, output: bytes) -> str:
     first = output.lstrip().split(b"\n", 1)[0].decode(errors="replace")[:_TOLD].strip()
     ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
     raise ProbeFailure(f"{ended}: {first}" if first else ended)
+
+
+def _kill_unborn(starting: "asyncio.Future[tuple[asyncio.SubprocessTransport, _Process]]") -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        transport, _ = starting.result()
+        _kill(transport.get_pid())
+        transport.close()
 
 
 def _kill(group: int) -> None:

@@ -186,6 +186,8 @@ class RecoveryEngine:
         if self.paused is not None:
             self.paused = None
             self.observer.tell(Kind.RECOVERY_RESUMED, "recovery", by=by, why=why)
+            for rule in self._rules.values():
+                rule.resumed()
 
     def find(self, name: str) -> Rule | None:
         """The rule of that name."""

@@ -7,7 +7,8 @@ the service answers: an answer that the proxy made itself (`X-Sidecar-Decision`)
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic
 
 from sidecar.config.address import Address
@@ -16,6 +17,7 @@ from sidecar.config.listeners import Listener, Route
 from sidecar.control.probes.http import HttpProbe
 from sidecar.control.probes.probe import Probe, Result, ask
 from sidecar.control.recovery.ports import Surroundings
+from sidecar.machines.routing import RouteRule, RouteTable
 
 LOOKS = 3
 OVER_SECONDS = 5.0
@@ -71,30 +73,59 @@ async def prove(
 
 
 def request_through(upstream: str, around: Surroundings) -> Probe | None:
-    """A real request that leads to `upstream`; None: no HTTP route does that can be asked by GET."""
+    """A real request that leads to `upstream`; None: no HTTP route does that can be asked by GET and without a
+    client's certificate.
+    """
     config = around.config()
     for listener in config.listeners:
-        if listener.protocol != "http" or getattr(listener, "tls", None) is not None:
-            continue  # TCP has no request; our own certificate is for others to judge
         address = around.address(listener.name)
-        for route in listener.routes:
-            if route.upstream == upstream and (not route.match.methods or "GET" in route.match.methods) and address:
-                return _request(address, listener, route, config)
+        if listener.protocol != "http" or address is None or _wants_certificate(listener):
+            continue
+        table = RouteTable([RouteRule.of(route.match) for route in listener.routes])
+        for index, route in enumerate(listener.routes):
+            if route.upstream == upstream:
+                for path in _paths(route, config):
+                    if table.find(b"GET", _host(route).encode(), _target(path), _fields(route).get) == index:
+                        return _request(address, listener, route, path)
     return None
 
 
-def _request(address: Address, listener: Listener, route: Route, config: Config) -> Probe:  # noqa: ARG001
-    match = route.match
-    checks = (one.health_check.http.path for one in config.upstreams
-              if one.name == route.upstream and one.health_check and one.health_check.http)  # fmt: skip
-    path = match.path or _path(match.path_prefix or "/", next(checks, "/"))
-    host = (match.host or "localhost").replace("*.", "recovery.")
-    return HttpProbe(
-        address, authority=host, path=path, expect=_ANSWERS, headers=match.headers, without=b"x-sidecar-decision"
-    )
+def _wants_certificate(listener: Listener) -> bool:
+    tls = listener.tls
+    return tls is not None and tls.client_ca_file is not None and (
+        tls.client_certificate == "required" or bool(tls.allowed_clients)
+    )  # fmt: skip
 
 
-def _path(prefix: str, wanted: str) -> str:
-    """`wanted` when the route takes it, else the prefix itself."""
-    whole = prefix.rstrip("/")
-    return wanted if not whole or wanted == whole or wanted.startswith(f"{whole}/") else prefix
+def _request(address: Address, listener: Listener, route: Route, path: str) -> Probe:
+    tls = None if listener.tls is None else _unverified
+    headers, host = route.match.headers, _host(route)
+    without = b"x-sidecar-decision"
+    return HttpProbe(address, authority=host, path=path, expect=_ANSWERS, headers=headers, tls=tls, without=without)
+
+
+def _unverified() -> ssl.SSLContext:
+    """Our own listener's certificate is for its clients to judge."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _paths(route: Route, config: Config) -> Iterator[str]:
+    """What may be asked for, the health check's own path first; whether the route takes it is another question."""
+    yield from (one.health_check.http.path for one in config.upstreams
+                if one.name == route.upstream and one.health_check and one.health_check.http)  # fmt: skip
+    yield route.match.path or route.match.path_prefix or "/"
+
+
+def _host(route: Route) -> str:
+    return (route.match.host or "localhost").replace("*.", "recovery.")
+
+
+def _target(path: str) -> bytes:
+    return path.partition("?")[0].encode()
+
+
+def _fields(route: Route) -> dict[bytes, bytes]:
+    return {name.lower().encode(): value.encode() for name, value in route.match.headers.items()}

@@ -106,6 +106,11 @@ class Rule:
         """Something happened: look at once."""
         self._changed.set()
 
+    def resumed(self) -> None:
+        """Nothing is paused any more."""
+        self.machine.allowed(monotonic())
+        self.poke()
+
     # From stage to stage ----------------------------------------------------------------------------------------------
 
     async def _look(self) -> None:

@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from sidecar.control.probes.command import CommandProbe
 from sidecar.control.probes.probe import Result, ask
+from tests.real.test_supervised import MARK, marked
 
 
 def run(*argv: str, timeout: float = 10.0) -> Result:
@@ -99,3 +101,17 @@ def test_a_cancelled_check_leaves_nothing(tmp_path: Path) -> None:
 
     asyncio.run(cancel())
     wait_gone([int(pid) for pid in pids.read_text().split()])
+
+
+def test_out_of_time_before_it_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time may be over while the process is being started; it must not live on unseen, nor what it started."""
+    monkeypatch.setenv(MARK, str(tmp_path))
+
+    async def story() -> None:
+        for step in range(40):
+            await ask(CommandProbe(["sh", "-c", "sleep 1000 & sleep 1000"]), step * 0.0002)
+        async with asyncio.timeout(20):
+            while marked(tmp_path):
+                await asyncio.sleep(0.02)
+
+    uvloop.run(story())

@@ -7,15 +7,14 @@ failed attempt. What comes after is another pod; this one is told to end like an
 import asyncio
 import os
 import socket
-import ssl
 from typing import Any
 
 from sidecar.config.recovery import Eviction
 from sidecar.control.recovery.actions.base import Plain
+from sidecar.control.recovery.actions.web import client_for
 from sidecar.control.recovery.ports import ActionFailed, Surroundings
 from sidecar.control.resolvers.kubernetes import MOUNTED, ApiFault, api_of_the_cluster
 
-CONNECT_SECONDS = 5.0
 MAX_ANSWER = 64 * 1024
 
 
@@ -31,10 +30,7 @@ class EvictPod(Plain):
         self._timeout = timeout
 
     async def run(self) -> str:
-        import httpx
-
-        config = self._config
-        pod = config.pod or self._around.config().service.instance or socket.gethostname()
+        pod = self._config.pod or self._around.config().service.instance or socket.gethostname()
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._evict(pod)
@@ -43,31 +39,25 @@ class EvictPod(Plain):
         except (ApiFault, OSError) as error:
             named = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
             raise ActionFailed(str(named)) from None
-        except httpx.HTTPError as error:
-            raise ActionFailed(f"the API server cannot be asked: {type(error).__name__}") from None
 
     async def _evict(self, pod: str) -> str:
-        import httpx
-
         config = self._config
         api = (config.api or api_of_the_cluster()).rstrip("/")
         namespace = config.namespace or await asyncio.to_thread(_read, f"{MOUNTED}/namespace")
         token = await asyncio.to_thread(_read, config.token_file or f"{MOUNTED}/token")
-        verify: ssl.SSLContext | bool = True
-        if api.startswith("https:"):
-            authorities = config.ca_file or f"{MOUNTED}/ca.crt"
-            verify = await asyncio.to_thread(lambda: ssl.create_default_context(cafile=authorities))
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
-        timeout = httpx.Timeout(self._timeout, connect=CONNECT_SECONDS)
         url = f"{api}/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
         headers = {"authorization": f"Bearer {token}", "accept": "application/json"}
-        async with (
-            httpx.AsyncClient(verify=verify, timeout=timeout, trust_env=False) as client,
-            client.stream("POST", url, json=body, headers=headers) as response,
-        ):
-            if response.is_success:
-                return f"pod {pod} is being evicted"
-            raise ActionFailed(f"the API server says {response.status_code}: {await _said(response)}")
+        client = await client_for(url, self._timeout, config.ca_file or f"{MOUNTED}/ca.crt")
+        from httpx import HTTPError
+
+        try:
+            async with client, client.stream("POST", url, json=body, headers=headers) as response:
+                if response.is_success:
+                    return f"pod {pod} is being evicted"
+                raise ActionFailed(f"the API server says {response.status_code}: {await _said(response)}")
+        except HTTPError as error:
+            raise ActionFailed(f"the API server cannot be asked: {type(error).__name__}") from None
 
 
 async def _said(response: Any) -> str:

@@ -12,9 +12,8 @@ from typing import Any
 from sidecar import __version__
 from sidecar.config.recovery import Recovery, Webhook
 from sidecar.control.recovery.actions.base import Plain
+from sidecar.control.recovery.actions.web import client_for
 from sidecar.control.recovery.ports import ActionFailed, Surroundings
-
-CONNECT_SECONDS = 5.0
 
 
 class CallWebhook(Plain):
@@ -31,8 +30,6 @@ class CallWebhook(Plain):
         """What the rule knows of the fault: why, attempt, what it is about."""
 
     async def run(self) -> str:
-        import httpx
-
         url = await asyncio.to_thread(self._url)
         service = self._around.config().service
         body = {
@@ -42,23 +39,28 @@ class CallWebhook(Plain):
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             **self.tells,
         }
-        timeout = httpx.Timeout(self._timeout, connect=min(CONNECT_SECONDS, self._timeout))
         headers = {"user-agent": f"sidecar/{__version__}"}
         try:
-            # the client is this call's own, so a cancelled one takes no pool with it; each read has its time-out too
-            async with (
-                asyncio.timeout(self._timeout),
-                httpx.AsyncClient(timeout=timeout, trust_env=False) as client,
-                client.stream("POST", url, json=body, headers=headers) as response,
-            ):
-                status, good, redirect = response.status_code, response.is_success, 300 <= response.status_code < 400
+            async with asyncio.timeout(self._timeout):
+                status, good, redirect = await self._post(url, body, headers)
         except TimeoutError:
             raise ActionFailed("the webhook did not answer in time") from None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise ActionFailed(f"the webhook cannot be called: {type(error).__name__}") from None
         if not good:
             raise ActionFailed(f"the webhook answered {status}{', a redirect, which is not followed' * redirect}")
         return f"the webhook answered {status}"
+
+    async def _post(self, url: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int, bool, bool]:
+        """Status, whether it is success, and whether it is a redirect; the client is this call's own, so a cancelled
+        one takes no pool with it.
+        """
+        client = await client_for(url, self._timeout)
+        from httpx import HTTPError, InvalidURL
+
+        try:
+            async with client, client.stream("POST", url, json=body, headers=headers) as response:
+                return response.status_code, response.is_success, 300 <= response.status_code < 400
+        except (HTTPError, InvalidURL, OSError) as error:
+            raise ActionFailed(f"the webhook cannot be called: {type(error).__name__}") from None
 
     def _url(self) -> str:
         if self._config.url is not None:
