@@ -14,6 +14,7 @@ import msgspec
 from sidecar.agent import history
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.faults import AgentFault, Busy
+from sidecar.agent.holds import holds
 from sidecar.agent.ports import Kind, Level, Manifest, SourcePort, Tell, Trouble
 from sidecar.agent.repository.repository import Repository
 from sidecar.agent.retain import carry_out, decide
@@ -94,10 +95,8 @@ def next_kind(config: Backup, catalog: Catalog, now: datetime) -> Kind:
 
 def forget(config: Backup, repository: Repository, catalog: Catalog) -> int:
     """Let go what no rule keeps; how many points."""
-    going = decide(config, catalog, datetime.now(UTC)).delete
-    if going:
-        carry_out(repository, catalog, list(going))
-    return len(going)
+    going = decide(config, catalog, holds(repository), datetime.now(UTC)).delete
+    return len(carry_out(repository, catalog, list(going))) if going else 0
 
 
 def prune(repository: Repository, tell: Tell) -> int:

@@ -16,7 +16,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -149,6 +149,13 @@ def record(catalog: Catalog, one: Verification) -> None:
             "INSERT INTO verifications VALUES (?, ?, ?, ?, ?)",
             (one.point, one.level, one.at.isoformat(), one.seconds, msgspec.json.encode(one.troubles)),
         )
+
+
+def forget_records(catalog: Catalog, points: Sequence[str]) -> None:
+    """These points are no more."""
+    with catalog.connect() as connection:
+        connection.execute(_TABLE)
+        connection.executemany("DELETE FROM verifications WHERE point = ?", [(name,) for name in points])
 
 
 def records(catalog: Catalog) -> dict[str, Verification]:

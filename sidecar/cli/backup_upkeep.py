@@ -50,16 +50,18 @@ def verify(args: argparse.Namespace) -> int:
 def forget(args: argparse.Namespace) -> int:
     """Forget what no rule keeps, or the named point; --dry-run only tells."""
     from sidecar.agent.faults import AgentFault
-    from sidecar.agent.retain import carry_out, decide
+    from sidecar.agent.holds import holds
+    from sidecar.agent.retain import carry_out, decide, indispensable
 
     desk = Desk(args)
-    plan = decide(desk.config, desk.catalog, datetime.now(UTC))
+    held = holds(desk.repository)
+    plan = decide(desk.config, desk.catalog, held, datetime.now(UTC))
     going = dict(plan.delete)
     if args.id is not None:
-        if args.id in plan.keep and "newest" in plan.keep[args.id]:
-            raise AgentFault(f"{args.id} stays: it is {plan.keep[args.id]}")
-        if args.id not in {*plan.keep, *plan.delete}:
-            raise AgentFault(f"there is no backup {args.id!r}; see: sidecar backup list")
+        indispensable(desk.catalog, args.id)
+        if args.id in held:
+            raise AgentFault(f"{args.id} is held{': ' + held[args.id].why if held[args.id].why else ''}; first: "
+                             f"sidecar snapshot release {args.id}")  # fmt: skip
         going = {args.id: "by order"}
     if not args.dry_run and going:
         carry_out(desk.repository, desk.catalog, list(going))

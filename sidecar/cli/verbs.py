@@ -36,6 +36,7 @@ VERBS = (
     Verb("simulate", "replay a scenario or an access log on a virtual clock", "sidecar.cli.simulate"),
     Verb("agent", "run the backup agent: it keeps the RPO and proves it", "sidecar.cli.agent"),
     Verb("backup", "make backups, look at them, verify them", "sidecar.cli.backup"),
+    Verb("snapshot", "make a backup that stays, hold one, let it go", "sidecar.cli.snapshot"),
     Verb("catalog", "rebuild what this machine knows of the backups", "sidecar.cli.backup"),
     Verb("restore", "bring a backup back: first a plan, then its steps", "sidecar.cli.restore"),
     Verb("drill", "prove by restoring that the backups work, and how long it takes", "sidecar.cli.drill"),

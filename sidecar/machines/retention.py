@@ -43,6 +43,8 @@ class Kept:
     """Why somebody holds it; None: nobody does."""
     leans_on: frozenset[str] = frozenset()
     """Points without which it cannot be restored."""
+    order: int = 0
+    """Which was made later, where wall clocks that were set would tell another story."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +72,8 @@ def plan(points: Iterable[Kept], rules: Rules, now: datetime) -> Plan:
     for one in ordered:
         if one.held is not None:
             why[one.id] = f"held: {one.held}" if one.held else "held"
-    for standings, reason in (
-        ({Standing.VERIFIED}, "the newest verified point"),
-        ({Standing.VERIFIED, Standing.UNKNOWN}, "the newest complete point"),
-    ):
-        newest = next((one for one in ordered if one.standing in standings), None)
-        if newest is not None:
-            why.setdefault(newest.id, reason)
+    for name, reason in _newest(ordered):
+        why.setdefault(name, reason)
     within = timedelta(seconds=rules.keep_within)
     for one in ordered:
         if one.standing is not Standing.INCOMPLETE and one.at >= now - within:
@@ -95,6 +92,25 @@ def plan(points: Iterable[Kept], rules: Rules, now: datetime) -> Plan:
         else:
             result.delete[one.id] = _NO_LONGER.get(one.standing, "no rule keeps it")
     return result
+
+
+def dispensable(points: Iterable[Kept], name: str) -> str:
+    """What this point is that nobody may do without, by order or not; empty: nothing."""
+    return dict(reversed(_newest(points))).get(name, "")
+
+
+def _newest(points: Iterable[Kept]) -> list[tuple[str, str]]:
+    """The newest verified point and the newest complete one, with the reason why they stay."""
+    made = sorted(points, key=lambda one: (one.order, one.at, one.id), reverse=True)
+    found = []
+    for standings, reason in (
+        ({Standing.VERIFIED}, "the newest verified point"),
+        ({Standing.VERIFIED, Standing.UNKNOWN}, "the newest complete point"),
+    ):
+        newest = next((one for one in made if one.standing in standings), None)
+        if newest is not None:
+            found.append((newest.id, reason))
+    return found
 
 
 _NO_LONGER = {

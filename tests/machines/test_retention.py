@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.machines.retention import Kept, Rules, Standing, plan
+from sidecar.machines.retention import Kept, Rules, Standing, dispensable, plan
 
 NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)
 RULES = Rules(keep_within=7 * 86_400.0, daily=14, weekly=8, monthly=12)
@@ -91,3 +91,12 @@ def test_what_must_never_go_never_goes(raw, daily: int, weekly: int, monthly: in
             assert not one.leans_on & set(result.delete)
     again = plan([one for one in points if one.id in result.keep], Rules(within, daily, weekly, monthly), NOW)
     assert not again.delete, "a second look deletes nothing more"
+
+
+def test_the_newest_is_the_one_that_was_made_last_not_the_one_with_the_latest_date():
+    """A clock that was set an hour back must not let the newest backup go."""
+    nothing = Rules(0.0, 0, 0, 0)
+    points = [point(1, name="before", order=1), point(2, name="after the clock went back", order=2)]
+    assert plan(points, nothing, NOW).keep == {"after the clock went back": "the newest verified point"}
+    assert dispensable(points, "before") == ""
+    assert dispensable(points, "after the clock went back") == "the newest verified point"
