@@ -24,6 +24,7 @@ from sidecar.machines.breaker_states import BreakerState
 from sidecar.machines.fleet_deeds import Deed, Noticed, Ordered, Send, Sync, Synced
 from sidecar.machines.fleet_member import Around, Member
 from sidecar.machines.fleet_words import Answer, Record
+from sidecar.machines.leases import TrialEnd
 
 SYNC = 10.0
 WATCH = 1.5
@@ -103,9 +104,13 @@ class Fleet:
         """A call was refused that a lease would have let through."""
         return self._about(name, now, lambda member: member.wants(now))
 
-    def ended(self, name: str, token: str, outcome: str, now: float, detail: str = "") -> list[Deed]:
-        """A lease's end: ok, failed, slow, timeout, or unused when nothing was learnt."""
+    def ended(self, name: str, token: str, outcome: TrialEnd, now: float, detail: str = "") -> list[Deed]:
+        """What came of a lease."""
         return self._about(name, now, lambda member: member.ended(token, outcome, now, detail))
+
+    def again(self, name: str, now: float) -> list[Deed]:
+        """The fleet's word once more: an order that was given here, and stood above it, is over."""
+        return self._about(name, now, lambda member: member.again(now))
 
     def order(
         self, name: str, state: BreakerState, now: float, *, seconds: float | None, by: str, why: str

@@ -5,20 +5,10 @@ Towards Redis: `Send` and `Sync`, each concluded exactly once, by an answer or a
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from sidecar.machines.breaker import Snapshot
 from sidecar.machines.fleet_words import Command, Record
-
-
-class Lease(NamedTuple):
-    """The right to one trial call, in the hand of this replica."""
-
-    token: str
-    use_by: float
-    """Not begun by then, it goes back."""
-    deadline: float
-    """A trial that has no answer by then has failed; a little later others may have the lease."""
+from sidecar.machines.leases import Lease
 
 
 @dataclass(frozen=True, slots=True, eq=False)

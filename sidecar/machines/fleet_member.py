@@ -23,7 +23,7 @@ from sidecar.base.backoff import Uniform, exponential
 from sidecar.config.breaker import Breaker as BreakerPolicy
 from sidecar.machines.breaker import Snapshot
 from sidecar.machines.breaker_states import BreakerState, Reason
-from sidecar.machines.fleet_deeds import Adopt, Alone, Deed, Lease, Lend, Ordered, Send
+from sidecar.machines.fleet_deeds import Adopt, Alone, Deed, Lend, Ordered, Send
 from sidecar.machines.fleet_words import (
     FORCED,
     NO_END,
@@ -39,6 +39,7 @@ from sidecar.machines.fleet_words import (
     Vote,
     Withdraw,
 )
+from sidecar.machines.leases import Lease, TrialEnd
 
 ASKS_PER_SECOND = 50.0
 """Of the whole fleet, for one breaker."""
@@ -56,6 +57,11 @@ MOST_TRIES = 5
 """Of an order whose epoch was overtaken."""
 MOST_UNSENT = 64
 REOPEN_JITTER = 0.1
+WORDS = {
+    TrialEnd.FAILED: Reason.TRIAL_FAILED,
+    TrialEnd.SLOW: Reason.TRIAL_SLOW,
+    TrialEnd.TIMEOUT: Reason.TRIAL_TIMEOUT,
+}
 LED = (BreakerState.OPEN, BreakerState.HALF_OPEN)
 
 
@@ -132,15 +138,14 @@ class Member:
         self._plan_ask(now)
         return self.tick(now)
 
-    def ended(self, token: str, outcome: str, now: float, detail: str = "") -> list[Deed]:
-        """A lease's end: ok, failed, slow, timeout, or unused when nothing was learnt."""
+    def ended(self, token: str, outcome: TrialEnd, now: float, detail: str = "") -> list[Deed]:
+        """What came of a lease."""
         epoch = self._leases.pop(token, None)
         if epoch is None:
             return []
-        if outcome == "unused":
+        if outcome is TrialEnd.UNUSED:
             return [self._send(Return(tokens=(token,)), now)] if self._around.up else []
-        policy, ok = self.policy, outcome == "ok"
-        reason = {"slow": Reason.TRIAL_SLOW, "timeout": Reason.TRIAL_TIMEOUT}.get(outcome, Reason.TRIAL_FAILED)
+        policy, ok = self.policy, outcome is TrialEnd.OK
         report = Report(
             holder=self._around.me,
             token=token,
@@ -148,7 +153,7 @@ class Member:
             ok=ok,
             needed=policy.half_open_successes,
             period=0 if ok else self._next_period(),
-            reason="" if ok else str(reason),
+            reason="" if ok else WORDS[outcome].value,
             detail="" if ok else detail or f"a trial call of {self._around.me} was no good",
         )
         if not self._around.up:

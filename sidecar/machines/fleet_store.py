@@ -101,7 +101,7 @@ class Page(msgspec.Struct):
         return Record(
             epoch=self.epoch,
             state=self.state,
-            left=NO_END if self.until == NO_END else max(0, self.until - now),
+            left=NO_END if self.until == NO_END else max(0, min(self.period, self.until - now)),
             period=self.period,
             reopened=self.reopened,
             reason=self.reason,
