@@ -7,7 +7,8 @@ reads WATCHES_PER_SECOND times.
 
 Each `Sync` says whether this replica carries traffic (some within IDLE_AFTER; a fresh one counts as carrying). The
 count of those who do is what a quorum is measured against; the highest of MEMORY seconds is used, since a keeper
-that has just been emptied counts only who has spoken since.
+that has just been emptied counts only who has spoken since. For the same reason nobody believes to be the only one
+so long after it connected.
 
 Every method takes `now` and returns what is to be done, in order. `tick` is due from `deadline` on.
 """
@@ -23,6 +24,7 @@ from sidecar.config.breaker import Breaker as BreakerPolicy
 from sidecar.machines.breaker_states import BreakerState
 from sidecar.machines.fleet_deeds import Deed, Noticed, Ordered, Send, Sync, Synced
 from sidecar.machines.fleet_member import Around, Member
+from sidecar.machines.fleet_store import DEFAULT_QUORUM
 from sidecar.machines.fleet_words import Answer, Record
 from sidecar.machines.leases import TrialEnd
 
@@ -48,6 +50,7 @@ class Fleet:
         self._syncing = False
         self._traffic_at = now
         self._counts: list[tuple[float, int]] = []  # when, how many carried traffic
+        self._expect_company(now)
         self._replicas = 0
         self._heard_at: float | None = None
         self._noticed: dict[str, str] = {}
@@ -76,6 +79,7 @@ class Fleet:
     def connected(self, now: float) -> list[Deed]:
         """The tie to the keeper is there."""
         self._around.up = True
+        self._expect_company(now)
         for member in self._members.values():
             member.connected(now)
         crowd = min(LONGEST_RECONNECT, (self._around.carrying - 1) / RECONNECTS_PER_SECOND)
@@ -185,6 +189,11 @@ class Fleet:
             self._sync_at = inf
             deeds += self._sync(now)
         return deeds
+
+    def _expect_company(self, now: float) -> None:
+        """Nobody is alone before the others had the time to beat, too: a count may be of an emptied keeper."""
+        self._counts = [(now, max(DEFAULT_QUORUM, self._around.carrying))]
+        self._around.carrying = self._counts[0][1]
 
     def _sync(self, now: float) -> list[Deed]:
         if self._syncing or not self._around.up or not self._members:
