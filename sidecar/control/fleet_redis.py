@@ -73,7 +73,7 @@ class FleetPort:
         """Beat, and read what differs."""
         names = list(sync.known)
         keys = [self._peers, self._configs, *map(self.page, names)]
-        known = [str(epoch) for epoch in sync.known.values()]
+        known = [f"{epoch} {state.value}" for epoch, state in sync.known.values()]
         answer = await self._link.script(
             BEAT, keys, [self._me, PRESENT_FOR, "1" if sync.carrying else "0", sync.config, *known]
         )
@@ -117,7 +117,7 @@ def read_page(text: bytes, now: int) -> Record:
         return Record()
     if text == FOREIGN.encode():
         raise ValueError("not a page")
-    _, _, body = text.partition(b" ")
+    body = text[max(0, text.find(b"{")) :]
     if msgspec.json.decode(body, type=_Versioned).version > VERSION:
         raise NewerPage
     record = msgspec.json.decode(body, type=Page, strict=False).record(now)

@@ -5,8 +5,8 @@ over the shards: `{shop:orders}:breaker:payments` is a page, `{shop:orders}:peer
 presence (negative: it lives, and carries no traffic), `{shop:orders}:configs` one of configuration -> end, and
 `{shop:orders}:changes` the channel.
 
-A page is one string: its epoch, a space, and `fleet_store.Page` as JSON with epochs as text, since Lua's numbers print
-14 digits. Read and write happen in one script, the write last and only when something changed; its time to live
+A page is one string: epoch, state, and `fleet_store.Page` as JSON with epochs as text, since Lua's numbers print 14
+digits. Read and write happen in one script, the write last and only when something changed; its time to live
 is set by changes of state alone. A page of another type, beyond LARGEST bytes or of a newer version is left as it is.
 """
 
@@ -36,7 +36,7 @@ local p = {version = $VERSION, epoch = '0', state = 'closed'}
 if size > 0 then
   local text = redis.call('GET', KEYS[1])
   local good
-  good, p = pcall(cjson.decode, string.sub(text, (string.find(text, ' ', 1, true) or 0) + 1))
+  good, p = pcall(cjson.decode, string.sub(text, string.find(text, '{', 1, true) or 1))
   if not good or type(p) ~= 'table' or type(p.version) ~= 'number' or not tonumber(p.epoch) then
     return redis.error_reply('FOREIGN the page is not a page')
   end
@@ -217,7 +217,7 @@ local record = {e = epoch, s = p.state, l = p.untl == -1 and -1 or math.max(0, p
                 n = p.reopened, r = p.reason, d = p.detail, b = p.by}
 local changed = p.epoch ~= before
 if changed or dirty then
-  local text = epoch .. ' ' .. cjson.encode({
+  local text = epoch .. ' ' .. p.state .. ' ' .. cjson.encode({
     version = $VERSION, epoch = epoch, state = p.state, since = p.since, ['until'] = p.untl, period = p.period,
     reopened = p.reopened, successes = p.successes, reason = p.reason, detail = p.detail, by = p.by,
     votes = next(p.votes) and p.votes or nil, leases = next(p.leases) and p.leases or nil,
@@ -235,7 +235,8 @@ return cjson.encode({r = record, a = did, c = changed, g = #grants > 0 and grant
     .replace("$MOST_VOTES", str(MOST_VOTES))
     .replace("$MOST_BARRED", str(MOST_BARRED))
     .replace("$QUORUM", str(DEFAULT_QUORUM))
-    .replace("$KEPT_FOR", str(KEPT_FOR))
+    .replace("$KEPT_FOR", str(KEPT_FOR)),
+    "fleet",
 )
 """Keys: the page, the peers. Arguments: the channel, the breaker's name, the command as JSON. Answers an `Answer`
 as JSON; refuses with FOREIGN or NEWER."""
@@ -265,14 +266,15 @@ for at = 3, #KEYS do
   local size = redis.pcall('STRLEN', KEYS[at])
   if type(size) == 'table' or size > $LARGEST then news[#news + 1] = {at - 3, 'FOREIGN'}
   elseif size == 0 then
-    if known ~= '0' then news[#news + 1] = {at - 3, ''} end
+    if known ~= '0 closed' then news[#news + 1] = {at - 3, ''} end
   elseif redis.call('GETRANGE', KEYS[at], 0, #known) ~= known .. ' ' then
     news[#news + 1] = {at - 3, redis.call('GET', KEYS[at])}
   end
 end
 return {now, carrying, carrying + idle, ask('ZCARD', KEYS[2]), news}
-""".replace("$LARGEST", str(LARGEST))
+""".replace("$LARGEST", str(LARGEST)),
+    "fleet_sync",
 )
 """Keys: the peers, the configs, a page per breaker. Arguments: this replica, how long it is present from now on, if
-it carries traffic (1 or 0), its configuration, and per breaker the epoch it knows. Answers [now in milliseconds,
-replicas with traffic, replicas, configurations, [[place, page, '' or FOREIGN], ...] where the epoch is another]."""
+it carries traffic (1 or 0), its configuration, and per breaker the epoch and state that it knows. Answers [now in
+milliseconds, replicas with traffic, replicas, configurations, [[place, page, '' or FOREIGN], ...] of what differs]."""

@@ -157,7 +157,7 @@ class Fleet:
             record = answer.records.get(name)
             if record is not None:
                 deeds += member.heard(record, now, sure=True)
-            elif member.record.epoch == known:
+            elif (member.record.epoch, member.record.state) == known:
                 deeds += member.same(now)
             deeds += member.synced(now)
         self._sync_at = now + spread(self._period(), JITTER, self._uniform)
@@ -199,7 +199,7 @@ class Fleet:
         if self._syncing or not self._around.up or not self._members:
             return []
         self._syncing = True
-        known = {name: member.record.epoch for name, member in self._members.items()}
+        known = {name: (member.record.epoch, member.record.state) for name, member in self._members.items()}
         return [Sync(known, now - self._traffic_at < IDLE_AFTER, self.config, now)]
 
     def _period(self) -> float:

@@ -7,6 +7,7 @@ Towards Redis: `Send` and `Sync`, each concluded exactly once, by an answer or a
 from dataclasses import dataclass, field
 
 from sidecar.machines.breaker import Snapshot
+from sidecar.machines.breaker_states import BreakerState
 from sidecar.machines.fleet_words import Command, Record
 from sidecar.machines.leases import Lease
 
@@ -27,8 +28,8 @@ class Send:
 class Sync:
     """Say that this replica lives, and read whatever differs from what it knows."""
 
-    known: dict[str, int]
-    """Per breaker the epoch."""
+    known: dict[str, tuple[int, BreakerState]]
+    """Per breaker the epoch and the state."""
     carrying: bool
     """Whether calls passed lately."""
     config: str
@@ -41,7 +42,7 @@ class Synced:
     """The answer to a `Sync`."""
 
     records: dict[str, Record]
-    """Only those whose epoch is not the known one; a page that is not there has epoch 0."""
+    """Only those whose epoch or state is not the known one; a page that is not there is closed, of epoch 0."""
     carrying: int
     """Replicas with traffic, this one included."""
     replicas: int

@@ -2,7 +2,8 @@
 
 **Believes** the record of the highest epoch it has heard of, whoever brought it; epochs never fall here. An answer of
 a lower epoch means that the keeper lost its memory, or that the answer is late: to send what we know (`Restore`) mends
-the first and changes nothing in the second. A hint of a lower epoch is late, always.
+the first and changes nothing in the second. A hint of a lower epoch is late, always. The same epoch for another state:
+the keeper gave it twice, before and after a loss under a clock that fell back; mended likewise, one epoch later.
 
 **Votes** when its own breaker opened while the fleet's is closed, a moment later the larger the fleet is: then few
 of a crowd that trips at once vote before they hear that the rest is not needed. Again at every sync while it lasts.
@@ -175,16 +176,22 @@ class Member:
 
     def heard(self, record: Record, now: float, *, sure: bool) -> list[Deed]:
         """A record: in an answer (`sure`), or as a hint."""
-        if record.state in FORCED and record.left == 0:
+        over = record.epoch == self.record.epoch and self.record.reason == Reason.EXPIRED
+        if record.state in FORCED and (record.left == 0 or over):
             record = Record(epoch=record.epoch, reason=Reason.EXPIRED)
         if record.epoch > self.record.epoch:
             return self._adopt(record, now)
         if not sure:
             return []
+        if record.state is self.record.state:
+            if record.epoch == self.record.epoch:
+                return self.same(now)
+            if record.state is BreakerState.CLOSED:
+                return []
+        mine = self._present(now)
         if record.epoch == self.record.epoch:
-            return self.same(now)
-        both_closed = record.state is BreakerState.CLOSED is self.record.state
-        return [] if both_closed else [self._send(Restore(record=self._present(now)), now)]
+            mine = msgspec.structs.replace(mine, epoch=mine.epoch + 1)
+        return [self._send(Restore(record=mine), now)]
 
     def same(self, now: float) -> list[Deed]:
         """The keeper knows what we know."""

@@ -57,7 +57,9 @@ async def ports(server, *names, **config):
 
 
 def beat(carrying=True, config="c1", **known):
-    return Sync(known, carrying, config, 0.0)
+    """`known`: per breaker an epoch, closed, or (epoch, state)."""
+    pairs = {name: (one, BreakerState.CLOSED) if isinstance(one, int) else one for name, one in known.items()}
+    return Sync(pairs, carrying, config, 0.0)
 
 
 def test_one_beat_reads_what_differs_and_counts_who_is_there(server):
@@ -74,8 +76,9 @@ def test_one_beat_reads_what_differs_and_counts_who_is_there(server):
             assert seen.records["old"] == Record()
             assert seen.records["pay"].epoch == epoch
             assert 0 < seen.records["pay"].left <= 60_000
-            assert (await c.sync(beat(config="c1", pay=epoch))).records == {}
-            assert (await c.sync(beat(carrying=False, pay=epoch))).carrying == 1
+            assert (await c.sync(beat(config="c1", pay=(epoch, BreakerState.OPEN)))).records == {}
+            assert (await c.sync(beat(config="c1", pay=epoch))).records["pay"].state is BreakerState.OPEN
+            assert (await c.sync(beat(carrying=False, pay=0))).carrying == 1
 
     asyncio.run(story())
 
@@ -113,13 +116,13 @@ def test_a_redis_that_forgot_its_scripts_is_told_them_again(server):
     [
         (lambda client, key: client.rpush(key, "x"), "something else"),
         (lambda client, key: client.set(key, "rubbish"), "something else"),
-        (lambda client, key: client.set(key, '7 {"epoch":"7","version":1,"state":"ajar"}'), "something else"),
-        (lambda client, key: client.set(key, '7 {"epoch":"7","version":1,"until":"soon"}'), "something else"),
+        (lambda client, key: client.set(key, '7 open {"epoch":"7","version":1,"state":"ajar"}'), "something else"),
+        (lambda client, key: client.set(key, '7 open {"epoch":"7","version":1,"until":"soon"}'), "something else"),
         (lambda client, key: client.set(key, "9" * 300 + " {}"), "something else"),
         (lambda client, key: client.set(key, b"x" * 10_000_000), "something else"),
         (lambda client, key: client.set(key, b"\xff\xfe \x00"), "something else"),
-        (lambda client, key: client.set(key, '7 {"epoch":"9999999999999999","version":1}'), "something else"),
-        (lambda client, key: client.set(key, '7 {"epoch":"7","version":2,"new":[]}'), "newer version"),
+        (lambda client, key: client.set(key, '7 open {"epoch":"9999999999999999","version":1}'), "something else"),
+        (lambda client, key: client.set(key, '7 open {"epoch":"7","version":2,"new":[]}'), "newer version"),
     ],
 )
 def test_foreign_pages_are_told_left_alone_and_spoil_no_other(server, spoil, word):

@@ -5,10 +5,9 @@ import inspect
 import pytest
 
 from sidecar.machines import fleet, fleet_member, fleet_store
-from tests.simulation import fleet_world
 from tests.simulation.fleet_world import play, schedule, smallest, story, violation
 
-SEEDS, PART, LENGTH = 10_000, 500, 100
+SEEDS, PART, LENGTH = 10_000, 1000, 80
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, PART))
@@ -33,16 +32,15 @@ MUTANTS = [
     ("permits", fleet_member.Member, "_answered_ask", "sent.at + grant.left / 1000", "now + grant.left / 300"),
     ("epochs", fleet_member.Member, "heard", "record.epoch > self.record.epoch", "record.epoch != self.record.epoch"),
     ("stale", fleet_store._Turn, "report", "or report.epoch != page.epoch", ""),
-    ("stale", fleet_store._Turn, "vote", "vote.epoch < page.epoch", "False"),
     ("stale", fleet_store._Turn, "force", "order.epoch < self.page.epoch", "False"),
     ("stale", fleet_store._Turn, "restore", "known.epoch <= page.epoch or", ""),
     ("lone", fleet_store._Turn, "vote", "vote.quorum or", "1 or"),
     ("lone", fleet_store._Turn, "vote", "max(self.carrying, vote.carrying)", "self.carrying"),
     ("wedged", fleet_store._Turn, "tidy", "if lease.until > now", "if lease.until > 0"),
-    ("wedged", fleet_member.Member, "heard", "self._send(Restore(record=self._present(now)), now)", ""),
+    ("wedged", fleet_member.Member, "heard", "self._send(Restore(record=mine), now)", ""),
     ("wedged", fleet_member.Member, "failed", "self._asking = False", "pass"),
     ("false", fleet_member.Member, "cut_off", "[Alone(self.name)]", "[Adopt(self.name, _snapshot(Record()))]"),
-    ("false", fleet_member.Member, "heard", "self._send(Restore(record=self._present(now)), now)",
+    ("false", fleet_member.Member, "heard", "self._send(Restore(record=mine), now)",
      "*self._adopt(msgspec.structs.replace(record, epoch=self.record.epoch), now)"),
     ("apart", fleet.Fleet, "_sync", "[Sync(", "[][0:0] and [Sync("),
 ]  # fmt: skip
@@ -54,7 +52,7 @@ def test_a_broken_rule_shows(word, owner, method, old, new, monkeypatch):
     source = inspect.getsource(getattr(owner, method))
     assert source.count(old) == 1
     namespace = dict(vars(inspect.getmodule(owner)))
-    exec(inspect.cleandoc("\n" + source.replace(old, new)), namespace)  # noqa: S102
+    exec(inspect.cleandoc("\n" + source.replace(old, new)), namespace)
     monkeypatch.setattr(owner, method, namespace[method])
     for seed in range(3000):
         acts = schedule(seed, LENGTH)
