@@ -63,6 +63,7 @@ WORDS = {
     TrialEnd.SLOW: Reason.TRIAL_SLOW,
     TrialEnd.TIMEOUT: Reason.TRIAL_TIMEOUT,
 }
+WELL = "found well while cut off"
 LED = (BreakerState.OPEN, BreakerState.HALF_OPEN)
 
 
@@ -183,6 +184,9 @@ class Member:
             return self._adopt(record, now)
         if not sure:
             return []
+        if self._healed and record.epoch < self.record.epoch:  # nobody is left who would say otherwise
+            self.record, self.until = Record(epoch=self.record.epoch, reason=Reason.RECOVERED, detail=WELL), inf
+            self.alone = self._healed = False
         if record.state is self.record.state:
             if record.epoch == self.record.epoch:
                 return self.same(now)
@@ -198,7 +202,7 @@ class Member:
         if not self.alone:
             return []
         if self._healed:
-            return [self._send(Heal(epoch=self.record.epoch, detail="found well while cut off"), now)]
+            return [self._send(Heal(epoch=self.record.epoch, detail=WELL), now)]
         return self._adopt(self._present(now), now)
 
     def synced(self, now: float) -> list[Deed]:

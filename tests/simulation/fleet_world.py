@@ -21,6 +21,7 @@ from sidecar.machines.breaker import Breaker, BreakerChange, Refusal, Trial
 from sidecar.machines.breaker_states import BreakerState, Reason
 from sidecar.machines.fleet import MEMORY, Fleet
 from sidecar.machines.fleet_deeds import Adopt, Alone, Lend, Ordered, Send, Sync, Synced
+from sidecar.machines.fleet_member import WELL
 from sidecar.machines.fleet_store import Page, apply
 from sidecar.machines.fleet_words import Ask, Force, Heal, Report, Restore, Vote
 from sidecar.machines.leases import Ended
@@ -383,7 +384,11 @@ class World:
             if record.epoch < one.epoch:
                 raise Violation(f"epochs: {one.me} fell from {one.epoch} to {record.epoch}")
             one.epoch = record.epoch
-            if record.state not in self.issued.get(record.epoch, ()) and record.reason != Reason.EXPIRED:
+            if (
+                record.state not in self.issued.get(record.epoch, ())
+                and record.reason != Reason.EXPIRED
+                and record.detail != WELL
+            ):
                 raise Violation(f"false: {one.me} believes {record}, which no keeper ever said")
             if not one.alive:
                 continue
