@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sidecar.app.worker import EndpointList, Endpoints
     from sidecar.config.document import Config
     from sidecar.machines.breaker import Snapshot as BreakerSnapshot
+    from sidecar.proxy.breakers import Guarded
     from sidecar.runtime.metrics import Snapshot
     from sidecar.runtime.tls import Known
 
@@ -62,6 +63,14 @@ class Crew(Protocol):
 
     async def breakers(self) -> list[dict[str, Any]]:
         """Every breaker; what several workers counted, summed."""
+        ...
+
+    def guarded(self) -> Mapping[str, Guarded]:
+        """The breakers that decide for all who serve, by name."""
+        ...
+
+    def calls(self) -> float:
+        """A number that grows with every call to an upstream."""
         ...
 
     async def order(self, name: str, action: str, seconds: float | None, by: str, why: str) -> bool:
@@ -140,6 +149,12 @@ class LocalCrew:
 
     async def breakers(self) -> list[dict[str, Any]]:
         return self._worker.breakers()
+
+    def guarded(self) -> Mapping[str, Guarded]:
+        return self._worker.plane.breakers()
+
+    def calls(self) -> float:
+        return sum(one.requests for one in self._worker.plane.upstreams.values())
 
     async def order(self, name: str, action: str, seconds: float | None, by: str, why: str) -> bool:
         return self._worker.order(name, action, seconds, by, why)

@@ -1,4 +1,4 @@
-"""The neighbours: who is around us, and that we are there. Wires discovery, registry and the link to Redis.
+"""The neighbours: who is around us, and that we are there. Wires discovery and registry.
 
 Runs in the program's process, once, however many workers serve. What must not change while it runs (the shared Redis,
 our own entry) is taken from the first configuration, as `config/changes.py` tells the operator.
@@ -46,35 +46,28 @@ class Neighbours:
         is_healthy: IsHealthy,
         ready: Callable[[], bool],
         own: frozenset[tuple[str, int]],
+        link: RedisLink | None = None,
     ) -> None:
-        """`ready`: whether this instance takes requests; the rest as `Discovery` has it."""
+        """`ready`: whether this instance takes requests; `link`: to what is shared; the rest as `Discovery` has it."""
         self._config = config
         self._tasks = tasks
         self._is_healthy = is_healthy
         self._ready = ready
         self._discovery = Discovery(self._source, tell, is_healthy, own, tasks, registry, observer)
-        self._link: RedisLink | None = None
+        self.link = link
         self._registry: ServiceRegistry | None = None
         self._shared = shared = config.shared_state
-        if shared is not None:
-            from sidecar.control.redis_link import RedisLink
+        if shared is not None and link is not None:
             from sidecar.control.registry import ServiceRegistry
 
-            self._link = RedisLink(shared.redis, registry, observer)
             instance = config.service.instance or socket.gethostname()
             self._registry = ServiceRegistry(
-                self._link, registry, shared.namespace, config.service.name, instance, shared.registry, self._state
+                link, registry, shared.namespace, config.service.name, instance, shared.registry, self._state
             )
-
-    @property
-    def link(self) -> RedisLink | None:
-        """The one connection to the shared Redis; None: nothing is shared."""
-        return self._link
 
     async def start(self) -> None:
         """Begin to look around; returns when the first answers are there, or their time is up."""
-        if self._link is not None and self._registry is not None:
-            self._tasks.start("shared-state", self._link.run)
+        if self._registry is not None:
             self._tasks.start("registry", self._registry.run)
         await self._discovery.apply(self._config)
         await self._discovery.settled(FIRST_ANSWERS_SECONDS)
@@ -91,8 +84,7 @@ class Neighbours:
 
     def hand_over(self) -> None:
         """A successor of the same name tells the others from now on: say nothing more, and do not take leave."""
-        for task in ("registry", "shared-state"):
-            self._tasks.cancel(task)
+        self._tasks.cancel("registry")
 
     def view(self) -> list[dict[str, Any]]:
         """Our own entry when there is one, then every upstream and where its endpoints come from."""

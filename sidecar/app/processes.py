@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from sidecar.config.document import Config
     from sidecar.machines.breaker import Snapshot as BreakerSnapshot
+    from sidecar.proxy.breakers import Guarded, Tie
     from sidecar.runtime.observer import Observer
     from sidecar.runtime.tasks import Supervisor
     from sidecar.runtime.tls import Known
@@ -57,12 +58,15 @@ class Process:
 class ProcessCrew:
     """`count` worker processes."""
 
-    def __init__(self, count: int, registry: Registry, tasks: Supervisor, observer: Observer) -> None:
+    def __init__(
+        self, count: int, registry: Registry, tasks: Supervisor, observer: Observer, beyond: Tie | None = None
+    ) -> None:
+        """`beyond`: leads to other pods."""
         self._count = count
         self._registry = registry
         self._tasks = tasks
         self._observer = observer
-        self.pod = Pod(registry, observer)
+        self.pod = Pod(registry, observer, beyond)
         self._crew: dict[int, Process] = {}
         self._past = Snapshot({})  # counters of workers that are no more
         self._starting: set[asyncio.subprocess.Process] = set()
@@ -280,6 +284,12 @@ class ProcessCrew:
             for one in counted:
                 _count_in(views.get(one["name"]), one)
         return list(views.values())
+
+    def guarded(self) -> Mapping[str, Guarded]:
+        return self.pod.breakers()
+
+    def calls(self) -> float:
+        return sum(worker.snapshot.total(series.REQUESTS) for worker in self._crew.values())
 
     async def order(self, name: str, action: str, seconds: float | None, by: str, why: str) -> bool:
         guarded = self.pod.breakers().get(name)

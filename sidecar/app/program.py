@@ -58,6 +58,7 @@ from sidecar.runtime.tasks import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from sidecar.app.sharing import Sharing
     from sidecar.config.changes import Change
     from sidecar.config.document import Config
     from sidecar.control.recovery.orders import Order
@@ -80,10 +81,16 @@ class Program:
         self._started_with = self._config  # what a restart is needed for is counted from here
         self._files = tls.read_all(self._config)
         self._hash = fingerprint(self._config)
+        self._sharing: Sharing | None = None
         self._worker = Worker()  # its registry counts for the program too, whoever serves
         self._registry = self._worker.registry
         self.observer = self._worker.observer  # hears the workers' too, when there are some
         self._tasks = Supervisor(self._registry)
+        if self._config.shared_state is not None:
+            from sidecar.app.sharing import Sharing
+
+            self._sharing = Sharing(self._config.shared_state, self._config, self._tasks, self._registry, self.observer)
+            self._worker.tie = self._sharing.fleet
         self._crew: Crew = LocalCrew(self._worker)
         self._certificates = Certificates(self._registry, self.observer, self._renew, self.reload)
         self._health = HealthChecks(
@@ -179,7 +186,7 @@ class Program:
         if config.workers > 1:
             from sidecar.app.processes import ProcessCrew
 
-            self._crew = ProcessCrew(config.workers, self._registry, self._tasks, self.observer)
+            self._crew = ProcessCrew(config.workers, self._registry, self._tasks, self.observer, self._worker.tie)
         await self._crew.start(
             config, self._text, self._sockets, self._forbidden, self._files, accepting=predecessor is None
         )
@@ -198,7 +205,10 @@ class Program:
             self._health.healthy,
             self.ready,
             self._forbidden,
+            None if self._sharing is None else self._sharing.link,
         )
+        if self._sharing is not None:
+            self._sharing.start(config, self._crew.guarded, self._crew.calls)
         await self._neighbours.start()
         self._recovery.share(self._neighbours.link, config)
         self._incidents.share(self._neighbours.link, config)
@@ -323,6 +333,8 @@ class Program:
         standing = await predecessor.standing()
         breakers = predecessor.breakers(standing)
         await self._crew.restore(breakers)
+        if self._sharing is not None:
+            self._sharing.fleet.restate()
         for upstream, address in standing.unhealthy:
             if self._health.awaited(upstream, address):
                 await self._crew.set_health(upstream, address, False)
@@ -391,6 +403,8 @@ class Program:
         self._systemd.succeeded_by(successor)
         if self._neighbours is not None:
             self._neighbours.hand_over()
+        if self._sharing is not None:
+            self._sharing.hand_over()
         await self._recovery.stop()
         await self._close_incidents()
 
@@ -475,11 +489,17 @@ class Program:
         return {Phase.SERVING: "ready", Phase.DRAINING: "draining"}.get(self._drain.phase, "stopping")
 
     async def breakers(self) -> list[dict[str, Any]]:
-        return await self._crew.breakers()
+        found = await self._crew.breakers()
+        if self._sharing is not None:
+            for one in found:
+                one["fleet"] = self._sharing.fleet.view(one["name"])
+        return found
 
     async def order(self, name: str, action: str, said: Body) -> str:
         if said.fleet:
-            raise Refused(409, "replicas do not share their breakers yet: leave --fleet out and say it to each of them")
+            from sidecar.app.sharing import order_fleet
+
+            return await order_fleet(self._sharing, name, action, said)
         if not await self._crew.order(name, action, said.for_seconds, said.by, said.why):
             names = ", ".join(one["name"] for one in await self._crew.breakers())
             raise Refused(404, f"there is no breaker {name!r}; there are: {names}")
@@ -563,6 +583,8 @@ class Program:
             self._incidents.apply(config)
             if self._neighbours is not None:
                 await self._neighbours.apply(config)
+            if self._sharing is not None:
+                self._sharing.apply(config)
             done = self._reload_done(config, text, found)
             await self._recovery.apply(config)
             return done

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fleet",
         action="store_true",
-        help="in all replicas, not only here; refused until replicas share their breakers",
+        help="in all replicas that share state with this one, not only here",
     )
     parser.add_argument("--socket", metavar="PATH", help="the proxy's admin socket (default: the configuration's)")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")

@@ -7,6 +7,7 @@ from sidecar.config.kinds import (
     Doc,
     Duration,
     FieldValue,
+    Flag,
     Multiplier,
     Positive,
     PositiveDuration,
@@ -100,6 +101,14 @@ class Breaker(Section, frozen=True, kw_only=True):
         tuple[FailureHeader, ...],
         Doc("Answers with one of these fields count as failures, whatever their status.", "none; Polly's ShouldHandle"),
     ] = ()
+    shared: Annotated[
+        Flag,
+        Doc(
+            "Whether replicas agree about it when there is shared_state. false for an upstream that is each replica's "
+            "own, such as the service beside it.",
+            "true: replicas mostly call the same upstream",
+        ),
+    ] = True
     quorum: Annotated[
         Positive | None,
         Doc(

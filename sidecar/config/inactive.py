@@ -7,5 +7,4 @@ NOT_ACTIVE_YET = (
     "backup.repository.s3",
     "backup.sources.postgres",
     "backup.sources.redis",
-    "upstreams.breaker.quorum",
 )

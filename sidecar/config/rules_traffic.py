@@ -216,6 +216,8 @@ def _breaker(breaker: Breaker, path: Path, config: Config) -> Iterator[Problem]:
         yield Problem((*path, "slow_after"), "slow_after counts only with slow_rate, which is 0", warning=True)
     if breaker.quorum is not None and not config.shared_state:
         yield Problem((*path, "quorum"), "quorum counts only with shared_state", warning=True)
+    elif breaker.quorum is not None and not breaker.shared:
+        yield Problem((*path, "quorum"), "quorum counts only with breaker.shared: true", warning=True)
 
 
 def _patience(upstream: Upstream, path: Path, config: Config) -> Iterator[Problem]:

@@ -404,6 +404,7 @@ class Breaker:
         self.refused = snapshot.refused
         until = None if snapshot.remaining is None else now + snapshot.remaining
         self._order = None
+        self.led = False
         if self._policy.mode == "disabled" and self.state in (BreakerState.OPEN, BreakerState.HALF_OPEN):
             self.state = BreakerState.CLOSED
         elif self.state is BreakerState.CLOSED and snapshot.for_seconds < self._policy.ramp:
@@ -412,6 +413,7 @@ class Breaker:
             self._open_until = now if until is None else until
         elif self.state in (BreakerState.FORCED_OPEN, BreakerState.FORCED_CLOSED):
             self._order = Order(snapshot.ordered_by, snapshot.ordered_why, until)
+            self.led = snapshot.led
         self._settle()
 
     # ------------------------------------------------------------------ what it decides

@@ -173,6 +173,13 @@ class Member:
         force = Force(epoch=self.record.epoch, state=state, lasting=lasting, by=by, why=why)
         return [Send(self.name, force, now, number)]
 
+    def again(self, now: float) -> list[Deed]:
+        """An order that was given here, and stood above the fleet's word, is over."""
+        over = self.record.state in FORCED and self.until <= now
+        if self.alone or over or self.record.state is BreakerState.CLOSED:
+            return []
+        return [Adopt(self.name, _snapshot(self._present(now)))]
+
     # ------------------------------------------------------------------ what the keeper tells
 
     def heard(self, record: Record, now: float, *, sure: bool) -> list[Deed]:

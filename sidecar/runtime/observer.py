@@ -138,6 +138,9 @@ class Kind(StrEnum):
     AGENT_STOPPED = "agent_stopped"
     """The service; none."""
 
+    FLEET_NOTICED = "fleet_noticed"
+    """A breaker, `configs`, `messages` or `redis`; none. What keeps replicas from agreeing; no detail: no more."""
+
 
 class Level(StrEnum):
     """How bad: the log's level."""

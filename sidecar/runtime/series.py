@@ -220,6 +220,9 @@ SHARED_STATE_OPERATIONS = _counter(
     "What was asked of the shared state; operation: fleet_sync, fleet, registry, tokens, connect or other; result: ok, "
     "refused or gone.",
 )
+FLEET_GARBLED = _counter(
+    "sidecar_fleet_garbled_messages_total", "", "Messages on the fleet's channel that made no sense."
+)
 
 # Discovery and registry
 DISCOVERY_UPDATES = _counter(

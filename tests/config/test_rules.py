@@ -374,6 +374,11 @@ def test_a_circle_through_a_fallback_is_found():
         (upstream("breaker: {slow_after: 20s}"), "slow_after 20s is longer than every route's timeout 15s"),
         (upstream("breaker: {half_open_timeout: 10s}"), "half_open_timeout 10s is shorter than a route's timeout 15s"),
         (upstream("breaker: {quorum: 2}"), "f:7:75: upstreams[0].breaker.quorum: quorum counts only with shared_state"),
+        (
+            "service: {name: a}\nshared_state: {redis: {url: 'redis://h/0'}}\n"
+            + upstream("breaker: {quorum: 2, shared: false}"),
+            "breaker.quorum: quorum counts only with breaker.shared: true",
+        ),
         (upstream("tls: {verify: false}"), "f:7:71: upstreams[0].tls.verify: anyone can pretend"),
         (LISTENERS + UPSTREAMS + "incidents: {}\n", "service: give the service a name"),
         (SEALED + "  state_dir: /data/up/state\n", "holds backup.state_dir"),

@@ -135,6 +135,15 @@ def test_half_open_tells_of_its_trials(status):
     assert "1 trial call under way, 2 succeeded" in read(status).text["breaker-payments"]
 
 
+def test_what_replicas_agree_on_is_told(status):
+    fleet = {"state": "open", "by": "pod-a, pod-<b>", "carrying": 2, "replicas": 3, "alone": False, "fault": None}
+    status["breakers"][1]["fleet"] = fleet
+    assert "open, by pod-a, pod-<b>; 2 of 3 with traffic" in read(status).text["breaker-payments"]
+    fleet["alone"] = True
+    assert "out of reach: decides alone" in read(status).text["breaker-payments"]
+    assert "Replicas" not in read(status).text["breaker-app"]
+
+
 def test_an_open_period_that_is_over_waits_for_a_call(status):
     status["breakers"][1]["remaining_seconds"] = 0.0
     assert "next trial with the next call" in read(status).text["breaker-payments"]

@@ -177,6 +177,8 @@ def _breaker(status: dict[str, Any], one: dict[str, Any]) -> str:
     said, left = words.breaker_next(one)
     then = said if left is None else f"{said} {_clock(left, 'down')}"
     pairs = [("For", _clock(one["for_seconds"])), ("In the window", words.breaker_window(one))]
+    if shared := words.breaker_fleet(one):
+        pairs.append(("Replicas", _text(shared)))
     observed = one["mode"] == "observe"
     pairs.append(("Would have refused" if observed else "Refused", figure(one["refused"])))
     if one["reopened"]:

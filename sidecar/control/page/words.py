@@ -124,6 +124,18 @@ def breaker_next(one: dict[str, Any]) -> tuple[str, float | None]:
     return "", None
 
 
+def breaker_fleet(one: dict[str, Any]) -> str:
+    """What the replicas agree on, and how many they are; empty when they do not share it."""
+    fleet = one.get("fleet")
+    if fleet is None:
+        return ""
+    if fleet["alone"]:
+        return "out of reach: decides alone"
+    by = f", by {fleet['by']}" if fleet["by"] else ""
+    fault = f"; {fleet['fault']}" if fleet["fault"] else ""
+    return f"{fleet['state'].replace('_', ' ')}{by}; {fleet['carrying']:,} of {fleet['replicas']:,} with traffic{fault}"
+
+
 def breaker_window(one: dict[str, Any]) -> str:
     """What the window holds: `5 of 7 failed`, and how many were slow."""
     window = one["window"]

@@ -1,0 +1,88 @@
+"""What replicas share through Redis: wires the one link, and the fleet's breakers to those here.
+
+Made before anybody serves, since breakers are born with their tie; it begins to talk once they are there. What must
+not change while it runs is taken from the first configuration, as `config/changes.py` tells the operator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from typing import TYPE_CHECKING
+
+from sidecar.app.pod import breakers_of
+from sidecar.control.fleet import FleetShell
+from sidecar.control.fleet_redis import FleetPort
+from sidecar.control.redis_link import RedisLink
+from sidecar.runtime.admin_doors import Refused
+from sidecar.runtime.logs import Log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sidecar.config.document import Config
+    from sidecar.config.redis import SharedState
+    from sidecar.control.fleet import SharedBreaker
+    from sidecar.control.orders import Body
+    from sidecar.runtime.metrics import Registry
+    from sidecar.runtime.observer import Observer
+    from sidecar.runtime.tasks import Supervisor
+
+_log = Log(__name__)
+
+
+class Sharing:
+    """The link, and who talks over it about breakers."""
+
+    def __init__(
+        self, shared: SharedState, config: Config, tasks: Supervisor, registry: Registry, observer: Observer
+    ) -> None:
+        self._tasks = tasks
+        self.link = RedisLink(shared.redis, registry, observer)
+        me = replica(config)
+        port = FleetPort(self.link, shared.namespace, config.service.name, me)
+        self.fleet = FleetShell(me, self.link, port, registry, observer)
+
+    def start(
+        self, config: Config, breakers: Callable[[], Mapping[str, SharedBreaker]], calls: Callable[[], float]
+    ) -> None:
+        """Begin to talk; `calls`: a number that grows with every call."""
+        self.fleet.serve(breakers, calls)
+        self.apply(config)
+        self._tasks.start("shared-state", self.link.run)
+        self._tasks.start("fleet", self.fleet.run)
+
+    def apply(self, config: Config) -> None:
+        """A reload."""
+        self.fleet.follow(dict(breakers_of(config)))
+
+    def hand_over(self) -> None:
+        """A successor of the same name talks from now on."""
+        for task in ("fleet", "shared-state"):
+            self._tasks.cancel(task)
+
+
+async def order_fleet(sharing: Sharing | None, name: str, action: str, said: Body) -> str:
+    """An order for all replicas, and what there is to say of it; raises Refused."""
+    if sharing is None:
+        raise Refused(409, "there is no shared_state: leave --fleet out and say it to each replica")
+    if sharing.fleet.view(name) is None:
+        raise Refused(404, f"replicas do not share a breaker {name!r}: see `sidecar breaker list` and breaker.shared")
+    why = await sharing.fleet.order(name, action, seconds=said.for_seconds, by=said.by, why=said.why)
+    if why:
+        raise Refused(503, f"not carried out: {why}; without --fleet it is carried out here")
+    _log.warning("breaker_ordered", breaker=name, action=action, by=said.by, why=said.why,
+                 seconds=said.for_seconds, fleet=True)  # fmt: skip
+    if action == "reset":
+        return f"the breaker of {name} is automatic again in all replicas"
+    until = "until it is reset" if said.for_seconds is None else f"for {said.for_seconds:g} seconds"
+    return f"the breaker of {name} is held {'open' if action == 'open' else 'closed'} in all replicas {until}"
+
+
+def replica(config: Config) -> str:
+    """This sidecar's name among the replicas: the instance's, told apart from others on the same host, and the same
+    after a restart, so that a sidecar that crashes again and again has one vote.
+    """
+    instance = config.service.instance or socket.gethostname()
+    places = [config.admin.bind, config.admin.socket, *(one.bind for one in config.listeners)]
+    return f"{instance}/{hashlib.sha256(repr(places).encode()).hexdigest()[:6]}"
