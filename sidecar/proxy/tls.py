@@ -33,6 +33,10 @@ _PIECE = 32 * 1024
 _NOBODY = asyncio.Protocol()
 
 
+def _to_nobody(*_: object) -> None:
+    """There is one end of a handshake, and it was told."""
+
+
 class TlsTransport(asyncio.Transport, asyncio.Protocol):
     """One connection's TLS."""
 
@@ -162,7 +166,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return False
         self._flush()
         self.shaking = False
-        self._shaken(self, None)
+        self._tell(None)
         if not self.is_closing():
             self._told = True
             self._protocol.connection_made(self)
@@ -178,7 +182,11 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self.shaking = False
             self._closed = self._ended = True
             self.fault = error
-            self._shaken(self, error)
+            self._tell(error)
+
+    def _tell(self, error: Exception | None) -> None:
+        shaken, self._shaken = self._shaken, _to_nobody  # it may be bound to us, and would keep us alive
+        shaken(self, error)
 
     def shut(self) -> None:
         """Close the socket once what is written has left, without close_notify."""
