@@ -21,7 +21,6 @@ from sidecar.control.incidents.keeper import Keeper
 from sidecar.control.incidents.measure import Measure
 from sidecar.control.incidents.senders.build import build
 from sidecar.control.incidents.senders.post import Post
-from sidecar.control.incidents.store import Store
 from sidecar.control.incidents.telling import figures_view
 from sidecar.control.incidents.writer import Writer
 from sidecar.machines.escalation import Step
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from sidecar.config.document import Config
+    from sidecar.control.incidents.ledger import Ledger, Loaded
     from sidecar.control.redis_link import RedisLink
     from sidecar.runtime.admin_doors import Tables
     from sidecar.runtime.metrics import Registry, Snapshot
@@ -56,8 +56,7 @@ class Incidents:
         self._config = config
         self._tasks = tasks
         settings = config.incidents
-        store = Store(settings.store) if settings is not None and settings.store is not None else None
-        self._writer = Writer(store, registry, observer)
+        self._writer = Writer(_store(settings.store if settings is not None else None), registry, observer)
         self._book = IncidentBook(config.service.name, config.service.instance or socket.gethostname(), _new_id)
         names = Names(
             lambda: {one.name for one in self._config.upstreams},
@@ -67,6 +66,8 @@ class Incidents:
         self.keeper = Keeper(self._book, detector, self._writer, registry, observer)
         self._post = Post()
         self._deliveries = Deliveries(Outbox(random.random, _message_id), self.keeper, self._writer, registry)
+        self._writer.adopt = self._adopt
+        self._writer.owe_everything = self._owe_everything
         self._measure = Measure(snapshot, self.keeper, registry, config.service.name)
         self._retime()
         self.tables: Tables = Answers(self.keeper, observer, self.figures).tables
@@ -74,8 +75,8 @@ class Incidents:
 
     async def start(self) -> None:
         """Take over what an earlier run left, and begin."""
-        self._deliveries.restore(await self.keeper.take_over())
         self._hear()
+        await self._writer.load()
         self._tasks.start("incidents", self.keeper.run)
         self._tasks.start("notifications", self._deliveries.run)
         self._tasks.start("incident-measure", self._measure.run)
@@ -120,6 +121,14 @@ class Incidents:
         self._book.patience = Patience(settings.resolve_after, settings.reopen_within)
         self._measure.objective = settings.objective
 
+    def _adopt(self, loaded: Loaded) -> None:
+        self.keeper.adopt(loaded)
+        self._deliveries.restore(loaded.messages)
+
+    def _owe_everything(self) -> None:
+        self.keeper.owe_everything()
+        self._deliveries.owe_everything()
+
     def _hear(self) -> None:
         settings = self._config.incidents
         notify = settings.notify if settings is not None else ()
@@ -136,6 +145,14 @@ class Incidents:
         return bool(owners) and any(
             one.name == route and one.upstream == upstream for each in self._config.listeners for one in each.routes
         )
+
+
+def _store(path: str | None) -> Ledger | None:
+    if path is None:
+        return None
+    from sidecar.control.incidents.store import Store  # SQLite is for those who keep a file
+
+    return Store(path)
 
 
 def _message_id() -> str:

@@ -20,6 +20,7 @@ NEEDS_RESTART = {
     "listeners": "listening sockets are opened once, at the start",
     "listeners.bind": "listening sockets are opened once, at the start",
     "listeners.protocol": "its connections speak the old protocol",
+    "incidents": "the file of incidents is opened once, at the start",
     "incidents.store": "the file is opened once, at the start",
     "backup.": "the agent is a process of its own: restart it",
 }

@@ -104,7 +104,7 @@ class Outbox:
     def restore(self, messages: Iterable[Message]) -> None:
         """What an earlier run left behind."""
         for message in messages:
-            self._waiting[message.receiver, message.incident] = message
+            self._waiting.setdefault((message.receiver, message.incident), message)
 
     def keep_only(self, receivers: Iterable[str]) -> list[Stored]:
         """Give up what is for receivers that are no more."""

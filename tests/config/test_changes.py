@@ -80,6 +80,14 @@ def test_a_listener_that_comes_or_goes_needs_a_restart_an_upstream_does_not():
     ]
 
 
+def test_a_file_of_incidents_is_opened_at_a_start_and_who_hears_is_live():
+    kept = BASE + "incidents: {store: /x}\n"
+    ((path, _, _, live),) = between(kept)
+    assert (path, live) == ("incidents", False)
+    ((path, _, _, live),) = between(kept.replace("/x}", "/x, resolve_after: 1m}"), kept)
+    assert (path, live) == ("incidents.resolve_after", True)
+
+
 def test_the_order_of_routes_is_a_change_since_the_first_that_matches_wins():
     first, second = "  - {name: v1, match: {path_prefix: /v1}, upstream: app}\n", "  - {name: all, upstream: app}\n"
     swapped = BASE.replace(first + second, second + first)

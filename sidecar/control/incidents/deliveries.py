@@ -67,6 +67,12 @@ class Deliveries:
     def restore(self, messages: Sequence[Message]) -> None:
         """What an earlier run left unsent."""
         self._outbox.restore(messages)
+        self._write(self._outbox.keep_only(self._receivers))
+        self._work.set()
+
+    def owe_everything(self) -> None:
+        """Have everything written down that waits."""
+        self._write([Stored(one, gone=False) for one in self._outbox.waiting])
 
     def apply(self, receivers: dict[str, Receiver], steps: Sequence[Step]) -> None:
         """Who hears from now on."""

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sidecar.control.incidents.detect import Detector, Gone, Sign, concerns
+from sidecar.control.incidents.ledger import Loaded
 from sidecar.control.incidents.telling import entry, summary, whole
 from sidecar.control.incidents.writer import Writer
 from sidecar.machines.availability import Figures, Span, figures
-from sidecar.machines.incident import Incident, Severity
+from sidecar.machines.incident import Incident, Severity, Status
 from sidecar.machines.incident_book import Change, Entry, IncidentBook, What
-from sidecar.machines.outbox import Message
 from sidecar.runtime import series
 from sidecar.runtime.metrics import Registry
 from sidecar.runtime.observer import Happening, Kind, Level, Observer
@@ -79,15 +79,27 @@ class Keeper:
             self._heard.append(happening)
             self._work.set()
 
-    async def take_over(self) -> list[Message]:
-        """Read what an earlier run left behind; what it had still to tell is returned."""
-        loaded = await self._writer.load()
-        expires = self._clock() + TAKEN_OVER_SECONDS
+    def adopt(self, loaded: Loaded) -> None:
+        """What an earlier run left behind; it may come late, when the file could not be read at first."""
+        now = self._clock()
+        ours = {one.fingerprint for one in self.book.live()}
         for incident, timeline in loaded.incidents:
-            self.book.take_over(incident, timeline, expires)
+            if incident.closed is None and incident.fingerprint in ours:  # it went on here, under another id
+                incident.status, incident.closed = Status.CLOSED, now
+                incident.resolved = incident.resolved or now
+                self.keep(incident)
+            self.book.take_over(incident, timeline, now + TAKEN_OVER_SECONDS)
         self._runs = loaded.runs
         self._count()
-        return loaded.messages
+        self._work.set()
+
+    def owe_everything(self) -> None:
+        """Have everything written down that is in memory."""
+        for incident in self.book:
+            self.keep(incident)
+            for number, line in enumerate(self.book.timeline(incident.id)):
+                self._writer.owe(Change(incident, What.NOTED, line, number))
+        self.seen()
 
     async def run(self) -> None:
         """Do what there is to do, until cancelled."""

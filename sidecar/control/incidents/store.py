@@ -4,7 +4,8 @@ One thread works on it; the event loop never waits for a disk. A batch is one tr
 synchronous FULL) before anybody is told of what it holds: it survives kill -9 and a power cut. Timelines are only ever
 added to, which a trigger sees to. A file that is no database, or a damaged one, is set aside under its name with
 `.corrupt-TIMESTAMP`, and a new one begun: an incident at night is no time to repair a file. A file of a later version
-is left alone. What a failing disk does not take is the caller's to keep and to bring again.
+is left alone, and so is one that another process has open: the lock is exclusive and ends with its process. What a
+failing disk does not take is the caller's to keep and to bring again.
 """
 
 import asyncio
@@ -14,12 +15,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
 
-from sidecar.base.errors import SidecarError
+from sidecar.control.incidents.ledger import Batch, Loaded, StoreDamaged, StoreFailed
 from sidecar.machines.incident import Incident
 from sidecar.machines.incident_book import Entry
 from sidecar.machines.outbox import Message
@@ -37,37 +37,6 @@ CREATE TABLE runs (began REAL PRIMARY KEY, seen REAL NOT NULL);
 """
 
 T = TypeVar("T")
-
-
-class StoreFailed(SidecarError):
-    """The file cannot be read or written; the text says why."""
-
-
-@dataclass
-class Batch:
-    """What is to be written, in one transaction."""
-
-    incidents: dict[str, Incident] = field(default_factory=dict)
-    entries: list[tuple[str, int, Entry]] = field(default_factory=list)
-    messages: dict[str, Message | None] = field(default_factory=dict)
-    """By id; None: it is no more."""
-    run: tuple[float, float] | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self.incidents or self.entries or self.messages or self.run)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What the file held."""
-
-    incidents: list[tuple[Incident, list[Entry]]]
-    messages: list[Message]
-    runs: list[tuple[float, float]]
-    set_aside: str = ""
-    """Where the damaged file is now; empty: it was sound, or new."""
-    why: str = ""
-    """What is damaged about it."""
 
 
 class Store:
@@ -114,7 +83,8 @@ class Store:
             try:
                 return work()
             except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
-                raise StoreFailed(f"{self.path}: {error}") from None
+                advice = "; another process has it open: give each sidecar a file of its own" * ("locked" in str(error))
+                raise StoreFailed(f"{self.path}: {error}{advice}") from None
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 
@@ -124,8 +94,8 @@ class Store:
         set_aside, why = "", ""
         try:
             found = self._open_and_read(latest, timelines)
-        except (sqlite3.DatabaseError, msgspec.MsgspecError) as error:
-            if isinstance(error, sqlite3.OperationalError) and not _damaged(error):
+        except (sqlite3.Error, msgspec.MsgspecError) as error:
+            if not _damaged(error):
                 raise
             self._close()
             set_aside, why = self._set_aside(), str(error)
@@ -166,11 +136,12 @@ class Store:
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > VERSION:
                 raise OSError(f"written by a later version ({version}); this one knows {VERSION}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
             (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if sound != "ok":
                 raise sqlite3.DatabaseError(sound)
@@ -190,7 +161,26 @@ class Store:
         gone: Iterable[tuple[str]],
         run: tuple[float, float] | None,
     ) -> None:
-        connection = self._open()
+        if self._connection is not None and not os.path.exists(self.path):
+            self._close()
+            raise StoreDamaged("somebody removed the file", "")
+        try:
+            self._write_all(self._open(), incidents, entries, messages, gone, run)
+        except (sqlite3.Error, msgspec.MsgspecError) as error:
+            self._close()  # the next write opens it anew: after a full disk SQLite may hold on to what it saw
+            if _damaged(error):
+                raise StoreDamaged(str(error), self._set_aside()) from None
+            raise
+
+    def _write_all(
+        self,
+        connection: sqlite3.Connection,
+        incidents: Iterable[tuple[str, float, bool, bytes]],
+        entries: Iterable[tuple[str, int, bytes]],
+        messages: Iterable[tuple[str, float, bytes]],
+        gone: Iterable[tuple[str]],
+        run: tuple[float, float] | None,
+    ) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
             connection.executemany("INSERT OR REPLACE INTO incidents VALUES (?, ?, ?, ?)", incidents)
@@ -210,7 +200,6 @@ class Store:
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-            self._close()  # the next write opens it anew: after a full disk SQLite may hold on to what it saw
             raise
 
     def _set_aside(self) -> str:
@@ -232,5 +221,9 @@ def _decoded(rows: Iterable[tuple[bytes]], kind: type[T]) -> list[T]:
     return [msgspec.json.decode(body, type=kind) for (body,) in rows]
 
 
-def _damaged(error: sqlite3.Error) -> bool:
-    return error.sqlite_errorcode in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+def _damaged(error: Exception) -> bool:
+    """Whether it is the file's fault: no database, torn pages, or rows that are not ours."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # what quick_check found, or a row
+        return type(error) is sqlite3.DatabaseError or isinstance(error, msgspec.MsgspecError)
+    return (code & 0xFF) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}

@@ -3,14 +3,16 @@
 One task writes, one batch at a time; what changes meanwhile is the next batch. While the file fails (full disk, no
 permission, a disk that hangs) everything goes on in memory: it is told once, the batch is kept and brought again after
 1 s, 2 s … 1 min, and its end is told too. What is owed is bounded: of more than MAX_ENTRIES timeline entries the
-oldest are lost, and counted. Without a store there is nothing to owe.
+oldest are lost, and counted. A file that could not be read at the start is read as soon as it can be; of one that was
+damaged or removed under us a new one is begun, with everything that is in memory. Without a store nothing is owed.
 """
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from sidecar.base.backoff import exponential
-from sidecar.control.incidents.store import Batch, Loaded, Store, StoreFailed
+from sidecar.control.incidents.ledger import Batch, Ledger, Loaded, StoreDamaged, StoreFailed
 from sidecar.machines.incident import Incident
 from sidecar.machines.incident_book import KEEP_TIMELINES, Change, Entry
 from sidecar.machines.outbox import Stored
@@ -29,11 +31,16 @@ LOAD_LATEST = 200
 class Writer:
     """Between the incidents in memory and their file; `store` None: memory only."""
 
-    def __init__(self, store: Store | None, registry: Registry, observer: Observer) -> None:
+    def __init__(self, store: Ledger | None, registry: Registry, observer: Observer) -> None:
         self.failing = False
         self.lost = 0
         """Timeline entries that were given up."""
+        self.adopt: Callable[[Loaded], None] = lambda _: None
+        """Called with what the file held, at the start or as soon as it can be read."""
+        self.owe_everything: Callable[[], None] = lambda: None
+        """Called when a new file was begun: has everything owed that is in memory."""
         self._store = store
+        self._loaded = store is None
         self._observer = observer
         self._registry = registry
         self._owed = Batch()
@@ -98,23 +105,31 @@ class Writer:
 
     # The work ---------------------------------------------------------------------------------------------------------
 
-    async def load(self) -> Loaded:
-        """What the file holds; nothing when it cannot be read, which is told."""
+    async def load(self) -> None:
+        """Have what the file holds adopted; when it cannot be read, that is told, and tried again with each write."""
         if self._store is None:
-            return Loaded([], [], [])
+            return
         try:
             async with asyncio.timeout(HANGS_AFTER * 2):
-                loaded = await self._store.load(LOAD_LATEST, KEEP_TIMELINES)
+                await self._load(self._store)
         except (StoreFailed, TimeoutError) as error:
             self._failed(str(error) or "the disk does not answer")
-            return Loaded([], [], [])
+            self._work.set()
+
+    async def _load(self, store: Ledger) -> None:
+        loaded = await store.load(LOAD_LATEST, KEEP_TIMELINES)
+        self._loaded = True
         self._registry.cell(INCIDENT_STORE_OK).value = 1
         if loaded.set_aside:
-            self._observer.tell(
-                Kind.INCIDENT_STORE_SET_ASIDE, self._store.path, level=Level.ERROR, reason="damaged",
-                detail=f"{loaded.why}; the damaged file is kept, a new one begun", kept_as=loaded.set_aside,
-            )  # fmt: skip
-        return loaded
+            self._begun_anew(store, loaded.why, loaded.set_aside)
+        self.adopt(loaded)
+
+    def _begun_anew(self, store: Ledger, why: str, kept_as: str) -> None:
+        kept = f"the damaged file is kept as {kept_as}" if kept_as else "it is not there any more"
+        self._observer.tell(
+            Kind.INCIDENT_STORE_SET_ASIDE, store.path, level=Level.ERROR, reason=why,
+            detail=f"{kept}, a new one is begun", path=store.path, kept_as=kept_as,
+        )  # fmt: skip
 
     async def run(self) -> None:
         """Write whatever is owed, until cancelled."""
@@ -122,21 +137,29 @@ class Writer:
         while self._store is not None:
             await self._work.wait()
             self._work.clear()
-            while self._owed:
+            while self._owed or not self._loaded:
                 failures = 0 if await self._attempt(self._store) else failures + 1
                 if failures:
                     await asyncio.sleep(exponential(failures - 1, FIRST_PAUSE, LONGEST_PAUSE))
 
     async def close(self) -> None:
-        """Bring what is owed, not for ever, and close the file."""
-        if self._store is not None:
+        """Bring what is owed, not for ever, and close the file; from now on there is none."""
+        store = self._store
+        if store is not None:
             if self._owed:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(HANGS_AFTER):
-                        await self._attempt(self._store)
-            await self._store.close()
+                        await self._attempt(store)
+            self._store = None
+            await store.close()
 
-    async def _attempt(self, store: Store) -> bool:
+    async def _attempt(self, store: Ledger) -> bool:
+        if not self._loaded:
+            try:
+                await self._load(store)
+            except StoreFailed as error:
+                self._failed(str(error))
+                return False
         batch, self._owed = self._owed, Batch()
         asked = self._asked
         writing = asyncio.ensure_future(store.write(batch))
@@ -145,6 +168,11 @@ class Writer:
             if not done:
                 self._failed("the disk does not answer")
             await writing
+        except StoreDamaged as damage:
+            self._give_back(batch)
+            self._begun_anew(store, str(damage), damage.kept_as)
+            self.owe_everything()
+            return await self._attempt(store)
         except StoreFailed as error:
             self._give_back(batch)
             self._failed(str(error))
@@ -157,7 +185,7 @@ class Writer:
             self.failing = False
             self._registry.cell(INCIDENT_STORE_OK).value = 1
             lost = f"{self.lost} timeline entries are lost" if self.lost else "nothing is lost"
-            self._observer.tell(Kind.INCIDENT_STORE_RECOVERED, store.path, detail=lost)
+            self._observer.tell(Kind.INCIDENT_STORE_RECOVERED, store.path, detail=lost, path=store.path)
         self._tell()
         return True
 
@@ -177,6 +205,7 @@ class Writer:
             self._observer.tell(
                 Kind.INCIDENT_STORE_FAILED, self._store.path, level=Level.ERROR, reason=why,
                 detail="incidents go on in memory and are lost if the sidecar ends before the file can be written",
+                path=self._store.path,
             )  # fmt: skip
         self._tell()
 
