@@ -164,7 +164,10 @@ class Recovery(Section, frozen=True, kw_only=True):
     budget: Annotated[Budget, Doc("The limit across faults.")] = Budget()
     verify_within: Annotated[
         PositiveDuration | None,
-        Doc("No proof of recovery after this fails the attempt. null: 30s; 5m where others do it: liveness, evict."),
+        Doc(
+            "No proof of recovery after this fails the attempt; and so long a service that was started is left alone, "
+            "unless it was well already. null: 30s; 5m where others do it: liveness, evict, webhook."
+        ),
     ] = None
     dry_run: Annotated[Flag, Doc("Only tells what would be done.")] = False
     maintenance: Annotated[

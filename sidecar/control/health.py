@@ -114,6 +114,13 @@ class HealthChecks:
             return ""
         return f"all endpoints are unhealthy: {asked[0].check.detail}" if len(asked) > 1 else asked[0].check.detail
 
+    def answered_since(self, name: str, moment: float) -> bool:
+        """Whether an endpoint of an upstream was found well by a check that began after `moment` (monotonic); true
+        where nothing is checked.
+        """
+        asked = [one for (kind, upstream, _), one in self._targets.items() if (kind, upstream) == ("endpoint", name)]
+        return not asked or any(one.well_at >= moment for one in asked)
+
     def sick_endpoints(self, name: str) -> list[str]:
         """The addresses of an upstream that are unhealthy."""
         return [what for (kind, upstream, what), target in self._targets.items()

@@ -29,12 +29,15 @@ class Target:
     asked_at: datetime | None = None
     requests_seen: float | None = None
     """Requests that its upstream had had when it was asked last."""
+    well_at: float = float("-inf")
+    """When the last good check began, monotonic."""
 
     def note(self, result: Result, *, traffic: bool) -> Transition[Health] | None:
         """A check came back; the change of state, if it is one."""
-        change = self.check.result(
-            monotonic(), ok=result.ok, seconds=result.seconds, detail=result.detail, traffic=traffic
-        )
+        now = monotonic()
+        if result.ok:
+            self.well_at = now - result.seconds
+        change = self.check.result(now, ok=result.ok, seconds=result.seconds, detail=result.detail, traffic=traffic)
         self.last, self.asked_at = result, datetime.now(UTC)
         if change is not None:
             self.since = self.asked_at

@@ -42,6 +42,7 @@ class Hold(StrEnum):
     MAINTENANCE = "maintenance"
     LEAVING = "leaving"
     DEPENDENCY_DOWN = "dependency_down"
+    STARTING = "starting"
     NO_TOKEN = "no_token"  # noqa: S105 - the fleet's leave to act, not a secret
 
 

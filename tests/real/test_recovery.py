@@ -7,6 +7,7 @@ over ports, signals, metrics and the status. Nothing here measures how long it t
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tests.fakes.upstream import ScriptedUpstream
 from tests.real.databases import Redis
 from tests.real.documents import document, free_port, listener, route, upstream
 from tests.real.harness import Sidecar, run_cli
-from tests.real.test_supervised import MARK, Stage, marked
+from tests.real.test_supervised import MARK, SERVICE, Stage, marked
 
 ATTEMPTS = "sidecar_recovery_attempts_total"
 QUICK = {"http": {"path": "/pid"}, "interval": "250ms", "timeout": "250ms", "unhealthy_after": 2, "healthy_after": 1}
@@ -50,10 +51,6 @@ class RecoveryStage(Stage):
         return self.start(tree, port, *habits)
 
     def start(self, tree: dict[str, Any], port: int, *habits: str) -> Sidecar:
-        import sys
-
-        from tests.real.test_supervised import SERVICE
-
         script = [sys.executable, "-S", str(SERVICE), str(port), str(self.directory), *habits]
         return self._stack.enter_context(Sidecar(tree, command=script))
 
@@ -149,6 +146,24 @@ def test_a_dependency_that_is_down_causes_no_restart(stage: RecoveryStage, worke
     assert "dependency db" in proxy.wait_log(r'.*"recovery_held".*')[0]
     assert proxy.status()["child"]["restarts"] == 0
     assert attempts(proxy, "started") == 0
+
+
+def test_a_service_that_is_slow_to_begin_is_left_alone_until_its_time_is_over(stage: RecoveryStage) -> None:
+    script = "sleep 3; exec " + " ".join([sys.executable, "-S", str(SERVICE)])
+    port = free_port()
+    tree = document(
+        [listener("in", [route("all", "app")])],
+        [upstream("app", f"127.0.0.1:{port}", health_check=QUICK)],
+        recovery=[restart(), restart(name="hasty", verify_within="300ms", dry_run=True)],
+    )
+    proxy = stage._stack.enter_context(Sidecar(tree, command=["sh", "-c", f"{script} {port} {stage.directory}"]))
+    seen = wait_stage(proxy, "held")
+    assert (seen["hold"], attempts(proxy, "started")) == ("starting", 0)
+    assert "not well yet; it has 30s" in proxy.wait_log(r'.*"recovery_held".*starting.*')[0]
+    proxy.wait_until(lambda: rule(proxy, "hasty")["hold"] == "dry_run", "whose time is over", PATIENCE)
+    stage.serving(proxy)
+    wait_stage(proxy, "well", "quiet")
+    assert proxy.status()["child"]["restarts"] == 0
 
 
 def test_paused_dry_run_and_maintenance_only_tell(stage: RecoveryStage) -> None:

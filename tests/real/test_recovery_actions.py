@@ -67,6 +67,15 @@ def came_to(proxy: Sidecar, name: str, result: str) -> str:
     return str(rule(proxy, name)["record"][-1][word])
 
 
+def well(proxy: Sidecar) -> None:
+    """Wait until the checks have found the service well: before that it is left alone, as one that starts."""
+
+    def there() -> bool:
+        return bool(proxy.status()["upstreams"][0]["endpoints"][0]["state"] == "healthy")
+
+    proxy.wait_until(there, "a healthy service", PATIENCE)
+
+
 # --------------------------------------------------------------------------------------------- led elsewhere
 def test_a_reroute_lasts_until_the_sick_one_is_well() -> None:
     with ScriptedUpstream() as first, ScriptedUpstream() as spare:
@@ -141,6 +150,7 @@ def test_liveness_fails_until_the_service_answers_again() -> None:
         )
         with Sidecar(tree) as proxy:
             assert proxy.probe("/livez/service") == 200
+            well(proxy)
             app.fails.add("/health")
             proxy.wait_until(lambda: proxy.probe("/livez/service") == 503, "503", PATIENCE)
             assert (proxy.probe("/livez"), proxy.probe("/readyz")) == (200, 200)  # it is not we who are sick
@@ -180,6 +190,7 @@ def test_a_wedged_process_is_signalled_by_its_name(tmp_path: Path, monkeypatch: 
                 return found[0]
 
             first = pid()
+            well(proxy)
             os.kill(first, signal.SIGSTOP)
             assert pid(but=first) != first
             assert f"SIGTERM to {first}" in rule(proxy, "knock")["record"][-1]["did"]
@@ -273,6 +284,7 @@ def trouble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trouble]:
         here = Trouble(directory, stack)
         proxy = here.proxy
         assert proxy.get("in", "/doc").body == b"doc"
+        well(proxy)
         here.app.fails.add("/doc")
         assert proxy.get("in", "/doc").decision == "fallback_cache"
         with proxy.client("in") as client:

@@ -64,7 +64,7 @@ class Rule:
         self._standing = False  # what the action did holds until it is undone
         self._well_since: float | None = None  # the sick one, while somebody stands in for it
         self._began = datetime.now(UTC)
-        self._child_began = monotonic()
+        self._life_began = monotonic()  # the service's, as far as we know it: ours at first
         self._record: deque[dict[str, Any]] = deque(maxlen=MAX_RECORD)
 
     @property
@@ -75,6 +75,13 @@ class Rule:
     @property
     def strategy(self) -> str:
         return self.action.strategy
+
+    @property
+    def _within(self) -> float:
+        """Seconds that a proof may take, and a service to begin."""
+        if self.config.verify_within is not None:
+            return self.config.verify_within
+        return VERIFY_OTHERS_SECONDS if self.strategy in _BY_OTHERS else VERIFY_SECONDS
 
     def reconfigure(self, config: RuleConfig) -> None:
         """The same condition and action under other figures."""
@@ -172,6 +179,8 @@ class Rule:
             return Hold.MAINTENANCE, f"until {until:%Y-%m-%d %H:%M} UTC"
         if self.action.restarts and (down := await self._dependency()):
             return Hold.DEPENDENCY_DOWN, down
+        if self.action.restarts and (young := self._starting()):
+            return Hold.STARTING, young
         if self.config.dry_run:
             return Hold.DRY_RUN, f"would act ({self.strategy}): {self.machine.why}"
         if take and self.action.restarts and not self._token:
@@ -179,6 +188,16 @@ class Rule:
                 return Hold.NO_TOKEN, refusal
             self._token = True
         return None, ""
+
+    def _starting(self) -> str:
+        """Why the service has time still; empty: it was well since it was started, or had the time that a proof has."""
+        upstream, child, now = self._condition.upstream, self._around.child, monotonic()
+        if not upstream or now >= self._life_began + self._within or (self.of_child and child and child.stopped()):
+            return ""
+        if self._around.health.answered_since(upstream, self._life_began):
+            return ""
+        age = show_duration(round(now - self._life_began))
+        return f"started {age} ago, and not well yet; it has {show_duration(self._within)} (verify_within)"
 
     async def _dependency(self) -> str:
         """What is down so that a restart would heal nothing; empty when what is sick is sick here."""
@@ -205,9 +224,6 @@ class Rule:
         self._took(self.machine.acted(monotonic(), ok=ok, detail=detail))
 
     async def _prove(self) -> None:
-        within = self.config.verify_within
-        if within is None:
-            within = VERIFY_OTHERS_SECONDS if self.strategy in _BY_OTHERS else VERIFY_SECONDS
         upstream = self.action.about or self._condition.upstream
         proof = asyncio.ensure_future(
             prove(
@@ -216,7 +232,7 @@ class Rule:
                 renewed=self.action.renewed,
                 first_good=lambda: self._welcome(upstream),
                 still_sick=self._still_sick,
-                within=within,
+                within=self._within,
             )
         )
         try:
@@ -291,13 +307,13 @@ class Rule:
         if isinstance(self._condition, Crashing):
             self._condition.died(now)
         if self.of_child:
-            self._took(self.machine.died(now, detail=f"died: {detail}", lived=now - self._child_began))
+            self._took(self.machine.died(now, detail=f"died: {detail}", lived=now - self._life_began))
 
     def child_started(self, *, again: bool) -> None:
         """It was started; `again`: not for the first time."""
-        self._child_began = monotonic()
+        self._life_began = monotonic()
         if self.of_child and again:
-            self._took(self.machine.reborn(self._child_began))
+            self._took(self.machine.reborn(self._life_began))
 
     def agent_reported(self, happening: Happening) -> None:
         """The backup agent says that something is wrong, or not any more."""
