@@ -1,1 +1,7 @@
 """What every test may use. The fixtures of one concern stand in the conftest beside its tests."""
+
+import signal
+
+# A shell lets what it runs in the background ignore these two, and every process that we start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)

@@ -94,8 +94,7 @@ class Supervision:
             return None
         if code == 0:
             return self._go(ChildState.ENDED, "finished", now)
-        assert self._began is not None, "it ran"
-        self._deaths = 1 if now - self._began >= WELL_AFTER else self._deaths + 1
+        self._deaths = 1 if self._was_well(now) else self._deaths + 1
         return self._go(ChildState.STARTING, "died", now) if self._deaths == 1 else self._back_off("died", now)
 
     def proved(self) -> None:
@@ -113,6 +112,8 @@ class Supervision:
         """Start it anew: restarting means that it runs and is to be ended first. None: it starts anyway, or never."""
         match self.state:
             case ChildState.RUNNING:
+                if self._was_well(now):
+                    self._deaths = 0
                 return self._go(ChildState.RESTARTING, "ordered", now)
             case ChildState.BACKING_OFF:
                 return self._go(ChildState.STARTING, "ordered", now)
@@ -132,6 +133,10 @@ class Supervision:
             case ChildState.STARTING | ChildState.BACKING_OFF:
                 return self._go(ChildState.ENDED, "stop", now)
         return None
+
+    def _was_well(self, now: float) -> bool:
+        assert self._began is not None, "it ran"
+        return now - self._began >= WELL_AFTER
 
     def _back_off(self, reason: str, now: float) -> Transition[ChildState]:
         wait = exponential(max(0, self._deaths - 2), FIRST_WAIT, LONGEST_WAIT)

@@ -144,6 +144,18 @@ def test_a_life_that_was_proved_good_forgets_earlier_deaths():
     assert live_again(child, 4.0) == 0.0
 
 
+def test_a_long_good_life_counts_however_it_ends():
+    child = running()
+    live_again(child, 1.0)
+    child.exited(2.0, 1)
+    child.tick(3.0)
+    child.started(3.0)
+    child.order(3.0 + WELL_AFTER)
+    child.exited(4.0 + WELL_AFTER, -15)
+    child.started(4.0 + WELL_AFTER)
+    assert live_again(child, 5.0 + WELL_AFTER) == 0.0
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Whatever is reported, in whatever order: only listed changes, waits within bounds, no life after the end."""
 
@@ -154,7 +166,6 @@ class AnyOrder(RuleBasedStateMachine):
         self.stopped = False
         self.starts = 0
         self.at_once = 0  # restarts without a wait since the last good life
-        self.proven = False
         self.began = 0.0
 
     def took(self, before: ChildState, change: Transition[ChildState] | None) -> None:
@@ -168,10 +179,9 @@ class AnyOrder(RuleBasedStateMachine):
             assert not self.stopped
             self.starts += 1
             self.began = self.now
-            self.proven = False
+        if before is RUNNING and self.now - self.began >= WELL_AFTER:
+            self.at_once = 0
         if change.new is STARTING and change.reason == "died":
-            if self.now - self.began >= WELL_AFTER or self.proven:
-                self.at_once = 0
             self.at_once += 1
             assert self.at_once <= 1
         if change.new is BACKING_OFF and change.reason != "held":
@@ -202,7 +212,8 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def it_is_proved(self) -> None:
-        self.proven = self.proven or self.child.state is RUNNING
+        if self.child.state is RUNNING:
+            self.at_once = 0
         self.took(self.child.state, self.child.proved())
 
     @rule()

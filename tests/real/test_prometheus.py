@@ -111,6 +111,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
                 for text in (
                     'rate(sidecar_breaker_rejected_total{upstream="dead"}[1m]) > 0',
                     "sidecar:error_ratio:rate5m",
+                    "increase(sidecar_breaker_transitions_total[5m])",  # there since it opened: two scrapes
                 ):
                     prometheus.wait_for(text, meanwhile=ask)
                 yield prometheus
