@@ -118,17 +118,25 @@ DASHBOARDS: dict[str, list[Panel]] = {
             "stat", 6,
         ),
         Panel(
-            "Mean time to resolve", "s",
+            "Mean time to resolve, to acknowledge", "s",
             {
-                f"sum(increase(sidecar_incident_resolve_seconds_sum{{{_JOB}}}[30d]))"
-                f" / sum(increase(sidecar_incident_resolve_seconds_count{{{_JOB}}}[30d]))": "MTTR"
+                f"max(sidecar_mttr_seconds{{{_JOB}}})": "MTTR",
+                f"max(sidecar_mtta_seconds{{{_JOB}}})": "MTTA",
             },
             "stat", 6,
         ),
         Panel(
-            "From start to detection, to response, to end", "s",
+            "From start to detection, to a notice, to response, to end", "s",
             {
-                _quantile(0.9, f"sidecar_incident_{step}_seconds"): f"{step}, p90" for step in ("detect", "ack", "resolve")
+                _quantile(0.9, f"sidecar_incident_{step}_seconds"): f"{step}, p90"
+                for step in ("detect", "notify", "ack", "resolve")
+            },
+        ),
+        Panel(
+            "Notices", "short",
+            {
+                f"sum by (receiver, result) (increase(sidecar_notifications_total{{{_JOB}}}[5m]))": "{{receiver}}: {{result}}",
+                f"sum(sidecar_notifications_waiting{{{_JOB}}})": "waiting",
             },
         ),
         Panel(

@@ -52,6 +52,8 @@ dependencies:
     timeout: 1s                                          # 10s
     unhealthy_after: 2                                   # 3
 
+incidents: {{store: "{state}/incidents.db", resolve_after: 5s}}   # 15s
+
 backup:                                                  # kept by the agent, a process of its own
   rpo: 3m                                                # 15m; so there is a backup every minute
   state_dir: "{state}/agent"
@@ -75,6 +77,7 @@ GREETING = """\
   Configuration   {state}/sidecar.yaml
   By hand         sidecar breaker open shops --for 10s -c {state}/sidecar.yaml
 
+                  sidecar incidents list -c {state}/sidecar.yaml
                   sidecar restore plan --target /tmp/restored -c {state}/sidecar.yaml
 
   Ctrl-C ends everything.
