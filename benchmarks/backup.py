@@ -1,0 +1,314 @@
+"""`python -m benchmarks.backup`: backup and restore beside bare restic, on the same data, interleaved in one run.
+
+Data: `--mib` of mixed files (small, middle, large; half of it compresses), and an SQLite database of the same size to
+which somebody writes meanwhile. Each round makes new repositories and takes turns who is first. Times are those of
+whole processes, from start to end; verification, which bare restic does not do, is measured apart. The agent's memory
+is the high-water mark of its own process (VmHWM), without restic's. Bare restic reads the live database file, which is
+no backup of a database but the fastest that could be; the agent copies it by SQLite's backup API first.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+import msgspec
+import yaml
+
+from benchmarks.rig.machine import ROOT, facts
+
+WALL, UNCHANGED, RESTORE, RSS = 1.2, 2.0, 1.2, 80.0
+"""What is asked for: × bare restic, seconds more than it, × its restore, MiB."""
+ENGINES = ("restic", "sealed")
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One piece of work; seconds are medians over the rounds."""
+
+    work: str
+    bare: float
+    restic: float
+    """The agent with the engine restic."""
+    sealed: float
+    ratio: float
+    """Median of the rounds' ratios, agent with restic to bare restic."""
+    more: float
+    """Seconds that the agent with restic took more, median."""
+    limit: str
+    within: bool
+
+
+class Report(msgspec.Struct, frozen=True):
+    """A result file."""
+
+    machine: dict[str, str | int]
+    restic: str
+    mib: int
+    rounds: int
+    rows: list[Row]
+    verify_seconds: dict[str, float]
+    rss_mib: dict[str, float]
+    rss_within: bool
+
+
+# The data -------------------------------------------------------------------------------------------------------------
+
+
+def mixed(directory: Path, size: int, seed: int = 7) -> None:
+    """Files of many sizes, `size` bytes in all; every other one compresses well."""
+    rng = random.Random(seed)
+    directory.mkdir(parents=True)
+    written, number = 0, 0
+    while written < size:
+        kind = rng.random()
+        wanted = rng.randrange(1 << 10, 64 << 10) if kind < 0.9 else rng.randrange(256 << 10, 4 << 20)
+        if kind > 0.995:
+            wanted = 48 << 20
+        wanted = min(wanted, size - written)
+        place = directory / f"{number % 97:02d}"
+        place.mkdir(exist_ok=True)
+        content = (
+            rng.randbytes(wanted)
+            if number % 2
+            else (b"%d a line of a log that says little\n" % number) * (wanted // 36 + 1)
+        )
+        (place / f"{number:06d}").write_bytes(content[:wanted])
+        written += wanted
+        number += 1
+
+
+def database(path: Path, size: int) -> None:
+    """Rows of which half compresses, until the file is as large."""
+    rng = random.Random(11)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, item BLOB, note TEXT)")
+        while not path.exists() or path.stat().st_size < size:
+            with db:
+                db.executemany(
+                    "INSERT INTO orders (item, note) VALUES (?, ?)",
+                    [(rng.randbytes(2000), "tea and biscuits, as always, " * 70) for _ in range(2000)],
+                )
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+_WRITER = """
+import sqlite3, sys, time
+db = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
+while True:
+    db.execute("INSERT INTO orders (item, note) VALUES (randomblob(2000), 'more')")
+    time.sleep(0.02)
+"""
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Somebody inserts fifty rows a second."""
+    with subprocess.Popen([sys.executable, "-c", _WRITER, path]) as writer:
+        try:
+            yield
+        finally:
+            writer.kill()
+
+
+# Who is measured ------------------------------------------------------------------------------------------------------
+
+
+class Bench:
+    """One directory with the data, and repositories that come and go."""
+
+    def __init__(self, directory: Path, mib: int) -> None:
+        self.directory = directory
+        self.files, self.database = directory / "files", directory / "orders.db"
+        self.key = directory / "key"
+        self.key.write_text("a passphrase\n")
+        mixed(self.files, mib << 20)
+        database(self.database, mib << 20)
+        self.rss: dict[str, float] = {}
+        self.verify: dict[str, list[float]] = {engine: [] for engine in ENGINES}
+
+    def bare(self, what: Path, *words: str) -> float:
+        """One restic command on a repository of its own for `what`."""
+        environment = {
+            "PATH": os.environ["PATH"], "HOME": str(self.directory), "RESTIC_PASSWORD_FILE": str(self.key),
+            "RESTIC_REPOSITORY": str(self.place("bare", what)), "RESTIC_CACHE_DIR": str(self.directory / "cache"),
+        }  # fmt: skip
+        began = time.monotonic()
+        subprocess.run(["restic", "--quiet", *words], check=True, env=environment)
+        return time.monotonic() - began
+
+    def place(self, who: str, what: Path) -> Path:
+        return self.directory / f"{who}-{what.name}"
+
+    def agent(self, engine: str, what: Path, deed: str) -> float:
+        """`backup` or `restore` by the agent's own code, in a process like a command's; without verification."""
+        place = self.place(engine, what)
+        source = {"files": {"paths": [str(what)]}} if what.is_dir() else {"sqlite": {"path": str(what)}}
+        document = {
+            "version": 1,
+            "service": {"name": "bench"},
+            "backup": {
+                "state_dir": f"{place}-state",
+                "repository": {"url": str(place), "engine": engine, "password_file": str(self.key)},
+                "sources": [{"name": "data", **source}],
+            },
+        }
+        file = self.directory / f"{engine}-{what.name}.yaml"
+        file.write_text(yaml.safe_dump(document))
+        began = time.monotonic()
+        words = [sys.executable, "-m", "benchmarks.backup", "--child", deed, str(file), f"{place}-restored"]
+        said = subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+        seconds = time.monotonic() - began
+        self.rss[engine] = max(self.rss.get(engine, 0.0), json.loads(said)["rss_mib"])
+        return seconds
+
+    def clean(self) -> None:
+        for path in self.directory.iterdir():
+            if path.name.startswith(("bare-", "restic-", "sealed-", "cache")):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def child(deed: str, file: str, target: str) -> None:
+    """In a process of its own: do it, say how much memory it took."""
+    from sidecar.agent.catalog import Catalog
+    from sidecar.agent.ports import Kind, Level
+    from sidecar.agent.repository.repository import Repository
+    from sidecar.agent.restore import Restoring
+    from sidecar.agent.restore_beside import Beside
+    from sidecar.agent.restore_plan import choose, keep, make
+    from sidecar.agent.run import run_backup
+    from sidecar.agent.sources.build import build
+    from sidecar.agent.verify import verify_point
+    from sidecar.config.load import load
+
+    config = load(file).backup
+    assert config is not None, "the parent wrote it"
+    repository, catalog = Repository.open(config, create=True), Catalog(config.state_dir)
+    sources = {one.name: build(one) for one in config.sources}
+    match deed:
+        case "backup":
+            run_backup(
+                config, ("bench", "here"), repository, catalog, list(sources.values()), Kind.INCREMENTAL, lambda _: None
+            )  # fmt: skip
+        case "verify":
+            point = catalog.points()[0]
+            found = verify_point(
+                repository, point, Level.SAMPLE, sources, f"{config.state_dir}/scratch", lambda _: None
+            )
+            assert found.ok, found
+        case _:
+            point, verified = choose(catalog, None, None)
+            plan = make(config, point, target, verified=verified)
+            keep(config, plan)
+            hands = Beside(config, repository, sources, plan, lambda _: None)
+            Restoring(config, repository, catalog, plan, hands).run()
+    with open("/proc/self/status", encoding="ascii") as status:
+        peak = next(line for line in status if line.startswith("VmHWM"))
+    print(json.dumps({"rss_mib": int(peak.split()[1]) / 1024}))
+
+
+def one_round(bench: Bench, number: int) -> dict[str, dict[str, float]]:
+    """Every piece of work by everybody, once; who is first changes with the round."""
+    bench.clean()
+    order = ["bare", *ENGINES]
+    order = order[number % 3 :] + order[: number % 3]
+    taken: dict[str, dict[str, float]] = {}
+
+    def work(name: str, deeds: dict[str, Callable[[], float]]) -> None:
+        taken[name] = {}
+        for who in order:
+            os.sync()
+            taken[name][who] = deeds[who]()
+        print(f"  {name}: " + ", ".join(f"{who} {seconds:.2f} s" for who, seconds in taken[name].items()), flush=True)
+
+    def everybody(bare: Callable[[], float], deed: str, what: Path) -> dict[str, Callable[[], float]]:
+        return {"bare": bare, **{one: (lambda one=one: bench.agent(one, what, deed)) for one in ENGINES}}  # type: ignore[misc]
+
+    for what in (bench.files, bench.database):
+        bench.bare(what, "init")
+    files, db = bench.files, bench.database
+    work("files, first", everybody(lambda: bench.bare(files, "backup", str(files)), "backup", files))
+    work("files, unchanged", everybody(lambda: bench.bare(files, "backup", str(files)), "backup", files))
+    with writing(db):
+        work("database under writes", everybody(lambda: bench.bare(db, "backup", str(db)), "backup", db))
+    target = str(bench.directory / "bare-restored")
+    work(
+        "restore files", everybody(lambda: bench.bare(files, "restore", "latest", "--target", target), "restore", files)
+    )
+    for engine in ENGINES:
+        bench.verify[engine].append(bench.agent(engine, files, "verify"))
+    return taken
+
+
+def report(rounds: list[dict[str, dict[str, float]]], bench: Bench, mib: int, restic: str) -> Report:
+    """The medians and whether they are what is asked for."""
+    rows = []
+    for work in rounds[0]:
+        ratio = median(one[work]["restic"] / one[work]["bare"] for one in rounds)
+        more = median(one[work]["restic"] - one[work]["bare"] for one in rounds)
+        unchanged = work == "files, unchanged"
+        limit = f"+ {UNCHANGED:g} s" if unchanged else f"× {RESTORE if work.startswith('restore') else WALL:g}"
+        within = more <= UNCHANGED if unchanged else ratio <= (RESTORE if work.startswith("restore") else WALL)
+        times = {who: round(median(one[work][who] for one in rounds), 3) for who in ("bare", *ENGINES)}
+        rows.append(
+            Row(work, times["bare"], times["restic"], times["sealed"], round(ratio, 3), round(more, 3), limit, within)
+        )
+    rss = {engine: round(peak, 1) for engine, peak in bench.rss.items()}
+    seconds = {engine: round(median(each), 3) for engine, each in bench.verify.items()}
+    return Report(facts(), restic, mib, len(rounds), rows, seconds, rss, rss["restic"] <= RSS)
+
+
+def table(done: Report) -> str:
+    """For people."""
+    lines = [
+        f"{done.rounds} rounds, {done.mib} MiB of files and as much of SQLite; {done.restic}",
+        "",
+        "| work | bare restic | agent, restic | agent, sealed | ratio | more | asked | within |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.work} | {row.bare:.2f} s | {row.restic:.2f} s | {row.sealed:.2f} s | {row.ratio:.2f} "
+        f"| {row.more:+.2f} s | {row.limit} | {'yes' if row.within else 'no'} |"
+        for row in done.rows
+    ]
+    lines.append("")
+    lines.append(f"verification by sample of the files, seconds: {done.verify_seconds}")
+    lines.append(f"agent's memory, MiB: {done.rss_mib} (≤ {RSS:g}: {'yes' if done.rss_within else 'no'})")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.backup")
+    parser.add_argument("--mib", type=int, default=1024, help="of files, and of SQLite (1024)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--directory", type=Path, help="where data and repositories go (default: a temporary one)")
+    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/backup.json")
+    parser.add_argument("--child", nargs=3, metavar=("DEED", "FILE", "TARGET"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        child(*args.child)
+        return
+    restic = subprocess.run(["restic", "version"], check=True, capture_output=True, text=True).stdout.strip()
+    with tempfile.TemporaryDirectory(prefix="bench-backup-", dir=args.directory) as place:
+        bench = Bench(Path(place), args.mib)
+        rounds: list[dict[str, dict[str, float]]] = []
+        for number in range(args.rounds):
+            print(f"round {number + 1} of {args.rounds}", flush=True)
+            rounds.append(one_round(bench, number))
+        done = report(rounds, bench, args.mib, restic)
+    args.json.write_bytes(msgspec.json.format(msgspec.json.encode(done), indent=1) + b"\n")
+    print(table(done))
+
+
+if __name__ == "__main__":
+    main()
