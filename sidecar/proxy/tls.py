@@ -267,13 +267,15 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         if self._closed or not data:
             return
         try:
-            sent = self._encrypt(data)
-            if sent < len(data):  # OpenSSL takes a record at a time
-                rest = memoryview(data)[sent:]
+            if len(data) <= _PIECE:
+                self._encrypt(data)
+            else:
+                rest = memoryview(data)
                 while rest:
-                    if self._outgoing.pending > _PIECE:
-                        self._put(self._take())
-                    rest = rest[self._encrypt(rest) :]
+                    self._encrypt(rest[:_PIECE])
+                    self._put(self._take())
+                    rest = rest[_PIECE:]
+                return
         except ssl.SSLError as error:
             self.fault = self.fault or error
             self.abort()

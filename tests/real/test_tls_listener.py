@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.trust import Authority, Pair
-from tests.fakes.upstream import ScriptedUpstream
+from tests.fakes.upstream import ScriptedUpstream, says
 from tests.fakes.wire import Truncated
 from tests.real.documents import document, listener, route, upstream
 from tests.real.harness import Sidecar, ask, dial
@@ -288,6 +288,25 @@ def test_a_large_answer_waits_for_who_reads_slowly(
             assert client.fill()
             left -= len(client.held)
             client.held = b""
+
+
+def test_a_connection_costs_little_once_a_large_answer_has_gone(
+    proxy: Sidecar, server: ScriptedUpstream, world: World
+) -> None:
+    """OpenSSL's buffers in memory never shrink: what passes through them at once is bounded."""
+    server.on("/quarter", says(b"q" * 262_144))
+    context = world.ours.client()
+    with contextlib.ExitStack() as stack:
+
+        def come(count: int) -> None:
+            for _ in range(count):
+                client = stack.enter_context(secure(proxy, "web", context))
+                assert len(client.send(ask("/quarter")).read_answer().body) == 262_144
+
+        come(20)
+        before = proxy.rss()
+        come(100)
+        assert proxy.rss() - before < 100 * 120_000
 
 
 @contextlib.contextmanager
