@@ -62,10 +62,11 @@ def main() -> int:
         assert peer.process is not None
         pid = peer.process.tree()[-1]
         script = wrk.write_script(scratch / "profile.lua", REQUESTS[asked.work])
-        wrk.run(peer.ports.files, script, 1, CONNECTIONS)
+        port, scheme = (peer.ports.tls, "https") if asked.work.endswith("-tls") else (peer.ports.files, "http")
+        wrk.run(port, script, 1, CONNECTIONS, scheme)
         folded, sampled = scratch / "folded", scratch / "perf.data"
         sampler = _python_profile(pid, asked.seconds, folded)
-        wrk.run(peer.ports.files, script, asked.seconds + 1, CONNECTIONS)
+        wrk.run(port, script, asked.seconds + 1, CONNECTIONS, scheme)
         sampler.wait(30)
         _show(folded.read_text(), asked.top)
         perf = subprocess.Popen(
@@ -73,7 +74,7 @@ def main() -> int:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wrk.run(peer.ports.files, script, asked.seconds, CONNECTIONS)
+        wrk.run(port, script, asked.seconds, CONNECTIONS, scheme)
         perf.terminate()
         perf.wait(30)
         reported = subprocess.run(
