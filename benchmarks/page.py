@@ -1,0 +1,218 @@
+"""`python -m benchmarks.page`: what the status page weighs, how soon it is there, and what it costs to be looked at.
+
+A sidecar with ten upstreams and some traffic. *Payload* is every byte that a browser fetches for it, the first events
+included. *First paint* is the browser's own word, median over several loads on loopback. *Fault* is the time from the
+answer that opened a breaker until the page says so, without a reload. *CPU per viewer* is what the sidecar's process
+spends more when several follow, divided by them; under traffic, when each look finds something new, and at rest.
+"""
+
+import argparse
+import shutil
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from statistics import median
+from urllib.request import urlopen
+
+import msgspec
+import yaml
+from playwright.sync_api import Browser, sync_playwright
+
+from benchmarks.rig.machine import ROOT, cores, facts
+from benchmarks.rig.origin import Origin, origins
+from benchmarks.rig.process import Process, free_port, running
+
+UPSTREAMS = 10
+VIEWERS = 8
+"""As many as may follow at once."""
+RATE = 100.0
+"""Requests a second meanwhile."""
+PAYLOAD_LIMIT, PAINT_LIMIT, VIEWER_LIMIT, FAULT_LIMIT = 150_000, 1.0, 0.01, 1.0
+
+
+class Report(msgspec.Struct, frozen=True):
+    """A result file. Seconds, bytes, and shares of one core."""
+
+    machine: dict[str, str | int]
+    upstreams: int
+    payload_bytes: int
+    first_paint_seconds: float
+    fault_shown_seconds: float
+    cpu_per_viewer: float
+    cpu_per_viewer_at_rest: float
+    cpu_without_viewers: float
+
+
+class Stage:
+    """The sidecar on its core."""
+
+    def __init__(self, process: Process, port: int, admin: int) -> None:
+        self.process, self.port, self.admin = process, port, admin
+
+    def share(self, seconds: float) -> float:
+        """CPU seconds that it spends in a second."""
+        before = self.process.cpu_seconds()
+        time.sleep(seconds)
+        return (self.process.cpu_seconds() - before) / seconds
+
+
+@contextmanager
+def stage(scratch: Path, origin: Origin) -> Iterator[Stage]:
+    """One that runs, with an upstream each for `/u0/` to `/u9/`, and a dead one for `/dead`."""
+    port, admin = free_port(), free_port()
+    names = [f"u{number}" for number in range(UPSTREAMS)]
+    targets = dict.fromkeys(names, origin.files) | {"dead": free_port()}
+    document = {
+        "version": 1,
+        "service": {"name": "bench"},
+        "admin": {"bind": f"127.0.0.1:{admin}", "socket": str(scratch / "admin.sock")},
+        "listeners": [
+            {
+                "name": "inbound",
+                "bind": f"127.0.0.1:{port}",
+                "routes": [{"name": name, "match": {"path_prefix": f"/{name}"}, "upstream": name} for name in targets],
+            }
+        ],
+        "upstreams": [
+            {"name": name, "endpoints": [{"address": f"127.0.0.1:{port}"}]} for name, port in targets.items()
+        ],
+    }
+    config = scratch / "sidecar.yaml"
+    config.write_text(yaml.safe_dump(document))
+    argv = [str(Path(sys.executable).with_name("sidecar")), "run", "-c", str(config)]
+    with running(Process("sidecar", argv, cores()[1], scratch / "sidecar.log")) as process:
+        process.wait_listening(port)
+        yield Stage(process, port, admin)
+
+
+@contextmanager
+def traffic(port: int) -> Iterator[None]:
+    """A trickle over all upstreams; what they answer does not matter."""
+    enough = threading.Event()
+
+    def ask() -> None:
+        number = 0
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            while not enough.wait(1 / RATE):
+                number += 1
+                sock.sendall(f"GET /u{number % UPSTREAMS}/ HTTP/1.1\r\nhost: bench\r\n\r\n".encode())
+                sock.recv(65536)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()
+
+
+@contextmanager
+def viewers(admin: int, count: int) -> Iterator[None]:
+    """So many that follow as the page does."""
+
+    def read(sock: socket.socket) -> None:
+        with suppress(OSError):  # closed when the measurement is over
+            while sock.recv(65536):
+                pass
+
+    with ExitStack() as stack:
+        for _ in range(count):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", admin)))
+            sock.sendall(b"GET /events HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            threading.Thread(target=read, args=[sock], daemon=True).start()
+        time.sleep(1.0)  # what comes at first is no part of following
+        yield
+
+
+def in_browser(browser: Browser, on: Stage, loads: int) -> tuple[int, float, float]:
+    """(payload, first paint, seconds until a fault shows)."""
+    address = f"http://127.0.0.1:{on.admin}/"
+    paints, payload = [], 0
+    for _ in range(loads):
+        context = browser.new_context()
+        page = context.new_page()
+        session = context.new_cdp_session(page)
+        session.send("Network.enable")
+        sizes: list[int] = []
+        session.on("Network.loadingFinished", lambda event, sizes=sizes: sizes.append(int(event["encodedDataLength"])))
+        streamed: list[int] = []
+        session.on("Network.eventSourceMessageReceived", lambda event, s=streamed: s.append(len(event["data"])))
+        page.goto(address, wait_until="load")
+        page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length > 0")
+        paints.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime") / 1000)
+        page.wait_for_timeout(500)
+        payload = max(payload, sum(sizes) + sum(streamed))
+        context.close()
+    page = browser.new_page()
+    with page.expect_response("**/events"):
+        page.goto(address)
+    page.wait_for_timeout(300)
+    seen = "document.getElementById('breaker-dead').dataset.state"
+    page.evaluate(f"""() => {{ window.opened = null;
+      new MutationObserver(() => {{ if (!window.opened && {seen} === 'open') window.opened = Date.now(); }})
+        .observe(document.body, {{ subtree: true, attributes: true, childList: true }}); }}""")
+    for _ in range(5):
+        try:
+            urlopen(f"http://127.0.0.1:{on.port}/dead", timeout=5).close()
+        except OSError:
+            struck = time.time()
+    page.wait_for_function("window.opened")
+    shown = page.evaluate("window.opened") / 1000 - struck
+    page.close()
+    return payload, median(paints), shown
+
+
+def measure(seconds: float, loads: int) -> Report:
+    """The whole."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        raise SystemExit("chromium is not there: make test-tools")
+    with origins() as (scratch, origin), stage(scratch, origin) as on:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium)
+            payload, paint, shown = in_browser(browser, on, loads)
+            browser.close()
+        nobody_at_rest = on.share(seconds)
+        with viewers(on.admin, VIEWERS):
+            all_at_rest = on.share(seconds)
+        with traffic(on.port):
+            nobody = on.share(seconds)
+            with viewers(on.admin, VIEWERS):
+                everybody = on.share(seconds)
+    return Report(
+        machine=facts(),
+        upstreams=UPSTREAMS + 1,
+        payload_bytes=payload,
+        first_paint_seconds=paint,
+        fault_shown_seconds=shown,
+        cpu_per_viewer=(everybody - nobody) / VIEWERS,
+        cpu_per_viewer_at_rest=(all_at_rest - nobody_at_rest) / VIEWERS,
+        cpu_without_viewers=nobody,
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20, help="of each measurement of CPU")
+    parser.add_argument("--loads", type=int, default=7)
+    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/page.json")
+    asked = parser.parse_args()
+    report = measure(asked.seconds, asked.loads)
+    asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    print(report)
+    within = (
+        report.payload_bytes <= PAYLOAD_LIMIT
+        and report.first_paint_seconds <= PAINT_LIMIT
+        and report.fault_shown_seconds <= FAULT_LIMIT
+        and report.cpu_per_viewer <= VIEWER_LIMIT
+    )
+    return 0 if within else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
