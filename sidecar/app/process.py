@@ -65,6 +65,7 @@ async def serve(channel: int) -> None:
                 text, files = argument
                 config = _parse(text)
                 worker.apply(config, msgspec.convert(files, dict[str, Credentials]))
+                logs.set_level(config.log.level)
                 drain_timeout = config.shutdown.drain_timeout
             case "renew":
                 worker.renew(msgspec.convert(argument, dict[str, Credentials]))

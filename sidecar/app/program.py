@@ -609,6 +609,7 @@ class Program:
 
     def _reload_done(self, config: Config, text: bytes, found: list[Change]) -> ReloadResult:
         self._config, self._text, self._hash = config, text, fingerprint(config)
+        logs.set_level(config.log.level)
         self._drain.retime(config.shutdown.delay, config.shutdown.drain_timeout)
         self._loaded_at = time.time()
         self._reload_error = None

@@ -14,7 +14,7 @@ from sidecar.config.shape import Field, ListOf, fields
 NEEDS_RESTART = {
     "service.": "metrics and peers know the process by it",
     "admin.": "its sockets are opened once, at the start",
-    "log.": "the log is opened once, at the start",
+    "log.format": "the log is opened once, at the start",
     "workers": "processes are started once",
     "shared_state.": "peers know the process by it",
     "listeners": "listening sockets are opened once, at the start",

@@ -30,6 +30,7 @@ from sidecar.machines.health import Health, HealthCheck, HealthPolicy
 from sidecar.machines.transition import Transition
 from sidecar.runtime import series
 from sidecar.runtime.calling import Calling
+from sidecar.runtime.logs import Log
 from sidecar.runtime.metrics import Registry
 from sidecar.runtime.observer import Kind, Level, Observer
 from sidecar.runtime.tasks import Supervisor
@@ -40,6 +41,9 @@ COUNTED_SECONDS = 1.0
 """So long a look at the traffic counters serves all checks."""
 SHORTEST_PAUSE = 0.01
 """Between two checks of one target, whatever the configuration says."""
+
+
+_log = Log(__name__)
 
 
 class HealthChecks:
@@ -240,6 +244,9 @@ class HealthChecks:
             await asyncio.sleep(max(SHORTEST_PAUSE, target.check.next_check - monotonic()))
             async with self._slots:
                 result = await ask(target.probe, target.timeout)
+            kind, name, what = target.key
+            _log.debug("health_checked", **{kind: name}, target=what, ok=result.ok, detail=result.detail,
+                       seconds=round(result.seconds, 4))  # fmt: skip
             change = target.note(result, traffic=await self._has_traffic(target))
             await self._tell(target, change)
 

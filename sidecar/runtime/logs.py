@@ -111,8 +111,13 @@ def setup(level: str = "info", format: str = "auto", stream: TextIO | None = Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)  # libraries speak up only when something is wrong
-    logging.getLogger(_ROOT).setLevel(level.upper())
+    set_level(level)
     logging.captureWarnings(capture=True)
+
+
+def set_level(level: str) -> None:
+    """Say from now on what is at least of this level."""
+    logging.getLogger(_ROOT).setLevel(level.upper())
 
 
 def _tell_lost(count: int) -> None:

@@ -223,3 +223,19 @@ def test_changes_are_not_for_everybody(proxy: Sidecar, verb: str) -> None:
     assert proxy.admin(f"/{verb}", unix=True).status == 405
     assert proxy.admin(f"/{verb}", "POST").status in {401, 403}
     assert proxy.probe("/readyz") == 200
+
+
+def test_the_log_s_level_changes_live(server: ScriptedUpstream) -> None:
+    """Louder while somebody looks for something, quieter again afterwards; nothing restarts."""
+    check = {"tcp": {}, "interval": "50ms", "timeout": "50ms"}
+    one = document([listener("in", [route("all", "app")])], [upstream("app", server.address, health_check=check)])
+    with Sidecar(one) as proxy:
+        assert "health_checked" not in proxy.log
+        proxy.write({**one, "log": {"level": "debug"}})
+        assert "restart" not in proxy.command("reload").stdout
+        proxy.wait_log(r'"level": "debug", "event": "health_checked", "endpoint": "app"')
+        proxy.write({**one, "log": {"level": "error"}})
+        proxy.command("reload")
+        before = len(proxy.log)
+        proxy.command("drain")  # an info, otherwise
+        assert "phase_changed" not in proxy.log[before:]
