@@ -59,7 +59,9 @@ class Crew(Protocol):
         """Discovery's word on an upstream's endpoints."""
 
     async def serve(self, verb: str, upstream: str, *argument: Any) -> None:
-        """What recovery wants of who serves, now and later: reroute, drain_endpoints, flush_pool, clear_cache."""
+        """What recovery wants of who serves, now and later: reroute, shift_priority, drain_endpoints, flush_pool,
+        clear_cache.
+        """
 
     async def breakers(self) -> list[dict[str, Any]]:
         """Every breaker; what several workers counted, summed."""

@@ -274,7 +274,11 @@ class ProcessCrew:
 
     async def serve(self, verb: str, upstream: str, *argument: Any) -> None:
         order = [verb, upstream, *argument]
-        if verb in ("reroute", "drain_endpoints"):  # holds until it is undone, in workers that come later too
+        if verb in (
+            "reroute",
+            "shift_priority",
+            "drain_endpoints",
+        ):  # holds until it is undone, in workers that come later too
             self._standing[verb, upstream] = order
         await self._everyone("serve", order)
 

@@ -59,6 +59,9 @@ class Around:
         host = str(name[0])
         return Address(host={"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port=int(name[1]))
 
+    async def endpoints(self, upstream: str) -> list[tuple[str, int]]:
+        return [(one.address, one.priority) for one in (await self._crew().endpoints()).get(upstream, [])]
+
     async def breakers(self) -> list[dict[str, Any]]:
         return await self._crew().breakers()
 

@@ -156,10 +156,13 @@ class Worker:
         self.plane.set_endpoints(upstream, endpoints)
 
     def serve(self, verb: str, *argument: Any) -> None:
-        """What recovery wants of who serves: reroute, drain_endpoints, flush_pool, clear_cache."""
+        """What recovery wants of who serves: reroute, shift_priority, drain_endpoints, flush_pool,
+        clear_cache.
+        """
         doing: dict[str, Callable[..., None]] = {
             "reroute": self.plane.reroute,
             "drain_endpoints": self.plane.drain_endpoints,
+            "shift_priority": self.plane.shift_priority,
             "flush_pool": self.plane.flush_pool,
             "clear_cache": self.plane.clear_cache,
         }

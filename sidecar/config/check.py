@@ -1,14 +1,15 @@
 """The rules between fields. Pure: takes a decoded `Config`, yields every rule that it breaks.
 
-The rules stand in four files by what they are about: `rules_addresses` (who listens where, what would call itself),
-`rules_traffic` (listeners, routes, upstreams), `rules_tls` and `rules_upkeep` (everything beside the traffic).
+The rules stand in files by what they are about: `rules_addresses` (who listens where, what would call itself),
+`rules_traffic` (listeners, routes, upstreams), `rules_tls`, `rules_recovery`, and `rules_upkeep` (what is left
+beside the traffic).
 
 A `Problem` is a fault unless it is a warning: what works as written, but hardly as meant.
 """
 
 from collections.abc import Iterator
 
-from sidecar.config import rules_addresses, rules_tls, rules_traffic, rules_upkeep
+from sidecar.config import rules_addresses, rules_recovery, rules_tls, rules_traffic, rules_upkeep
 from sidecar.config.document import Config
 from sidecar.config.problem import Problem
 
@@ -19,3 +20,4 @@ def problems(config: Config) -> Iterator[Problem]:
     yield from rules_traffic.problems(config)
     yield from rules_tls.problems(config)
     yield from rules_upkeep.problems(config)
+    yield from rules_recovery.problems(config)

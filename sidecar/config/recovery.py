@@ -103,7 +103,7 @@ class Eviction(Section, frozen=True, kw_only=True):
 class Action(Section, frozen=True, kw_only=True):
     """What is done: exactly one of these."""
 
-    one_of = ("restart", "reroute", "drain", "flush_pool", "clear_cache", "webhook")
+    one_of = ("restart", "reroute", "shift", "drain", "flush_pool", "clear_cache", "webhook")
 
     restart: Annotated[
         Annotated[str, words("process", "liveness", "signal", "command", "evict")] | None,
@@ -123,6 +123,10 @@ class Action(Section, frozen=True, kw_only=True):
         PositiveDuration, Doc("A command, webhook or eviction that takes longer is given up, and has failed.")
     ] = 30.0
     reroute: Annotated[Reroute | None, Doc("Sends an upstream's requests to another.")] = None
+    shift: Annotated[
+        Name | None,
+        Doc("Sends this upstream's requests to its endpoints of the next priority, until those of the first are well."),
+    ] = None
     drain: Annotated[
         Name | None,
         Doc("Takes this upstream's unhealthy endpoints out, also in a panic, and closes what idles, until it is well."),

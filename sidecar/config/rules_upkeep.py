@@ -11,7 +11,6 @@ from sidecar.config.document import Config, Service
 from sidecar.config.faults import Path
 from sidecar.config.incidents import FIELDS, PLACEHOLDER, Incidents, Notify
 from sidecar.config.problem import Problem, duplicates, probe_headers, unknown
-from sidecar.config.recovery import Action, Eviction, Recovery
 from sidecar.config.redis import Redis, Registration
 from sidecar.config.upstreams import Discovery
 
@@ -43,9 +42,6 @@ def problems(config: Config) -> Iterator[Problem]:
             yield Problem((*path, "timeout"), "timeout is longer than interval: checks would overlap")
         if dependency.degraded_above is not None and dependency.degraded_above >= figures.timeout:
             yield Problem((*path, "degraded_above"), "degraded_above is not below timeout: it would never be seen")
-    yield from duplicates((rule.name for rule in config.recovery), ("recovery",))
-    for i, rule in enumerate(config.recovery):
-        yield from _recovery(rule, ("recovery", i), config)
     if config.incidents:
         yield from _incidents(config.incidents, ("incidents",))
     if config.backup:
@@ -101,71 +97,6 @@ def _http(check: HttpCheck, path: Path) -> Iterator[Problem]:
         yield Problem((*path, "urls"), "at least one URL is needed")
     if check.ca_file and not any(url.startswith("https://") for url in (check.url or "", *(check.urls or ()))):
         yield Problem((*path, "ca_file"), "ca_file counts only with https://")
-
-
-def _recovery(rule: Recovery, path: Path, config: Config) -> Iterator[Problem]:
-    upstreams = [upstream.name for upstream in config.upstreams]
-    dependencies = [dependency.name for dependency in config.dependencies]
-    yield from unknown(rule.when.upstream or "", upstreams, "upstream", (*path, "when", "upstream"))
-    yield from unknown(rule.when.dependency or "", dependencies, "dependency", (*path, "when", "dependency"))
-    if rule.when.error_ratio:
-        here: Path = (*path, "when", "error_ratio")
-        yield from unknown(rule.when.error_ratio.upstream, upstreams, "upstream", (*here, "upstream"))
-        if not rule.when.error_ratio.above:
-            yield Problem((*here, "above"), "above: 0 is always true")
-    for key in ("drain", "flush_pool", "clear_cache"):
-        yield from unknown(getattr(rule.do, key) or "", upstreams, "upstream", (*path, "do", key))
-    if rule.do.reroute:
-        here = (*path, "do", "reroute")
-        yield from unknown(rule.do.reroute.upstream, upstreams, "upstream", (*here, "upstream"))
-        yield from unknown(rule.do.reroute.to, upstreams, "upstream", (*here, "to"))
-        if rule.do.reroute.to == rule.do.reroute.upstream:
-            yield Problem((*here, "to"), "loops: it is the upstream that is sick")
-    yield from _action(rule.do, (*path, "do"))
-    yield from _sense(rule, path, config)
-
-
-def _sense(rule: Recovery, path: Path, config: Config) -> Iterator[Problem]:
-    """Yield what works as written, but hardly as meant."""
-    when, do = rule.when, rule.do
-    if when.dependency and do.restart:
-        yield Problem(
-            (*path, "do", "restart"),
-            f"never done: a restart does not heal {when.dependency}; reroute, flush_pool or webhook may help",
-            warning=True,
-        )
-    watched = next((one for one in config.upstreams if one.name == when.upstream), None)
-    if watched and not watched.health_check:
-        yield Problem(
-            (*path, "when", "upstream"),
-            f"upstreams.{watched.name} has no health_check: only its open breaker is seen, and only with traffic",
-            warning=True,
-        )
-    if watched and not watched.health_check and watched.breaker.mode != "enforce":
-        yield Problem(
-            (*path, "when", "upstream"),
-            f"never true: upstreams.{watched.name} has no health_check, and breaker.mode is {watched.breaker.mode}",
-            warning=True,
-        )
-    if do.reroute and when.upstream and do.reroute.upstream != when.upstream:
-        yield Problem(
-            (*path, "do", "reroute", "upstream"),
-            f"when.upstream watches {when.upstream}, and the requests of {do.reroute.upstream} are rerouted",
-            warning=True,
-        )
-
-
-def _action(action: Action, path: Path) -> Iterator[Problem]:
-    if action.restart == "command" and not action.command:
-        yield Problem(path, "restart: command needs a command")
-    if action.command and action.restart != "command":
-        yield Problem((*path, "command"), "command counts only with restart: command")
-    if action.restart == "signal" and not action.process:
-        yield Problem(path, "restart: signal needs a process, the name of the one to signal")
-    if action.process and action.restart != "signal":
-        yield Problem((*path, "process"), "process counts only with restart: signal")
-    if action.eviction != Eviction() and action.restart != "evict":
-        yield Problem((*path, "eviction"), "eviction counts only with restart: evict")
 
 
 def _incidents(incidents: Incidents, path: Path) -> Iterator[Problem]:

@@ -175,6 +175,11 @@ class DataPlane:
         if (found := self.upstreams.get(upstream)) is not None:
             found.drain(addresses)
 
+    def shift_priority(self, upstream: str, on: bool) -> None:
+        """Send the upstream's requests to the endpoints of its next priority, or to the first again."""
+        if (found := self.upstreams.get(upstream)) is not None:
+            found.shift(on=on)
+
     def flush_pool(self, upstream: str) -> None:
         """Close the upstream's idle connections."""
         if (found := self.upstreams.get(upstream)) is not None:

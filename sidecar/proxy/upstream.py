@@ -97,6 +97,7 @@ class Upstream:
         name = self.name
         self._unhealthy: set[str] = set()  # addresses that active checks found dead
         self._drained: frozenset[str] = frozenset()  # addresses that recovery took out
+        self._shifted = False  # recovery took the first priority out
         self.guarded = Guarded(name, config.breaker, registry, observer, tie)
         self.outliers = OutlierWatch(name, config.outlier, registry, observer)
         registry.gauge_function(series.UPSTREAM_CONNECTIONS, lambda: self.connections, name)
@@ -147,6 +148,9 @@ class Upstream:
 
     def _choose_among(self) -> None:
         picked = [one for one in self.endpoints if one.address not in self._drained]
+        if self._shifted:
+            first = min((one.priority for one in self.endpoints), default=0)
+            picked = [one for one in picked if one.priority > first] or picked
         self.picker: balance.Picker = balance.PICKERS[self.config.balance](
             picked or self.endpoints, self.config.panic_threshold, random.random, self.config.overprovisioning
         )
@@ -158,6 +162,11 @@ class Upstream:
         for endpoint in self.endpoints:
             if endpoint.address in self._drained:
                 endpoint.close_idle()
+
+    def shift(self, *, on: bool) -> None:
+        """Pick none of the first priority while there are others, whatever health says."""
+        self._shifted = on
+        self._choose_among()
 
     def flush(self) -> None:
         """Close what is idle everywhere."""

@@ -278,6 +278,7 @@ DEPENDENCY = "dependencies:\n- {name: db, check: {redis: {url: redis://h}}, %s}\
             LISTENERS + UPSTREAMS + RECOVERY % ("error_ratio: {upstream: app, above: 0}", "restart: process"),
             "recovery[0].when.error_ratio.above: above: 0 is always true",
         ),
+        (LISTENERS + UPSTREAMS + RECOVERY % ("upstream: app", "shift: app"), "endpoints of app have the same priority"),
         (LISTENERS + UPSTREAMS + RECOVERY % ("upstream: app", "drain: x"), "recovery[0].do.drain: there is no"),
         (
             LISTENERS + UPSTREAMS + RECOVERY % ("upstream: app", "restart: process, eviction: {pod: p}"),
@@ -415,3 +416,10 @@ def test_a_route_that_an_earlier_one_covers_is_never_reached(first, second, cove
     text = LISTENERS.replace("upstream", f"match: {first}, upstream")
     text += f"  - {{name: b, match: {second}, upstream: app}}\n" + UPSTREAMS
     assert bool(notes(text)) == covered
+
+
+def test_two_rules_that_undo_each_other_are_noted():
+    two = RECOVERY % ("upstream: app", "drain: app") + "- {name: s, when: {upstream: app}, do: {drain: app}}\n"
+    text = LISTENERS + UPSTREAMS + two
+    assert faults(text) == []
+    assert any("recovery[1].do.drain: r does it to app too" in one for one in notes(text))

@@ -140,6 +140,29 @@ def test_errors_now_and_then_are_seen_and_the_endpoint_that_makes_them_is_draine
             assert "requests failed within 10s" in proxy.wait_log(r'.*"recovery_detected".*')[0]
 
 
+def test_errors_shift_requests_to_the_next_priority_though_the_checks_pass() -> None:
+    with ScriptedUpstream() as sick, ScriptedUpstream() as spare:
+        sick.on("/health", says(b"")).otherwise(says(b"", "500 Internal Server Error"))
+        spare.on("/health", says(b"")).otherwise(says(b"well"))
+        pool = upstream("app", sick.address, spare.address, health_check=HEALTH)
+        pool["endpoints"][1]["priority"] = 1
+        seen = {"upstream": "app", "above": 0.5, "window": "3s", "minimum_requests": 5}
+        tree = document(
+            [listener("in", [route("all", "app")])],
+            [pool],
+            recovery=[act("next", {"shift": "app"}, when={"error_ratio": seen, "unhealthy_for": "100ms"})],
+        )
+        with Sidecar(tree) as proxy:
+            proxy.wait_until(
+                lambda: proxy.get("in", "/x").body == b"well" and rule(proxy, "next")["in_force"], "the shift", PATIENCE
+            )
+            assert [proxy.get("in", "/x").body for _ in range(6)] == [b"well"] * 6
+            assert "endpoints of priority 1" in came_to(proxy, "next", "running")
+            assert proxy.status()["upstreams"][0]["endpoints"][0]["state"] == "healthy"
+            sick.otherwise(says(b"well again"))
+            proxy.wait_until(lambda: proxy.get("in", "/x").body == b"well again", "the way back", PATIENCE)
+
+
 def test_liveness_fails_until_the_service_answers_again() -> None:
     with ScriptedUpstream() as server:
         app = Flippable(server)

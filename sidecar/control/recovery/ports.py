@@ -27,6 +27,10 @@ class Surroundings(Protocol):
         """Where a listener can be reached from here."""
         ...
 
+    async def endpoints(self, upstream: str) -> list[tuple[str, int]]:
+        """Address and priority of each of an upstream's endpoints."""
+        ...
+
     async def breakers(self) -> list[dict[str, Any]]:
         """Every breaker, as the API shows it."""
         ...
@@ -36,7 +40,9 @@ class Surroundings(Protocol):
         ...
 
     async def serve(self, verb: str, *argument: Any) -> None:
-        """Tell whoever serves, every worker: reroute, drain_endpoints, flush_pool, clear_cache."""
+        """Tell whoever serves, every worker: reroute, shift_priority, drain_endpoints, flush_pool,
+        clear_cache.
+        """
         ...
 
     async def snapshot(self) -> Snapshot:
@@ -117,6 +123,8 @@ class Condition(Protocol):
     """Whether it looks at the counters."""
     remembers: bool
     """Whether it speaks of the past too, so that it is true for a while after the fault is over."""
+    window: float
+    """Seconds that it looks back, and must be false before what stands in is undone; 0: it speaks of now."""
 
     def look(self, seen: Seen) -> Sight:
         """What is known now."""
@@ -136,6 +144,7 @@ class Present:
 
     numbers = False
     remembers = False
+    window = 0.0
     upstream = ""
 
     def forget(self) -> None:

@@ -147,7 +147,7 @@ class Rule:
             self._well_since = None
         elif self._well_since is None:
             self._well_since = now
-        elif now >= self._well_since + OVER_SECONDS:
+        elif now >= self._well_since + max(OVER_SECONDS, self._condition.window):
             self._well_since = now
             if await self.action.needless():
                 await self._undo()

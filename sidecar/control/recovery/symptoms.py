@@ -26,6 +26,7 @@ class Failing:
     def __init__(self, config: ErrorRatio) -> None:
         self.upstream = config.upstream
         self.about = {"upstream": config.upstream}
+        self.window = config.window
         self._config = config
         self._window = Window(config.window, columns=2)
         self._counted: tuple[float, float] | None = None
@@ -64,7 +65,7 @@ class Crashing:
 
     def __init__(self, count: int, within: float) -> None:
         self.about = {"program": "service"}
-        self._within = within
+        self.window = within
         self._deaths: deque[float] = deque(maxlen=count)
 
     def died(self, now: float) -> None:
@@ -73,9 +74,9 @@ class Crashing:
 
     def look(self, seen: Seen) -> Sight:
         deaths = self._deaths
-        if len(deaths) < (deaths.maxlen or 1) or deaths[0] + self._within < seen.now:
+        if len(deaths) < (deaths.maxlen or 1) or deaths[0] + self.window < seen.now:
             return WELL
-        return Sight(sick=True, why=f"died {len(deaths)} times within {show_duration(self._within)}")
+        return Sight(sick=True, why=f"died {len(deaths)} times within {show_duration(self.window)}")
 
     async def look_again(self, seen: Seen) -> Sight:
         return self.look(seen)

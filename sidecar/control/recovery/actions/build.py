@@ -35,6 +35,10 @@ def action(rule: Recovery, around: Surroundings) -> Action:
         from sidecar.control.recovery.actions.reroute import Reroute
 
         return Reroute(do.reroute, around)
+    if do.shift is not None:
+        from sidecar.control.recovery.actions.shift import ShiftPriority
+
+        return ShiftPriority(do.shift, around)
     if do.drain is not None:
         from sidecar.control.recovery.actions.drain import DrainEndpoints
 
