@@ -6,6 +6,7 @@ memory. Where the file is, is taken from the first configuration; how long is lo
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
 import socket
@@ -27,6 +28,7 @@ from sidecar.machines.escalation import Step
 from sidecar.machines.incident import Patience
 from sidecar.machines.incident_book import IncidentBook
 from sidecar.machines.outbox import Outbox
+from sidecar.runtime.observer import Happening, Kind, Level
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -95,6 +97,16 @@ class Incidents:
         self._config = config
         self._retime()
         self._hear()
+
+    def see(self, breakers: list[dict[str, Any]]) -> None:
+        """Breakers that were open already when another process handed them to us."""
+        for one in breakers:
+            if one["machine"] == "open":
+                fields = {"upstream": one["name"], "old": "closed", "new": "open"}
+                self.keeper.hear(
+                    Happening(Kind.BREAKER_CHANGED, one["name"], time.time(), Level.WARNING, "taken_over",
+                              str(one["detail"]), fields, os.getpid())
+                )  # fmt: skip
 
     async def stop(self) -> None:
         """Write down what is owed."""

@@ -170,7 +170,7 @@ class Incident(msgspec.Struct):
         worse = _RANKS[condition.severity] > _RANKS[self.severity]
         if worse:
             self.severity = condition.severity
-        self._count_outage(now)
+        self.count_outage(now)
         if self.status is Status.MITIGATED:
             self.relapses += 1
             self.mitigated = None
@@ -182,7 +182,7 @@ class Incident(msgspec.Struct):
     def clear(self, key: str, now: float) -> Transition[Status] | None:
         """A condition is gone."""
         gone = self.conditions.pop(key, None)
-        self._count_outage(now)
+        self.count_outage(now)
         if gone is None or self.conditions:
             return None
         self.mitigated = now
@@ -239,7 +239,8 @@ class Incident(msgspec.Struct):
         self.reopened += 1
         return self._go(Status.DETECTED, reason, now, detail)
 
-    def _count_outage(self, now: float) -> None:
+    def count_outage(self, now: float) -> None:
+        """Requests fail, or do not any more, as the conditions say."""
         began = [one.since if one.since is not None else now for one in self.conditions.values() if one.outage]
         if began and self.out_since is None:
             last = self.outages[-1][1] if self.outages else 0.0

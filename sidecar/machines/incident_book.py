@@ -170,11 +170,14 @@ class IncidentBook:
 
     # What is known ----------------------------------------------------------------------------------------------------
 
-    def take_over(self, incident: Incident, timeline: Iterable[Entry], expires: float) -> None:
-        """An incident of an earlier run; what held in it counts as gone at `expires` unless it is seen again."""
+    def take_over(self, incident: Incident, timeline: Iterable[Entry], expires: float, seen: float) -> None:
+        """An incident of an earlier run that watched until `seen`. What held in it counts as gone at `expires`, and as
+        no outage from `seen` on, unless it is seen again.
+        """
         for key, one in incident.conditions.items():
-            if one.expires is None:
-                incident.conditions[key] = msgspec.structs.replace(one, expires=expires)
+            until = expires if one.expires is None else one.expires
+            incident.conditions[key] = msgspec.structs.replace(one, expires=until, outage=False)
+        incident.count_outage(seen)
         if incident.status is Status.CLOSED:
             self._closed[incident.id] = incident
             self._trim()

@@ -131,7 +131,7 @@ def test_a_condition_that_nobody_repeats_expires():
 def test_what_an_earlier_run_saw_stays_unless_it_is_not_seen_again():
     first, second = book(), book()
     incident = opened(first)
-    second.take_over(incident, first.timeline(incident.id), expires=500.0)
+    second.take_over(incident, first.timeline(incident.id), expires=500.0, seen=200.0)
     assert second.find(incident.id) is incident
     second.hold(condition(), 450.0)
     assert second.tick(500.0) == []

@@ -184,9 +184,10 @@ class Deliveries:
         self._note(incident, "incident_told", f"{message.receiver} was told: {message.what}")
 
     def _failed(self, message: Message, why: str, retry_after: float | None, *, final: bool) -> None:
-        stored = self._outbox.failed(message, self._clock(), why, retry_after, final=final)
-        self._write([stored])
-        self._count(message, "dropped" if stored.gone and final else "failed")
+        dropped = self._outbox.dropped
+        self._write([self._outbox.failed(message, self._clock(), why, retry_after, final=final)])
+        final = self._outbox.dropped > dropped  # refused for good, or tried for a day
+        self._count(message, "dropped" if final else "failed")
         _log.warning("notification_failed", every=60.0, about=message.receiver, receiver=message.receiver, reason=why,
                      incident=message.incident, attempts=message.attempts, again=not final)  # fmt: skip
         incident = self._keeper.book.find(message.incident)

@@ -153,8 +153,9 @@ class Detector:
     def _endpoints(self, upstream: str) -> Iterator[Sign]:
         found = [one for one in self._health() if one["kind"] == "endpoint" and one["upstream"] == upstream]
         unwell = {one["endpoint"]: one["detail"] for one in found if one["state"] == "unhealthy"}
-        for endpoint in self._unwell.pop(upstream, set()) - unwell.keys():
-            yield Gone(UPSTREAM, upstream, f"unhealthy:{endpoint}")
+        well = {one["endpoint"] for one in found if one["state"] in {"healthy", "degraded"}}
+        for endpoint in (self._unwell.pop(upstream, set()) | well) - unwell.keys():
+            yield Gone(UPSTREAM, upstream, f"unhealthy:{endpoint}")  # told by an earlier run, perhaps
         if unwell:
             self._unwell[upstream] = set(unwell)
         if unwell and len(unwell) == len(found):

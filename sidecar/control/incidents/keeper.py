@@ -21,9 +21,10 @@ from sidecar.control.incidents.ledger import Loaded
 from sidecar.control.incidents.telling import entry, summary, whole
 from sidecar.control.incidents.writer import Writer
 from sidecar.machines.availability import Figures, Span, figures
-from sidecar.machines.incident import Incident, Severity, Status
-from sidecar.machines.incident_book import Change, Entry, IncidentBook, What
+from sidecar.machines.incident import Condition, Incident, Severity, Status
+from sidecar.machines.incident_book import MAX_OPEN, Change, Entry, IncidentBook, What
 from sidecar.runtime import series
+from sidecar.runtime.logs import Log
 from sidecar.runtime.metrics import Registry
 from sidecar.runtime.observer import Happening, Kind, Level, Observer
 
@@ -40,6 +41,8 @@ SHOWN, MAX_SHOWN = 10, 20
 """Entries of an incident, and incidents, in the status."""
 
 Listener = Callable[[Change], None]
+
+_log = Log(__name__)
 
 
 class Keeper:
@@ -82,13 +85,14 @@ class Keeper:
     def adopt(self, loaded: Loaded) -> None:
         """What an earlier run left behind; it may come late, when the file could not be read at first."""
         now = self._clock()
+        seen = max((end for _, end in loaded.runs), default=now)
         ours = {one.fingerprint for one in self.book.live()}
         for incident, timeline in loaded.incidents:
             if incident.closed is None and incident.fingerprint in ours:  # it went on here, under another id
                 incident.status, incident.closed = Status.CLOSED, now
                 incident.resolved = incident.resolved or now
                 self.keep(incident)
-            self.book.take_over(incident, timeline, now + TAKEN_OVER_SECONDS)
+            self.book.take_over(incident, timeline, now + TAKEN_OVER_SECONDS, seen)
         self._runs = loaded.runs
         self._count()
         self._work.set()
@@ -137,7 +141,7 @@ class Keeper:
         if isinstance(sign, Gone):
             self._became(self.book.clear(*sign, now))
         else:
-            self._became(self.book.hold(sign, now, self._before(sign.subject, now)))
+            self._hold(sign, now)
 
     def seen(self) -> None:
         """Have it written down that we watched until now."""
@@ -202,7 +206,7 @@ class Keeper:
             if isinstance(sign, Gone):
                 self._became(self.book.clear(*sign, one.at))
             else:
-                self._became(self.book.hold(sign, one.at, self._before(sign.subject, one.at)))
+                self._hold(sign, one.at)
         if one.kind is Kind.CONFIG_RELOADED:
             for gone in self._detector.vanished(self.book.open()):
                 self._became(self.book.clear(*gone, one.at))
@@ -211,6 +215,13 @@ class Keeper:
         """What led to it."""
         told = [one for one in self._lately if now - one.at <= BEFORE_SECONDS and concerns(one, subject)]
         return [entry(one) for one in told[-BEFORE:]]
+
+    def _hold(self, condition: Condition, now: float) -> None:
+        refused = self.book.refused
+        self._became(self.book.hold(condition, now, self._before(condition.subject, now)))
+        if self.book.refused > refused:
+            _log.warning("incident_refused", every=60.0, failure=condition.failure, on=condition.subject,
+                         reason=f"{MAX_OPEN} incidents are open already", detail=condition.text)  # fmt: skip
 
     def _became(self, changes: Iterable[Change]) -> None:
         for change in changes:

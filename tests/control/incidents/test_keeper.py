@@ -193,13 +193,36 @@ def test_the_story_begins_before_the_incident(stage: Stage) -> None:
 def test_what_an_earlier_run_saw_counts_until_it_is_not_seen_again(stage: Stage) -> None:
     stage.breaker("open")
     later = Stage()
-    later.book.take_over(stage.one, stage.book.timeline("i0"), later.now + TAKEN_OVER_SECONDS)
+    later.book.take_over(stage.one, stage.book.timeline("i0"), later.now + TAKEN_OVER_SECONDS, stage.now + 5.0)
+    assert later.one.down(0.0, later.now + 100.0) == [(stage.now, stage.now + 5.0)], "what nobody saw is not counted"
     later.now += TAKEN_OVER_SECONDS - 1.0
     later.keeper.catch_up()
     assert later.one.status is Status.DETECTED
     later.now += 1.0
     later.keeper.catch_up()
     assert later.one.status is Status.MITIGATED
+
+
+def test_what_is_open_is_told_again_and_a_resolved_one_is_not() -> None:
+    stage, told = Stage(), []
+
+    class Renewed(Ops):
+        refresh_seconds = 60.0
+
+        async def refresh(self, notices: list[Notice]) -> None:
+            told.append((stage.now, [one.incident["status"] for one in notices]))
+
+    async def story() -> None:
+        stage.deliveries.apply({"am": Receiver(Renewed(), "warning", always=True)}, [])
+        stage.breaker("open")
+        await stage.passes(200.0, step=5.0)
+        stage.breaker("closed", "half_open")
+        await stage.passes(200.0, step=5.0)
+
+    asyncio.run(story())
+    assert [round(when - told[0][0]) for when, _ in told[:3]] == [0, 60, 120]
+    assert {status for _, statuses in told for status in statuses} <= {"detected", "mitigated"}
+    assert told[-1][0] < stage.now - 150.0
 
 
 def test_a_burn_is_an_incident_unless_another_one_explains_it(stage: Stage) -> None:
