@@ -4,6 +4,8 @@ With `--take-over` it goes on where the running one is: it gets the listening so
 """
 
 import argparse
+import os
+import signal
 import sys
 
 from sidecar.cli import exits
@@ -20,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve; returns the exit code."""
+    if os.getpid() == 1:
+        # the kernel keeps from process 1 what it does not handle: a stop that came before we can drain would be lost
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     import uvloop
 
     from sidecar.app.program import Program
