@@ -35,6 +35,7 @@ class Webhook(Section, frozen=True, kw_only=True):
     url: Annotated[HttpUrl | None, Doc("Where it is POSTed.")] = None
     url_file: Annotated[Path | None, Doc("A file with the URL, when the URL itself is a secret.")] = None
     token_file: Annotated[Path | None, Doc("A file with a bearer token. null: none is sent.")] = None
+    ca_file: Annotated[Path | None, Doc("Authorities to trust with https://, PEM. null: the system's.")] = None
     content_type: Annotated[Text, Doc("What the body is said to be.")] = "application/json"
     body: Annotated[
         Text | None,
@@ -46,6 +47,8 @@ class Alertmanager(Section, frozen=True, kw_only=True):
     """Prometheus Alertmanager, API v2."""
 
     url: Annotated[HttpUrl, Doc("Its base URL.")]
+    token_file: Annotated[Path | None, Doc("A file with a bearer token. null: none is sent.")] = None
+    ca_file: Annotated[Path | None, Doc("Authorities to trust with https://, PEM. null: the system's.")] = None
 
 
 class PagerDuty(Section, frozen=True, kw_only=True):

@@ -113,6 +113,9 @@ def _incidents(incidents: Incidents, path: Path) -> Iterator[Problem]:
 def _notify(notify: Notify, path: Path, escalated: set[str]) -> Iterator[Problem]:
     if notify.hears == "escalated" and notify.name not in escalated:
         yield Problem((*path, "hears"), "never hears anything: no incidents.escalate entry names it", warning=True)
+    for way, of in (("webhook", notify.webhook), ("alertmanager", notify.alertmanager)):
+        if of and of.ca_file and (of.url or "https://").startswith("http://"):
+            yield Problem((*path, way, "ca_file"), "ca_file counts only with https://")
     if notify.webhook and notify.webhook.body is not None:
         for name in re.findall(PLACEHOLDER, notify.webhook.body):
             yield from unknown(name, sorted(FIELDS), "field", (*path, "webhook", "body"))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.alertmanager import alertmanager
+from tests.fakes.https import https_server
 from tests.fakes.mail import mail_server
 from tests.fakes.tls import certificate
 from tests.fakes.upstream import ScriptedUpstream, never, says, sends
@@ -139,6 +140,23 @@ def test_mail_over_starttls_with_a_login(tmp_path: Path) -> None:
         proxy.wait_until(lambda: box.letters, "the mail")
         assert box.logins == [(b"sidecar", b"opensesame")]
         assert "opensesame" not in proxy.log
+
+
+def test_a_private_authority_vouches_for_a_receiver(tmp_path: Path) -> None:
+    pair = certificate(tmp_path)
+    with https_server(*pair) as port:
+        url = f"https://localhost:{port}/"
+        config = settings(
+            tmp_path,
+            {"name": "known", "webhook": {"url": url, "ca_file": str(pair[0])}},
+            {"name": "stranger", "webhook": {"url": url}},
+            {"name": "nofile", "alertmanager": {"url": url, "ca_file": str(tmp_path / "absent")}},
+        )
+        with Sidecar(config) as proxy:
+            report(proxy, CONDITION)
+            proxy.wait_until(lambda: count(proxy, "known", "sent"), "the one that is trusted")
+            for name in ("stranger", "nofile"):
+                proxy.wait_until(lambda name=name: count(proxy, name, "failed"), name)
 
 
 def flood(peer: Wire, request: Message) -> None:

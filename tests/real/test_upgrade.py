@@ -164,6 +164,8 @@ def test_an_open_breaker_keeps_its_remaining_time_and_its_incident(config: dict[
         first.wait_until(lambda: first.admin("/api/v1/incidents").json(), "the incident")
         (after,) = first.admin("/api/v1/incidents").json()
         assert (after["id"], after["status"]) == (before["id"], before["status"])
+        story = f"/api/v1/incidents/{after['id']}"
+        first.wait_until(lambda: "taken_over" in first.admin(story).body.decode(), "the new process sees it open, too")
         assert 1 <= int(again.get("retry-after")) <= int(refused.get("retry-after")) <= 90
 
 

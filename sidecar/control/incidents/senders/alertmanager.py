@@ -6,6 +6,7 @@ ends. An alert that nobody renews ends by itself LASTS_SECONDS after its last si
 none; therefore what is open is told again every REFRESH_SECONDS, as Prometheus does.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ import msgspec
 
 from sidecar.config.incidents import Alertmanager
 from sidecar.control.incidents.senders.post import Poster
-from sidecar.control.incidents.senders.sender import Notice
+from sidecar.control.incidents.senders.sender import Notice, read_secret
 from sidecar.machines.incident import Severity
 
 REFRESH_SECONDS = 60.0
@@ -29,6 +30,7 @@ class AlertmanagerSender:
     refresh_seconds: float | None = REFRESH_SECONDS
 
     def __init__(self, config: Alertmanager, post: Poster, clock: Callable[[], float] = time.time) -> None:
+        self._config = config
         self._url = config.url.rstrip("/") + _PATH
         self._post = post
         self._clock = clock
@@ -41,7 +43,10 @@ class AlertmanagerSender:
 
     async def _tell(self, notices: list[Notice]) -> None:
         alerts = [alert for notice in notices for alert in alerts_of(notice, self._clock())]
-        await self._post(self._url, msgspec.json.encode(alerts), "application/json")
+        config = self._config
+        token = None if config.token_file is None else await asyncio.to_thread(read_secret, config.token_file)
+        content = msgspec.json.encode(alerts)
+        await self._post(self._url, content, "application/json", token=token, ca_file=config.ca_file)
 
 
 def alerts_of(notice: Notice, now: float) -> list[dict[str, Any]]:

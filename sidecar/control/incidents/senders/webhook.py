@@ -33,7 +33,8 @@ class WebhookSender:
             assert config.url_file is not None, "one of them is given"
             url = await asyncio.to_thread(read_secret, config.url_file)
         token = None if config.token_file is None else await asyncio.to_thread(read_secret, config.token_file)
-        await self._post(url, body(notice, config.body, config.content_type), config.content_type, token)
+        content = body(notice, config.body, config.content_type)
+        await self._post(url, content, config.content_type, token=token, ca_file=config.ca_file)
 
     async def refresh(self, notices: list[Notice]) -> None:
         """Once is enough."""
