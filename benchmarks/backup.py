@@ -151,7 +151,7 @@ class Bench:
         return self.directory / f"{who}-{what.name}"
 
     def agent(self, engine: str, what: Path, deed: str) -> float:
-        """`backup` or `restore` by the agent's own code, in a process like a command's; without verification."""
+        """`init`, `backup`, `verify` or `restore` by the agent's own code, in a process like a command's."""
         place = self.place(engine, what)
         source = {"files": {"paths": [str(what)]}} if what.is_dir() else {"sqlite": {"path": str(what)}}
         document = {
@@ -196,6 +196,9 @@ def child(deed: str, file: str, target: str) -> None:
     repository, catalog = Repository.open(config, create=True), Catalog(config.state_dir)
     sources = {one.name: build(one) for one in config.sources}
     match deed:
+        case "init":
+            with repository.lease("benchmark", create=True):
+                pass
         case "backup":
             run_backup(
                 config, ("bench", "here"), repository, catalog, list(sources.values()), Kind.INCREMENTAL, lambda _: None
@@ -234,8 +237,10 @@ def one_round(bench: Bench, number: int) -> dict[str, dict[str, float]]:
     def everybody(bare: Callable[[], float], deed: str, what: Path) -> dict[str, Callable[[], float]]:
         return {"bare": bare, **{one: (lambda one=one: bench.agent(one, what, deed)) for one in ENGINES}}  # type: ignore[misc]
 
-    for what in (bench.files, bench.database):
+    for what in (bench.files, bench.database):  # both once and for all, as in life
         bench.bare(what, "init")
+        for engine in ENGINES:
+            bench.agent(engine, what, "init")
     files, db = bench.files, bench.database
     work("files, first", everybody(lambda: bench.bare(files, "backup", str(files)), "backup", files))
     work("files, unchanged", everybody(lambda: bench.bare(files, "backup", str(files)), "backup", files))

@@ -134,10 +134,12 @@ class Agent:
             _log.error("catalog_failed", reason=str(fault))
             return
         now, wall = since_boot(), datetime.now(UTC)
-        last = (wall - ran[0].began).total_seconds() if ran and ran[0].verified else None
-        self._backing.remember([one.seconds for one in reversed(ran) if one.verified], last)
         if newest is not None and newest.consistent_at is not None:
             self._age.seen(newest.id, newest.consistent_at.timestamp(), wall.timestamp(), now)
+        # when nobody can tell how long ago it was, because clocks were set, the next run comes at once
+        known = bool(ran) and ran[0].verified and self._age.age(now) is not None
+        last = (wall - ran[0].began).total_seconds() if known else None
+        self._backing.remember([one.seconds for one in reversed(ran) if one.verified], last)
 
     # The promise --------------------------------------------------------------------------------------------------
 

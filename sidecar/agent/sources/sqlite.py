@@ -39,7 +39,9 @@ class SqliteSource:
                 source.backup(target)  # in one step: a read transaction, which writers of a WAL do not wait for
                 target.execute("PRAGMA journal_mode = DELETE")
         except sqlite3.Error as error:
-            raise SourceFailure(f"{self.name}: {self._path} cannot be copied: {error}") from None
+            raise SourceFailure(
+                f"{self.name}: {self._path} cannot be copied to {into} (backup.state_dir): {error}"
+            ) from None
         return Staged(roots=(Root(path=into),), consistent_at=at, details={"file": os.path.basename(self._path)})
 
     def validate(self, restored: str, point: SourcePoint) -> list[str]:

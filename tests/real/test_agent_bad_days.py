@@ -1,0 +1,99 @@
+"""The agent on bad days: clocks that are set, disks that are full. It tells, goes on, and never lets the good go."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.real.agent import Agent, Estate
+from tests.real.test_clock import HOUR, faked, jump
+
+
+@pytest.fixture
+def estate(tmp_path: Path) -> Estate:
+    return Estate(tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str, int], Path]]:
+    """Mounts file systems of so many MiB."""
+    mounted: list[Path] = []
+
+    def mount(name: str, mib: int) -> Path:
+        place = tmp_path / name
+        place.mkdir()
+        words = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(place)]
+        if subprocess.run(words, capture_output=True, check=False).returncode:
+            pytest.skip("mounting a small file system needs root")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_wall_clock_that_is_set_changes_neither_the_age_nor_the_schedule(estate: Estate, tmp_path: Path):
+    clock = tmp_path / "clock"
+    jump(clock, 0)
+    environment = dict(word.split("=", 1) for word in faked(clock)[1:])
+    estate.write(rpo="10m", retention={"keep_within": "0s", "daily": 1, "weekly": 0, "monthly": 0})
+    with Agent(estate, **environment) as agent:
+        agent.wait_log('"backup_finished".*"verified": true')
+        for number, seconds in enumerate((HOUR, -HOUR, 0), 2):
+            jump(clock, seconds)
+            age = agent.metrics().named("sidecar_backup_rpo_seconds")[0][1]
+            assert 0 <= age < 300, "counted on a clock that nobody sets"
+            status = agent.json("/api/v1/status")
+            assert status["rpo"]["state"] == "kept"
+            assert status["run"]["next_in_seconds"] is None or status["run"]["next_in_seconds"] <= 200
+            assert agent.command("/api/v1/backups/run") == 200
+            agent.wait_log('"backup_finished".*"verified": true', count=number)
+            newest = agent.wait_log('"backup_finished", "point": "([^"]+)"', count=number)[1]
+            agent.wait_until(
+                lambda newest=newest: agent.json("/api/v1/status")["rpo"]["point"] == newest, "the new point"
+            )
+            assert newest in {one["id"] for one in agent.json("/api/v1/backups")}, "the newest never goes"
+    jump(clock, -HOUR)
+    with Agent(estate, **environment) as agent:  # its points are of the future now
+        agent.wait_until(lambda: agent.metrics().named("sidecar_backup_rpo_seconds"), "an age that is known")
+        assert agent.metrics().sum("sidecar_backup_rpo_seconds") < 300
+
+
+def test_a_full_repository_is_told_and_once_there_is_room_it_goes_on(
+    estate: Estate, small_disk: Callable[[str, int], Path]
+):
+    disk = small_disk("disk", 12)
+    estate.repository = disk / "repository"
+    estate.write(rpo="6s")
+    with Agent(estate) as agent:
+        agent.wait_log('"backup_finished".*"verified": true')
+        (disk / "ballast").write_bytes(b"x" * (11 << 20))
+        (estate.uploads / "large").write_bytes(os.urandom(4 << 20))
+        agent.wait_log('"backup_failed".*No space left on device; make room or prune')
+        conditions = agent.json("/api/v1/status")["conditions"]
+        assert "repository_unreachable" in {one["reason"] for one in conditions}
+        (disk / "ballast").unlink()
+        before = agent.json("/api/v1/status")["rpo"]["point"]
+        agent.wait_until(lambda: agent.json("/api/v1/status")["rpo"]["point"] != before, "a new point")
+        agent.wait_until(
+            lambda: "repository_unreachable" not in str(agent.json("/api/v1/status")["conditions"]), "all well"
+        )
+    for one in estate.json("backup", "list"):
+        estate.run("backup", "verify", one["id"], "--level", "read")
+
+
+def test_a_full_staging_area_is_named_and_nothing_half_is_kept(estate: Estate, small_disk: Callable[[str, int], Path]):
+    state = small_disk("small-state", 2)
+    for _ in range(40):
+        estate.order("x" * 100_000)
+    estate.write(state_dir=str(state))
+    failed = estate.run("backup", "run", code=1)
+    assert "db" in failed.stderr
+    assert "full" in failed.stderr
+    assert "backup.state_dir" in failed.stderr, "it says where room is missing"
+    assert not [path for path in (state / "staging").rglob("*") if path.is_file()]
+    estate.write()
+    estate.run("backup", "run")
