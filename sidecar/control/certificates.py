@@ -177,6 +177,8 @@ class Certificates:
                 self._calling[upstream.name] = Calling(upstream, context)
         for owner, _, section in tls.sections(self._config):
             files = self._known.get(owner, Credentials())
+            for result in ("ok", "refused"):
+                self._registry.cell(series.TLS_CERTIFICATE_LOADS, owner, result)  # there from the start, at 0
             for file, pem, is_chain in tls.certificates_of(section, files):
                 try:
                     found = chain(pem)
@@ -187,6 +189,8 @@ class Certificates:
                     facts = pick(found, key=lambda one: one.not_after)
                     self._held.append(Held(owner, file, facts, section.expiry_warning))
                     self._registry.cell(series.TLS_CERTIFICATE_EXPIRY, owner, file).value = facts.not_after
+                    warned = facts.warn_from(section.expiry_warning)
+                    self._registry.cell(series.TLS_CERTIFICATE_WARNING, owner, file).value = warned
 
     def view(self) -> list[dict[str, Any]]:
         """Every file of certificates that serves, for people: owner, file, names, until, state."""

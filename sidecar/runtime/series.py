@@ -154,6 +154,13 @@ TLS_CERTIFICATE_EXPIRY = _gauge(
     unit="seconds",
     merge="max",
 )
+TLS_CERTIFICATE_WARNING = _gauge(
+    "sidecar_tls_certificate_warning_timestamp_seconds",
+    "owner file",
+    "From when on the end of a file's certificates is warned of (Unix time), as expiry_warning says.",
+    unit="seconds",
+    merge="max",
+)
 TLS_CERTIFICATE_LOADS = _counter(
     "sidecar_tls_certificate_loads_total",
     "owner result",
