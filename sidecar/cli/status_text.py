@@ -116,7 +116,7 @@ def recovery(found: dict[str, Any]) -> Iterator[str]:
     ]
     yield from _titled("recovery", rows)
     if (fleet := found.get("fleet")) is not None:
-        yield f"  {fleet['restarting']} of {count(fleet['replicas'], 'replica')} restarting, {fleet['allowed']} allowed"
+        yield f"  {words.recovery_fleet(fleet)}"
 
 
 def _backups(status: dict[str, Any]) -> Iterator[str]:

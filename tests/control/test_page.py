@@ -130,6 +130,46 @@ def test_an_agent_in_trouble_and_one_that_is_away_need_attention(status):
     assert "no answer" in reader.text["backups"]
 
 
+def recovery(**changes):
+    tries = [
+        {"at": f"2026-01-02T04:0{at}:05.123Z", "attempt": 1, "result": result, "detail": detail, "did": did,
+         "seconds": seconds}
+        for at, (result, detail, did, seconds) in enumerate(
+            [("verified", "", "oldest", 6.0), ("relapsed", "", "started again", 5.3), ("failed", "no answer", "", None),
+             ("verified", "", "process 12 ended, process 15 started", 6.4)]
+        )
+    ]  # fmt: skip
+    rule = {
+        "name": "restart-app", "watches": "upstream app", "unhealthy_for_seconds": 5.0, "strategy": "process",
+        "stage": "healed", "since": "2026-01-02T04:03:05.123Z", "why": "", "hold": None, "next_seconds": None,
+        "attempts": 0, "attempts_allowed": 3, "budget_left": 1, "budget": "2 in 10m", "dry_run": False,
+        "in_force": False, "record": tries,
+    }  # fmt: skip
+    return {"paused": None, "rules": [rule | changes], "fleet": {"replicas": 8, "restarting": 1, "allowed": 2}}
+
+
+def test_recoveries_are_told_newest_first(status):
+    text = read({**status, "recovery": recovery()}).text["recovery"]
+    for one in ("restart-app", "upstream app → process", "healed", "0 of 3", "1 left of 2 in 10m",
+                "1 of 8 replicas restarting, 2 allowed"):  # fmt: skip
+        assert one in text
+    assert "04:03:05 verified after 6s (process 12 ended, process 15 started)" in text
+    assert text.index("04:03:05 verified") < text.index("04:02:05 failed (no answer)") < text.index("04:01:05 relapsed")
+    assert "oldest" not in text
+    assert "nothing so far" in read({**status, "recovery": recovery(record=[])}).text["recovery"]
+
+
+def test_a_rule_that_gave_up_or_waits_needs_attention(status):
+    gave_up = recovery(stage="escalated", why="no answer")
+    assert "Recovery restart-app gave up: no answer" in read({**status, "recovery": gave_up}).text["attention"]
+    held = recovery(stage="held", hold="no_token", why="no answer")
+    assert "restart-app is held (no token): no answer" in read({**status, "recovery": held}).text["attention"]
+    standing = recovery(in_force=True, why="")
+    assert "in force until it is well" in read({**status, "recovery": standing}).text["recovery"]
+    paused = recovery() | {"paused": {"by": "alice", "why": "we move", "since": "2026-01-02T04:00:00+00:00"}}
+    assert "Recovery is paused by alice: we move" in read({**status, "recovery": paused}).text["attention"]
+
+
 def test_half_open_tells_of_its_trials(status):
     status["breakers"][1] |= {"machine": "half_open", "trials": 1, "trial_successes": 2, "remaining_seconds": None}
     assert "1 trial call under way, 2 succeeded" in read(status).text["breaker-payments"]
@@ -225,6 +265,7 @@ def poison(value):
 def test_no_text_can_become_markup(status):
     status["upstreams"][1]["discovery"] |= {"error": "x", "error_at": status["at"], "refused": ["x"]}
     status["config"] |= {"last_reload_ok": False, "last_reload_error": "x", "restart_needed": ["x"]}
+    status["recovery"] = recovery(why="x")
     evil = page.render({**poison(status), "orders": True})
     assert "<img" not in evil
     assert evil.count("<script") == page.render(status).count("<script") == 2

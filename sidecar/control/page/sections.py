@@ -161,14 +161,22 @@ def _recovery(status: dict[str, Any]) -> str:
     rows = [
         f"<tr><th scope=row>{_text(one['name'])} <small>{_text(one['watches'])} → {_text(one['strategy'])}</small></th>"
         f"<td>{_mark(words.recovery_state(one), words.recovery_level(one))}"
-        f'<p class="below">{_text(words.recovery_said(one))}</p></td>'
+        + "".join(f'<p class="below">{_text(said)}</p>' for said in _recovery_said(one))
+        + "</td>"
         f"<td>{one['attempts']} of {one['attempts_allowed']}</td>"
         f"<td>{one['budget_left']} left of {_text(one['budget'])}</td></tr>"
         for one in recovery["rules"]
     ]
+    fleet = recovery.get("fleet")
+    shared = "" if fleet is None else f'<p class="below">{_text(words.recovery_fleet(fleet))}</p>'
     heads = ("Rule", "State", "Attempts", "Budget")
     acts = orders.row(status, *orders.of_recovery(recovery))
-    return _section("Recovery", f"<article>{_table('Recovery', heads, rows)}{acts}</article>" if rows else "")
+    return _section("Recovery", f"<article>{_table('Recovery', heads, rows)}{shared}{acts}</article>" if rows else "")
+
+
+def _recovery_said(one: dict[str, Any]) -> list[str]:
+    seen = words.recovery_seen(one)
+    return ([seen] if seen else []) + (words.recovery_tries(one) or ["nothing so far"])
 
 
 def _breaker(status: dict[str, Any], one: dict[str, Any]) -> str:

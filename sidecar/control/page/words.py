@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 UNKNOWN = "–"
+MOST_TRIES = 3
+"""Of a recovery rule, on the page."""
 Level = Literal["good", "warn", "bad", "off"]
 """How it goes: well, to be watched, not at all, or switched off."""
 
@@ -227,11 +229,30 @@ def recovery_level(one: dict[str, Any]) -> Level:
 
 def recovery_said(one: dict[str, Any]) -> str:
     """What it saw and what came of it, in a few words."""
-    last = one["record"][-1] if one["record"] else None
-    told = [] if last is None else [word for word in (last["did"], last["detail"]) if word]
-    tried = "" if last is None else f"last try {last['result']}" + (f" ({': '.join(told)})" if told else "")
+    tried = f"last try {_try(one['record'][-1])}" if one["record"] else ""
+    return "; ".join(word for word in (recovery_seen(one), tried) if word) or "nothing so far"
+
+
+def recovery_seen(one: dict[str, Any]) -> str:
+    """What it sees, and whether what it did holds; empty: nothing."""
     in_force = "in force until it is well" if one["in_force"] else ""
-    return "; ".join(word for word in (one["why"], in_force, tried) if word) or "nothing so far"
+    return "; ".join(word for word in (one["why"], in_force) if word)
+
+
+def recovery_tries(one: dict[str, Any]) -> list[str]:
+    """The last tries, newest first: when (UTC) and what came of each."""
+    return [f"{each['at'][11:19]} {_try(each)}" for each in one["record"][: -MOST_TRIES - 1 : -1]]
+
+
+def recovery_fleet(fleet: dict[str, int]) -> str:
+    """How many replicas restart."""
+    return f"{fleet['restarting']} of {count(fleet['replicas'], 'replica')} restarting, {fleet['allowed']} allowed"
+
+
+def _try(each: dict[str, Any]) -> str:
+    after = "" if each["seconds"] is None else f" after {figure(each['seconds'], 'seconds')}"
+    told = ": ".join(word for word in (each["did"], each["detail"]) if word)
+    return f"{each['result']}{after}" + (f" ({told})" if told else "")
 
 
 def child_said(child: dict[str, Any]) -> str:
