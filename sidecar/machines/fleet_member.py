@@ -163,6 +163,13 @@ class Member:
             return []
         return [self._send(report, now)]
 
+    def again(self, now: float) -> list[Deed]:
+        """An order that was given here, and stood above the fleet's word, is over."""
+        over = self.record.state in FORCED and self.until <= now
+        if self.alone or over or self.record.state is BreakerState.CLOSED:
+            return []
+        return [Adopt(self.name, _snapshot(self._present(now)))]
+
     def order(
         self, state: BreakerState, seconds: float | None, by: str, why: str, number: int, now: float
     ) -> list[Deed]:
@@ -421,7 +428,7 @@ class Member:
         """The record as it is now."""
         if self.until == inf:
             return self.record
-        return msgspec.structs.replace(self.record, left=max(0, int((self.until - now) * 1000)))
+        return msgspec.structs.replace(self.record, left=max(0, ceil(round((self.until - now) * 1000, 3))))
 
     def _keep(self, report: Report) -> None:
         self._unsent[report.token] = report
