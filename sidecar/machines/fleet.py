@@ -239,6 +239,11 @@ class Fleet:
         ]  # fmt: skip
         return f"{zlib.crc32(msgspec.json.encode(figures)):08x}"
 
+    def epoch(self, name: str) -> int:
+        """Of the record that this replica believes; 0: none heard of, or not shared."""
+        member = self._members.get(name)
+        return member.record.epoch if member else 0
+
     def view(self, name: str, now: float) -> dict[str, Any] | None:
         """What this replica knows of the fleet's breaker; None: not shared."""
         member = self._members.get(name)

@@ -63,12 +63,16 @@ WORDS = {
     TrialEnd.SLOW: Reason.TRIAL_SLOW,
     TrialEnd.TIMEOUT: Reason.TRIAL_TIMEOUT,
 }
+NEVER = Record()
+"""Before anything was heard."""
 WELL = "found well while cut off"
 LED = (BreakerState.OPEN, BreakerState.HALF_OPEN)
 
 
 class Around:
     """What a replica knows of the others; shared by its members."""
+
+    __slots__ = ("_tokens", "carrying", "life", "me", "uniform", "up")
 
     def __init__(self, me: str, life: str, uniform: Uniform) -> None:
         self.me = me
@@ -88,11 +92,33 @@ class Around:
 class Member:
     """One breaker."""
 
+    __slots__ = (
+        "_alone_at",
+        "_around",
+        "_ask_at",
+        "_asking",
+        "_deaf",
+        "_healed",
+        "_leases",
+        "_not_before",
+        "_tokens",
+        "_trip",
+        "_unsent",
+        "_vote_at",
+        "_voted",
+        "_wanted",
+        "alone",
+        "name",
+        "policy",
+        "record",
+        "until",
+    )
+
     def __init__(self, name: str, policy: BreakerPolicy, around: Around) -> None:
         self.name = name
         self.policy = policy
         self._around = around
-        self.record = Record()
+        self.record = NEVER
         self.until = inf
         """End of the open period or the order, here."""
         self.alone = False
