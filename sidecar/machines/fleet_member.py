@@ -57,6 +57,8 @@ VOTE_AGAIN = 5.0
 MOST_TRIES = 5
 """Of an order whose epoch was overtaken."""
 MOST_UNSENT = 64
+LONGEST = 200
+"""Characters of what people write."""
 REOPEN_JITTER = 0.1
 WORDS = {
     TrialEnd.FAILED: Reason.TRIAL_FAILED,
@@ -182,7 +184,7 @@ class Member:
             needed=policy.half_open_successes,
             period=0 if ok else self._next_period(),
             reason="" if ok else WORDS[outcome].value,
-            detail="" if ok else detail or f"a trial call of {self._around.me} was no good",
+            detail="" if ok else detail[:LONGEST] or f"a trial call of {self._around.me} was no good",
         )
         if not self._around.up:
             self._keep(report)
@@ -203,7 +205,7 @@ class Member:
         if not self._around.up:
             return [Ordered(number, ok=False, why="the fleet is out of reach")]
         lasting = NO_END if seconds is None else max(1, int(seconds * 1000))
-        force = Force(epoch=self.record.epoch, state=state, lasting=lasting, by=by, why=why)
+        force = Force(epoch=self.record.epoch, state=state, lasting=lasting, by=by[:LONGEST], why=why[:LONGEST])
         return [Send(self.name, force, now, number)]
 
     def again(self, now: float) -> list[Deed]:
@@ -394,7 +396,7 @@ class Member:
             quorum=self.policy.quorum or 0,
             carrying=self._around.carrying,
             reason=reason,
-            detail=detail,
+            detail=detail[:LONGEST],
         )
         return [self._send(vote, now)]
 

@@ -399,6 +399,11 @@ class TestOrders:
             story.answer(force, Did.STALE, Record(epoch=300 + turn))
         assert [deed.ok for deed in story.deeds if isinstance(deed, Ordered)] == [False]
 
+    def test_what_people_write_is_cut(self):
+        story = Story()
+        _, deeds = story.fleet.order("pay", BreakerState.CLOSED, story.now, seconds=None, by="e" * 999, why="w" * 9999)
+        assert (len(deeds[0].command.by), len(deeds[0].command.why)) == (200, 200)
+
     def test_without_redis_it_is_refused_at_once(self):
         story = Story(connected=False)
         _, deeds = story.fleet.order("pay", BreakerState.CLOSED, story.now, seconds=None, by="eve", why="")
