@@ -2,6 +2,7 @@
 
     answer = await port.run(send)         # one command on one page
     answer = await port.sync(sync)        # that we live, and whatever differs from what we know
+    await port.show(name)                 # votes and leases, for people
     port.hint(payload)                    # (breaker, record) of a message on `port.channel`; None: not ours
 
 Raises RedisGone and RedisRefused as the link does, each within the link's time-outs. What comes back is decoded
@@ -11,11 +12,11 @@ message that makes none or is larger than LARGEST_HINT is counted and passed ove
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sidecar.control.fleet_script import BEAT, COMMAND, FOREIGN
+from sidecar.control.fleet_script import BEAT, COMMAND, FOREIGN, SHOW
 from sidecar.control.redis_link import RedisLink, RedisRefused
 from sidecar.machines.fleet_deeds import Synced
 from sidecar.machines.fleet_store import Page
@@ -90,6 +91,34 @@ class FleetPort:
             raise RedisRefused(f"its answer makes no sense: {error}") from None
         return Synced(records, max(1, carrying), max(1, replicas), configs, foreign)
 
+    async def show(self, name: str) -> dict[str, Any]:
+        """Who voted, who holds leases, for people; also raises ValueError when the page is not ours."""
+        now, text = await self._link.script(SHOW, [self.page(name)], [])
+        page = Page() if not text else _page(text)
+        return {
+            "votes": [
+                {
+                    "replica": voter,
+                    "reason": vote.reason,
+                    "detail": vote.detail,
+                    "remaining_seconds": _seconds(vote.until - now),
+                }
+                for voter, vote in sorted(page.votes.items())
+                if vote.until > now
+            ],
+            "leases": [
+                {
+                    "replica": lease.holder,
+                    "remaining_seconds": _seconds(lease.until - now),
+                    "age_seconds": _seconds(now + lease.ttl - lease.until),
+                }
+                for _, lease in sorted(page.leases.items())
+                if lease.until > now
+            ],
+            "trial_successes": page.successes,
+            "let_others_try": page.barred,
+        }
+
     def hint(self, payload: bytes) -> tuple[str, Record] | None:
         """A breaker's name and its record, as somebody told all."""
         try:
@@ -115,14 +144,22 @@ def read_page(text: bytes, now: int) -> Record:
     """The record of a page as it stands in Redis at its `now`; raises ValueError, NewerPage."""
     if not text:
         return Record()
+    record = _page(text).record(now)
+    _sane(record)
+    return record
+
+
+def _page(text: bytes) -> Page:
     if text == FOREIGN.encode():
         raise ValueError("not a page")
     body = text[max(0, text.find(b"{")) :]
     if msgspec.json.decode(body, type=_Versioned).version > VERSION:
         raise NewerPage
-    record = msgspec.json.decode(body, type=Page, strict=False).record(now)
-    _sane(record)
-    return record
+    return msgspec.json.decode(body, type=Page, strict=False)
+
+
+def _seconds(milliseconds: int) -> float:
+    return round(max(0, milliseconds) / 1000, 1)
 
 
 def _sane(record: Record) -> None:

@@ -241,6 +241,18 @@ return cjson.encode({r = record, a = did, c = changed, g = #grants > 0 and grant
 """Keys: the page, the peers. Arguments: the channel, the breaker's name, the command as JSON. Answers an `Answer`
 as JSON; refuses with FOREIGN or NEWER."""
 
+SHOW = Script(
+    """
+local time = redis.call('TIME')
+local now = math.floor((time[1] * 1000000 + time[2]) / 1000)
+local size = redis.pcall('STRLEN', KEYS[1])
+if type(size) == 'table' or size > $LARGEST then return {now, 'FOREIGN'} end
+return {now, redis.call('GET', KEYS[1]) or ''}
+""".replace("$LARGEST", str(LARGEST)),
+    "fleet",
+)
+"""Keys: a page. Answers [now in milliseconds, the page, '' or FOREIGN]."""
+
 BEAT = Script(
     """
 local time = redis.call('TIME')

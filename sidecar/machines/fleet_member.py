@@ -11,9 +11,10 @@ of a crowd that trips at once vote before they hear that the rest is not needed.
 **Asks** for leases only when somebody was refused, once the open period is over by its own clock: spread so that
 the whole fleet asks ASKS_PER_SECOND times, however many there are. A lease's time counts from when it was asked for.
 
-**Alone** it is PATIENCE after the connection broke, or when the keeper refuses DEAF_AFTER asks in a row: an open
-breaker goes on by itself then. What it found out alone counts once the tie is back: closed, it heals the fleet if
-nobody else has changed anything; otherwise it does as the fleet does. An order stands until its end, also alone.
+**Alone** it is PATIENCE after the connection broke, unless the keeper answered meanwhile, or when the keeper refuses
+DEAF_AFTER asks in a row: an open breaker goes on by itself then. What it found out alone counts once the tie is back:
+closed, it heals the fleet if nobody else has changed anything; otherwise it does as the fleet does. An order stands
+until its end, also alone.
 """
 
 from math import ceil, inf
@@ -208,13 +209,6 @@ class Member:
         force = Force(epoch=self.record.epoch, state=state, lasting=lasting, by=by[:LONGEST], why=why[:LONGEST])
         return [Send(self.name, force, now, number)]
 
-    def again(self, now: float) -> list[Deed]:
-        """An order that was given here, and stood above the fleet's word, is over."""
-        over = self.record.state in FORCED and self.until <= now
-        if self.alone or over or self.record.state is BreakerState.CLOSED:
-            return []
-        return [Adopt(self.name, _snapshot(self._present(now)))]
-
     # ------------------------------------------------------------------ what the keeper tells
 
     def heard(self, record: Record, now: float, *, sure: bool) -> list[Deed]:
@@ -226,6 +220,7 @@ class Member:
             return self._adopt(record, now)
         if not sure:
             return []
+        self._alone_at = inf
         if self._healed and record.epoch < self.record.epoch:  # nobody is left who would say otherwise
             self.record, self.until = Record(epoch=self.record.epoch, reason=Reason.RECOVERED, detail=WELL), inf
             self.alone = self._healed = False
@@ -241,6 +236,7 @@ class Member:
 
     def same(self, now: float) -> list[Deed]:
         """The keeper knows what we know."""
+        self._alone_at = inf
         if not self.alone:
             return []
         if self._healed:
@@ -313,11 +309,10 @@ class Member:
         self._wanted = False
         self._ask_at = self._vote_at = inf
         if self.record.state in LED and not self.alone:
-            self._alone_at = now + PATIENCE
+            self._alone_at = min(self._alone_at, now + PATIENCE)
 
     def connected(self, now: float) -> None:
-        """It is back; a sync follows."""
-        self._alone_at = inf
+        """It is back; a sync follows, whose answer counts: a keeper that never answers is none."""
         if self._trip is not None:
             self._vote_at = now + self._around.uniform() * RETRY
 

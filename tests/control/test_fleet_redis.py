@@ -12,7 +12,7 @@ from sidecar.control.fleet_redis import FleetPort
 from sidecar.control.redis_link import RedisGone, RedisLink, RedisRefused
 from sidecar.machines.breaker_states import BreakerState
 from sidecar.machines.fleet_deeds import Send, Sync
-from sidecar.machines.fleet_words import Force, Look, Record, Vote
+from sidecar.machines.fleet_words import Ask, Force, Look, Record, Vote
 from sidecar.runtime.metrics import Registry
 from sidecar.runtime.observer import Observer
 from tests.real.databases import Redis
@@ -79,6 +79,28 @@ def test_one_beat_reads_what_differs_and_counts_who_is_there(server):
             assert (await c.sync(beat(config="c1", pay=(epoch, BreakerState.OPEN)))).records == {}
             assert (await c.sync(beat(config="c1", pay=epoch))).records["pay"].state is BreakerState.OPEN
             assert (await c.sync(beat(carrying=False, pay=0))).carrying == 1
+
+    asyncio.run(story())
+
+
+def test_people_see_who_voted_and_who_tries(server):
+    async def story():
+        async with ports(server, "a", "b") as (client, a, b):
+            assert (await a.show("pay"))["votes"] == []
+            await a.run(Send("pay", msgspec.structs.replace(VOTE, quorum=2), 0.0))
+            (vote,) = (await b.show("pay"))["votes"]
+            assert (vote["replica"], vote["reason"], vote["detail"]) == ("a", "failure_rate", "9 of 10")
+            assert 50 < vote["remaining_seconds"] <= 60
+            opened = await b.run(Send("pay", msgspec.structs.replace(VOTE, voter="b"), 0.0))
+            ask = Ask(holder="a", epoch=opened.record.epoch, tokens=("t",), permits=1, ttl=30_000, due=True)
+            await a.run(Send("pay", ask, 0.0))
+            seen = await b.show("pay")
+            assert seen["votes"] == []
+            assert [one["replica"] for one in seen["leases"]] == ["a"]
+            assert seen["leases"][0]["age_seconds"] < 5 < 20 < seen["leases"][0]["remaining_seconds"]
+            await client.set(a.page("pay"), "rubbish")
+            with pytest.raises(ValueError):
+                await a.show("pay")
 
     asyncio.run(story())
 

@@ -313,8 +313,22 @@ class TestAlone:
         story.wait(PATIENCE / 2)
         assert story.kinds() == []
         story.hear(story.fleet.connected(story.now))
+        story.wait(0.1)
+        story.synced()
         story.wait(PATIENCE)
         assert "Alone" not in story.kinds()
+
+    def test_connections_that_are_never_answered_are_none(self):
+        story = Story()
+        story.told(OPEN)
+        heard = []
+        for _ in range(3):
+            story.lost()
+            story.hear(story.fleet.connected(story.now))
+            for _ in range(3):
+                story.wait(PATIENCE / 4)
+                heard += [deed for deed in story.deeds if not isinstance(deed, Sync)]
+        assert heard == [Alone("pay")]
 
     def test_a_long_one_leaves_it_alone_until_it_is_back(self):
         story = Story()
