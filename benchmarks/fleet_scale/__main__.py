@@ -15,7 +15,7 @@ import msgspec
 
 from benchmarks.fleet_scale import price
 from benchmarks.fleet_scale.report import RESULT, Figures, Report, met, table, write_pages
-from benchmarks.fleet_scale.world import ENDS, FAILS, HEALTHY, NAME, World
+from benchmarks.fleet_scale.world import ENDS, FAILS, HEALTHY, NAME, Second, World
 from benchmarks.rig.machine import facts
 from sidecar.machines.breaker_states import BreakerState
 
@@ -35,7 +35,7 @@ def simulate(sidecars: int, upstreams: int, prices: price.Prices) -> Figures:
     outage = [world.seconds[second] for second in world.seconds if second >= FAILS]
     opened = next(one for one in world.changes.values() if one.state == "open")
     closed = next(one for one in reversed(world.changes.values()) if one.state == "closed")
-    ops = {second: one.syncs + one.commands for second, one in sorted(world.seconds.items())}
+    story = [world.seconds.get(second, Second()) for second in range(int(ENDS))]
     votes = sum(count for kind, count in world.kinds.items() if kind.startswith("vote"))
     asks = sum(count for kind, count in world.kinds.items() if kind.startswith("ask"))
     restores = sum(count for kind, count in world.kinds.items() if kind.startswith("restore"))
@@ -59,8 +59,8 @@ def simulate(sidecars: int, upstreams: int, prices: price.Prices) -> Figures:
         closed=_spread(closed.heard),
         restored=world.restored if world.restored is not None else -1.0,
         agree=sum(1 for one in world.replicas if one.breaker.state is BreakerState.CLOSED and one.fleet.epoch(NAME)),
-        per_second=list(ops.values()),
-        busy_per_second=[round(one.busy, 4) for _, one in sorted(world.seconds.items())],
+        per_second=[one.syncs + one.commands for one in story],
+        busy_per_second=[round(one.busy, 4) for one in story],
     )
 
 
