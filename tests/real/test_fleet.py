@@ -78,8 +78,8 @@ class Fleet:
         self.wait(lambda: [state(one, name) for one in self.members] == wanted, f"{name} {states}")
 
     def page(self, name: str) -> str:
-        (found,) = [key for key in self.client.keys("*") if key.endswith(f"breaker:{name}".encode())]
-        return str(found.decode())
+        found = [key for key in self.client.keys("*") if key.endswith(f"breaker:{name}".encode())]
+        return found[0].decode() if found else "no such page yet"
 
 
 def get(one: Sidecar, path: str) -> Message:
