@@ -193,7 +193,9 @@ class Certificates:
                     self._registry.cell(series.TLS_CERTIFICATE_WARNING, owner, file).value = warned
 
     def view(self) -> list[dict[str, Any]]:
-        """Every file of certificates that serves, for people: owner, file, names, until, state."""
+        """Every file of certificates that serves, for people: owner, file, names, until, state; and refused, why newer
+        content of its section is not taken.
+        """
         now = time.time()
         return [
             {
@@ -202,6 +204,7 @@ class Certificates:
                 "names": list(one.facts.names),
                 "until": _day(one.facts.not_after),
                 "state": one.facts.standing(now, one.warning).value,
+                "refused": next(iter(self._told.get((one.owner, "refused"), ())), ""),
             }
             for one in self._held
         ]

@@ -3,15 +3,19 @@
 import contextlib
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.sync.server import ServerConnection, serve
 
 from tests.fakes.trust import Authority, Pair
 from tests.fakes.upstream import ScriptedUpstream, says
-from tests.fakes.wire import Truncated
+from tests.fakes.wire import Truncated, Wire
 from tests.real.documents import document, listener, route, upstream
 from tests.real.harness import Sidecar, ask, dial
 from tests.real.secure import s_client, secure
@@ -288,6 +292,46 @@ def test_a_large_answer_waits_for_who_reads_slowly(
             assert client.fill()
             left -= len(client.held)
             client.held = b""
+
+
+def test_a_websocket_passes_tls_on_both_sides(world: World) -> None:
+    def talk(connection: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                connection.send(connection.recv())
+
+    with serve(talk, "127.0.0.1", 0, max_size=None, ssl=world.ours.server(world.server)) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        address = f"localhost:{server.socket.getsockname()[1]}"
+        to = upstream("ws", address, tls={"ca_file": str(world.ours.file)})
+        config = document([listener("web", [route("ws", "ws")], tls=world.tls())], [to])
+        with own(config) as proxy:
+            sock = dial(proxy.port("web")).sock
+            with connect("wss://localhost/", sock=sock, ssl=world.ours.client(), max_size=None) as client:
+                for message in ("hello", b"x" * 2_000_000):
+                    client.send(message)
+                    assert client.recv(15) == message
+        server.shutdown()
+        thread.join(15)
+
+
+def test_handshakes_count_towards_max_connections(server: ScriptedUpstream, world: World) -> None:
+    web = listener("web", [route("all", "app")], max_connections=2, tls=world.tls(handshake_timeout="60s"))
+    with own(document([web], [upstream("app", server.address)])) as proxy:
+        with dial(proxy.port("web")) as first, dial(proxy.port("web")) as second:
+            for one in (first, second):
+                one.send(b"\x16")
+
+            def paused() -> float:
+                return proxy.metrics().sum("sidecar_accept_paused_total", listener="web", reason="max_connections")
+
+            waiting = dial(proxy.port("web"))
+            proxy.wait_until(lambda: paused() >= 1, "accepting paused")
+            first.close()
+            context = world.ours.client()
+            with Wire(context.wrap_socket(waiting.sock, server_hostname="localhost")) as client:
+                assert client.send(ask()).read_answer().status == 200
 
 
 def test_a_connection_costs_little_once_a_large_answer_has_gone(

@@ -75,6 +75,7 @@ def test_files_that_cannot_be_used_change_nothing_and_are_told(server: ScriptedU
         assert refused.returncode != 0
         assert "do not belong together" in refused.stdout + refused.stderr
         assert proxy.command("check", check=False).returncode == 78
+        assert "do not belong together" in proxy.command("status", check=False).stdout
         incidents = [one for one in proxy.status()["incidents"] if one["failure"] == "certificate"]
         assert [one["subject"] for one in incidents] == ["listener/web"]
         put(pair, pair.cert.read_bytes(), good_key)
@@ -122,6 +123,8 @@ def test_a_certificate_that_ends_soon_is_told_until_it_is_renewed(server: Script
         held = {one["file"]: one for one in proxy.status()["certificates"]}
         assert held[str(pair.cert)]["state"] == "expires_soon"
         assert held[str(pair.cert)]["names"] == ["localhost"]
+        assert "The certificate of listener/web ends" in proxy.command("status", check=False).stdout
+        assert b"The certificate of listener/web ends" in proxy.admin("/").body
         proxy.wait_until(lambda: [one["failure"] for one in proxy.status()["incidents"]] == ["certificate"], "incident")
         replace(pair, authority.issue("renewed", "localhost"))
         proxy.wait_log(r'"certificate_well".*expires')

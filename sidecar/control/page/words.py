@@ -3,7 +3,7 @@
 A trouble is what somebody on call wants to see first: what does not work, where, and why, in one sentence.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -158,6 +158,7 @@ def troubles(status: dict[str, Any]) -> list[Trouble]:
         *_of_upstreams(status["upstreams"]),
         *_of_dependencies(status["dependencies"]),
         *_of_backups(status.get("backups")),
+        *_of_certificates(status.get("certificates", ())),
     ]
     return sorted(found, key=lambda one: one.level != "bad")
 
@@ -168,6 +169,22 @@ def all_well(status: dict[str, Any]) -> str:
     said = [count(len(status["breakers"]), "breaker"), count(endpoints, "endpoint")]
     said += [f"{len(status['dependencies'])} dependencies"] if len(status["dependencies"]) > 1 else []
     return f"Nothing needs attention: {', '.join(said)}."
+
+
+def _of_certificates(certificates: Iterable[dict[str, Any]]) -> Iterator[Trouble]:
+    refused: set[str] = set()
+    for one in certificates:
+        owner, words = (
+            one["owner"],
+            {"expires_soon": "ends", "expired": "has ended", "not_yet_valid": "is not valid yet"},
+        )
+        if one["refused"] and owner not in refused:
+            refused.add(owner)
+            yield Trouble("bad", f"New certificate files of {owner} cannot be used: {one['refused']}", "program")
+        if one["state"] in words:
+            level: Level = "warn" if one["state"] == "expires_soon" else "bad"
+            text = f"The certificate of {owner} {words[one['state']]} ({one['file']}, until {one['until']})"
+            yield Trouble(level, text, "program")
 
 
 def _of_config(config: dict[str, Any]) -> Iterator[Trouble]:
