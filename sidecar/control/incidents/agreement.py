@@ -140,8 +140,11 @@ class Agreement:
             return True
         if standing.acked and not incident.acked:
             await self._keeper.ack(incident.id, standing.acked, "said to another replica")
-        if self.leads(incident) and not standing.told and incident.notified is None and followed:
-            self._tell(News(incident, "opened", incident.title))
+        if self.leads(incident) and not standing.told:
+            if incident.notified is not None:
+                await self.told(incident)  # Redis has forgotten it
+            elif followed:
+                self._tell(News(incident, "opened", incident.title))
         return True
 
     def _adopt(self, shared: Replicas, incident: Incident, standing: Standing | None) -> None:

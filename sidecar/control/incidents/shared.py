@@ -89,8 +89,9 @@ class SharedCauses:
         milliseconds = (int(1000 * LEASE_SECONDS), int(1000 * max(keep, LEASE_SECONDS)))
         try:
             async with asyncio.timeout(ASK_SECONDS):
+                known = incident.shared_id or incident.id  # should Redis have forgotten it
                 answer = await self._link.script(
-                    ASK, [self._prefix + digest], [verb, self.me, incident.id, *milliseconds, said]
+                    ASK, [self._prefix + digest], [verb, self.me, known, *milliseconds, said]
                 )
         except (RedisGone, TimeoutError):
             return None

@@ -38,13 +38,13 @@ class Ops:
 class Stage:
     """A keeper with everything around it but a file, and a clock that is moved."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "one") -> None:
         self.now = 1_000_000.0
         self.health: list[dict[str, Any]] = []
         self.upstreams = {"app"}
         numbers = count()
         self.registry, self.observer = Registry(), Observer()
-        self.book = IncidentBook("shop", "one", lambda _: f"i{next(numbers)}")
+        self.book = IncidentBook("shop", name, lambda _: f"{name}-{next(numbers)}")
         detector = Detector(lambda: self.health, lambda _: True, Names(lambda: self.upstreams, lambda: {"db"}))
         writer = Writer(None, self.registry, self.observer)
         self.keeper = Keeper(self.book, detector, writer, self.registry, self.observer, lambda: self.now)
@@ -193,7 +193,7 @@ def test_the_story_begins_before_the_incident(stage: Stage) -> None:
 def test_what_an_earlier_run_saw_counts_until_it_is_not_seen_again(stage: Stage) -> None:
     stage.breaker("open")
     later = Stage()
-    later.book.take_over(stage.one, stage.book.timeline("i0"), later.now + TAKEN_OVER_SECONDS, stage.now + 5.0)
+    later.book.take_over(stage.one, stage.book.timeline("one-0"), later.now + TAKEN_OVER_SECONDS, stage.now + 5.0)
     assert later.one.down(0.0, later.now + 100.0) == [(stage.now, stage.now + 5.0)], "what nobody saw is not counted"
     later.now += TAKEN_OVER_SECONDS - 1.0
     later.keeper.catch_up()
