@@ -36,6 +36,8 @@ def sentence(event: dict[str, Any], admin: str) -> str:
             return f"outlier   {endpoint} of {upstream} is {how_long}: {detail}   {admin}/"
         case {"event": "endpoint_readmitted", "upstream": upstream, "endpoint": endpoint}:
             return f"outlier   {endpoint} of {upstream} gets calls again   {admin}/"
+        case {"event": "incident_changed", "incident": incident, "status": status, "severity": severity}:
+            return f"incident  {incident} ({severity}) is {status}{_why(event)}   {admin}/api/v1/incidents"
         case {"event": "backup_finished", "point": point, "seconds": seconds, "verified": verified}:
             kept = "and proved by restoring a sample" if verified else "but NOT verified"
             return f"backup    {point} made in {seconds:.1f} s {kept}   {admin}/api/v1/backups"
