@@ -285,3 +285,28 @@ def test_failures_that_nothing_else_explains_burn_the_budget(config: dict[str, A
         found = wait_for(proxy, "the burn", lambda found: found)
         assert found["fingerprint"] == "tested/error_budget_burn/tested" and found["severity"] == "critical"
         assert proxy.metrics().sum("sidecar_error_budget_burn_rate", window="5m") == pytest.approx(1000)
+
+
+def test_what_recovery_tried_and_that_it_gave_up_is_in_the_story(server: ScriptedUpstream, tmp_path: Path) -> None:
+    server.on("/help", says(b"no", "500 Internal Server Error"))
+    check = {"tcp": {}, "interval": "100ms", "timeout": "100ms", "unhealthy_after": 1}
+    gone = upstream("app", f"127.0.0.1:{free_port()}", f"127.0.0.1:{server.port}", health_check=check)
+    rule = {
+        "name": "call",
+        "when": {"upstream": "app", "unhealthy_for": "100ms"},
+        "do": {"webhook": {"url": f"http://{server.address}/help"}},
+        "attempts": 1,
+    }
+    dead = {**gone, "endpoints": gone["endpoints"][:1]}
+    with Sidecar(document([listener("in", [route("all", "app")])], [dead], recovery=[rule])) as proxy:
+        wait_for(proxy, "it gives up", lambda found: any("gave up" in text for text in found and found[0]["holds"]))
+        found = whole(proxy, incidents(proxy)[0]["id"])
+        assert (found["severity"], len(incidents(proxy))) == ("critical", 1)
+        told = kinds(found)
+        assert told.index("endpoint_health_changed") < told.index("recovery_started") < told.index("recovery_escalated")
+        text = proxy.command("incidents", "export", found["id"]).stdout
+        assert "recovery started" in text.partition("## What was tried")[2].partition("## Timeline")[0]
+        proxy.config["upstreams"] = [{**gone, "endpoints": gone["endpoints"][1:]}]
+        proxy.write(proxy.config)
+        proxy.command("reload")
+        wait_for(proxy, "it is over", lambda found: found[0]["status"] in {"mitigated", "resolved"})

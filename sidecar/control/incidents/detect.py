@@ -226,7 +226,7 @@ def place(one: Happening) -> tuple[str, str]:
 
 _EVERYWHERE = frozenset(
     {Kind.CONFIG_RELOADED, Kind.CONFIG_RELOAD_FAILED, Kind.PHASE_CHANGED, Kind.AGENT_EVENT, Kind.WORKER_DIED,
-     Kind.SHARED_STATE_LOST, Kind.SHARED_STATE_CONNECTED, Kind.CHILD_DIED, Kind.CHILD_STARTED,
+     Kind.SHARED_STATE_LOST, Kind.SHARED_STATE_CONNECTED, Kind.CHILD_DIED, Kind.CHILD_STARTED, Kind.TAKEN_OVER,
      "recovery_paused", "recovery_resumed"}
 )  # fmt: skip
 
