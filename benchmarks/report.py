@@ -8,7 +8,7 @@ import sys
 
 import msgspec
 
-from benchmarks import footprint, instructions, latency
+from benchmarks import fleet, footprint, instructions, latency
 from benchmarks.failures import report as failures
 from benchmarks.load import table
 from benchmarks.load.report import Report as LoadReport
@@ -37,6 +37,9 @@ def sections() -> dict[str, str]:
         stormed = msgspec.json.decode(path.read_bytes(), type=failures.Report)
         run = f"{stormed.rate:,.0f} requests/s for {stormed.seconds:g} s, `open_for` {stormed.open_for:g} s."
         found["failures"] = f"{run} {_machine(stormed.machine)}\n\n{failures.table(stormed)}"
+    if (path := _RESULTS / "fleet.json").exists():
+        shared = msgspec.json.decode(path.read_bytes(), type=fleet.Report)
+        found["fleet"] = f"{_machine(shared.machine)}\n\n{fleet.table(shared)}"
     if (allowed := instructions.budget()) is not None:
         rows = [f"| {work} | {count:,.0f} |" for work, count in allowed.per_request.items()]
         build = ", ".join(f"{key} {value}" for key, value in allowed.build.items())

@@ -215,7 +215,7 @@ class Program:
         if predecessor is not None:
             await self._take_over(predecessor)
             await self._incidents.start()  # it has closed its book
-            self._incidents.see(await self.breakers())
+            self._incidents.see(await self._known_breakers())
             self._keeping_incidents = True
         self._tasks.start("certificates", self._certificates.run)
         await self._recovery.apply(config)
@@ -453,7 +453,7 @@ class Program:
         seen = Seen(
             snapshot,
             await self._crew.endpoints(),
-            await self.breakers(),
+            await self._known_breakers(),
             await self.health(),
             await self.registry(),
             self._rates.take(now, totals(snapshot)),
@@ -491,10 +491,12 @@ class Program:
 
     async def breakers(self) -> list[dict[str, Any]]:
         found = await self._crew.breakers()
-        if self._sharing is not None:
-            for one in found:
-                one["fleet"] = self._sharing.fleet.view(one["name"])
-        return found
+        return found if self._sharing is None else await self._sharing.look(found)
+
+    async def _known_breakers(self) -> list[dict[str, Any]]:
+        """The same without asking anybody elsewhere."""
+        found = await self._crew.breakers()
+        return found if self._sharing is None else self._sharing.view(found)
 
     async def order(self, name: str, action: str, said: Body) -> str:
         if said.fleet:

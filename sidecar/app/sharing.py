@@ -6,9 +6,10 @@ not change while it runs is taken from the first configuration, as `config/chang
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sidecar.app.pod import breakers_of
 from sidecar.control.fleet import FleetShell
@@ -55,6 +56,20 @@ class Sharing:
     def apply(self, config: Config) -> None:
         """A reload."""
         self.fleet.follow(dict(breakers_of(config)))
+
+    def view(self, breakers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """`breakers`, each with what is known here of the fleet's."""
+        for one in breakers:
+            one["fleet"] = self.fleet.view(one["name"])
+        return breakers
+
+    async def look(self, breakers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The same with what only Redis knows: votes, leases."""
+        shared = [one["fleet"] for one in self.view(breakers) if one["fleet"] is not None]
+        names = [one["name"] for one in breakers if one["fleet"] is not None]
+        for fleet, found in zip(shared, await asyncio.gather(*map(self.fleet.look, names)), strict=True):
+            fleet.update(found)
+        return breakers
 
     def hand_over(self) -> None:
         """A successor of the same name talks from now on."""

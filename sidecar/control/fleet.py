@@ -39,6 +39,8 @@ LOOK_SECONDS = 1.0
 """How often it looks whether calls pass here."""
 ORDER_SECONDS = 10.0
 """An order for the fleet is carried out by then, or has failed."""
+LOOK_WITHIN_SECONDS = 0.5
+"""Whoever looks at the breakers waits no longer for what only Redis knows."""
 _TELL_AGAIN = 3600.0
 _FORCED = (BreakerState.FORCED_OPEN, BreakerState.FORCED_CLOSED)
 _ORDERS = {
@@ -155,6 +157,16 @@ class FleetShell:
     def view(self, name: str) -> dict[str, Any] | None:
         """The fleet as it is known here, for people; None: this breaker is not shared."""
         return self._fleet.view(name, monotonic())
+
+    async def look(self, name: str) -> dict[str, Any]:
+        """Who voted and who tries, as Redis has it now; empty when it does not say so soon."""
+        if not self._link.up or name not in self._followed:
+            return {}
+        try:
+            async with asyncio.timeout(LOOK_WITHIN_SECONDS):
+                return await self._port.show(name)
+        except (RedisGone, RedisRefused, TimeoutError, ValueError):
+            return {}
 
     # Tie of each breaker --------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,8 @@ import redis as redis_py
 
 from tests.fakes.upstream import ScriptedUpstream, says
 from tests.fakes.wire import Message, Wire
-from tests.real.databases import Redis
-from tests.real.documents import document, listener, route, upstream
+from tests.real.databases import Redis, RedisSentinel
+from tests.real.documents import document, free_port, listener, route, upstream
 from tests.real.harness import Sidecar, ask
 
 OUT = says(b"out", "503 Service Unavailable")
@@ -48,12 +49,19 @@ def redis() -> Iterator[Redis]:
 
 
 def member(
-    redis: Redis, server: ScriptedUpstream, instance: str, *, service: str = "orders", **root: Any
+    redis: Redis,
+    server: ScriptedUpstream,
+    instance: str,
+    *,
+    service: str = "orders",
+    shared: dict[str, Any] | None = None,
+    **root: Any,
 ) -> dict[str, Any]:
     routes = [route(name, name, f"/{name}", timeout="10s") for name in BREAKERS]
     upstreams = [upstream(name, server.address, breaker=breaker) for name, breaker in BREAKERS.items()]
-    shared = {"redis": {"url": f"redis://{redis.address}/0"}, "namespace": f"shop-{redis.port}"}
-    whole = {"service": {"name": service, "instance": instance}, "shared_state": shared, **root}
+    url = {"url": f"redis://{redis.address}/0", **(shared or {})}
+    state = {"redis": url, "namespace": f"shop-{redis.port}"}
+    whole = {"service": {"name": service, "instance": instance}, "shared_state": state, **root}
     return document([listener("in", routes)], upstreams, **whole)
 
 
@@ -136,7 +144,10 @@ def test_one_sick_replica_opens_nobody_else(three: Fleet, server: ScriptedUpstre
     a, b, c = three.members
     trip(a, server, "/sick")
     server.on("/sick", FINE)
-    three.wait(lambda: b"votes" in (three.client.get(three.page("sick")) or b""), "the vote")
+    three.wait(lambda: fleet(c, "sick").get("votes"), "the vote, seen by whoever asks")
+    (vote,) = fleet(c, "sick")["votes"]
+    assert (vote["replica"].partition("/")[0], vote["reason"]) == ("pod-0", "consecutive_failures")
+    assert 0 < vote["remaining_seconds"] <= 60
     assert state(a, "sick") == "open"
     for one in (b, c):
         assert [get(one, "/sick").body for _ in range(10)] == [b"fine"] * 10
@@ -196,6 +207,7 @@ def test_trial_calls_are_the_fleets(three: Fleet, server: ScriptedUpstream) -> N
         assert len(waiting) == 1
         assert len(server.requests("/back")) - failed == 1
         assert {state(one, "back") for one in three.members} == {"half_open"}
+        assert len(fleet(a, "back")["leases"]) == 1
         go.set()
         assert waiting[0].read_answer().body == b"fine"
     three.wait_state("back", "closed")
@@ -337,3 +349,71 @@ def test_without_redis_what_was_open_is_tried_by_each_alone(redis: Redis, server
             one.wait_until(lambda one=one: one.metrics().sum("sidecar_shared_state_connected") == 1, "back", 20)
         for one in (a, b):
             one.wait_until(lambda one=one: get(one, "/alone").body == b"fine", "closed with the fleet", 20)
+
+
+# ------------------------------------------------------------------------------------- other sorts of Redis
+def test_in_a_cluster_too(server: ScriptedUpstream) -> None:
+    """A cluster of one node, which owns all slots."""
+    with Redis("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as node, ExitStack() as stack:
+        client = stack.enter_context(redis_py.Redis(port=node.port))
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        while client.execute_command("CLUSTER INFO").get("cluster_state") != "ok":
+            time.sleep(0.05)
+        several = Fleet(node, server, stack, 2, shared={"cluster": True})
+        trip(several.members[0], server, "/literal")
+        several.wait_state("literal", "open")
+        several.members[1].command("breaker", "close", "literal", "--fleet")
+        several.wait_state("literal", "closed")
+
+
+def test_behind_sentinels_a_failover_loses_nothing(server: ScriptedUpstream) -> None:
+    """The replica that takes over may be behind: whoever knows the later state writes it again."""
+    with ExitStack() as stack:
+        master = stack.enter_context(Redis())
+        replica = stack.enter_context(Redis("--replicaof", f"127.0.0.1 {master.port}"))
+        sentinel = stack.enter_context(RedisSentinel(master))
+        asked = stack.enter_context(redis_py.Redis(port=sentinel.port))
+        asked.execute_command("SENTINEL SET", "main", "down-after-milliseconds", "500")
+        asked.execute_command("SENTINEL SET", "main", "failover-timeout", "3000")
+        deadline = time.monotonic() + 30
+        while not asked.execute_command("SENTINEL REPLICAS", "main") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        through = {"sentinel": {"master": "main", "addresses": [sentinel.address]}}
+        several = Fleet(master, server, stack, 2, shared=through)
+        trip(several.members[0], server, "/literal")
+        several.wait_state("literal", "open")
+        master.stop()
+        several.client = stack.enter_context(redis_py.Redis(port=replica.port))
+        for one in several.members:
+            one.wait_until(lambda one=one: one.metrics().sum("sidecar_shared_state_connected") == 0, "noticed", 20)
+            one.wait_until(lambda one=one: one.metrics().sum("sidecar_shared_state_connected") == 1, "the other", 60)
+        assert [get(one, "/literal").decision for one in several.members] == ["breaker_open"] * 2
+        several.members[1].command("breaker", "reset", "literal", "--fleet")
+        several.wait_state("literal", "closed")
+
+
+@pytest.mark.parametrize(
+    ("options", "password", "sign", "advice"),
+    [
+        (("--requirepass", "right"), "wrong", "WRONGPASS", "password_file"),
+        (("--replicaof", "127.0.0.1 1"), None, "READONLY", "master"),
+    ],
+)
+def test_a_redis_that_lets_nobody_write_is_told_once_with_advice(
+    server: ScriptedUpstream, tmp_path: Path, options: tuple[str, ...], password: str | None, sign: str, advice: str
+) -> None:
+    """And each replica decides by itself, with as many trials as it is allowed."""
+    shared = {}
+    if password is not None:
+        (tmp_path / "password").write_text(password)
+        shared["password_file"] = str(tmp_path / "password")
+    with Redis(*options) as closed, Sidecar(member(closed, server, "pod", shared=shared)) as one:
+        told = one.wait_log(r'"shared_state_unreachable".*').group()
+        assert sign in told
+        assert advice in told
+        trip(one, server, "/alone")
+        assert get(one, "/alone").decision == "breaker_open"
+        server.on("/alone", FINE)
+        one.wait_until(lambda: get(one, "/alone").body == b"fine", "its own trial")
+        assert one.log.count('"shared_state_unreachable"') == 1
+        assert one.metrics().sum("sidecar_shared_state_connected") == 0
