@@ -110,6 +110,32 @@ def recovery() -> str:
     )
 
 
+def incident() -> str:
+    """An incident's states, from the table that it runs on."""
+    from sidecar.machines.diagram import mermaid
+    from sidecar.machines.incident import CHANGES, MEANING, REASONS, Status
+
+    return "\n".join(
+        [
+            "# The states of an incident",
+            "",
+            "Generated from `sidecar/machines/incident.py`, where the rules stand, by `make generate`.",
+            "What opens one and how to speak to it: [Incidents](../howto/incidents.md).",
+            "",
+            *(f"* **{status}**: {MEANING[status]}" for status in Status),
+            "",
+            "```mermaid",
+            mermaid(CHANGES, Status.DETECTED),
+            "```",
+            "",
+            "| reason | what happened |",
+            "|---|---|",
+            *(f"| `{reason}` | {text} |" for reason, text in REASONS.items()),
+            "",
+        ]
+    )
+
+
 def table() -> dict[str, Callable[[], str]]:
     """Path from the repository's root -> what makes its text."""
     import dashboards
@@ -120,6 +146,7 @@ def table() -> dict[str, Callable[[], str]]:
     made = {"docs/reference/cli.md": references.cli, "docs/reference/events.md": references.events}
     made |= {"docs/reference/metrics.md": metrics, "docs/reference/breaker.md": breaker}
     made["docs/reference/recovery.md"] = recovery
+    made["docs/reference/incident.md"] = incident
     return {**GENERATED, **made, **dashboards.generated()}
 
 

@@ -70,6 +70,17 @@ CHANGES: dict[tuple[Status, Status], tuple[str, ...]] = {
 }
 """Every change, and the reasons that bring it about."""
 
+REASONS = {
+    "ack": "Somebody said that they look at it.",
+    "gone": "The last condition that held in it does not hold any more.",
+    "relapsed": "A condition came back before it was resolved; each time doubles how long it has to stay well.",
+    "stayed_gone": "Nothing came back for `incidents.resolve_after`, doubled at each relapse.",
+    "resolve": "Somebody said that it is over.",
+    "came_back": "A condition came back, or a worse one came, within `incidents.reopen_within` of the resolution.",
+    "still_there": "What held when somebody resolved it still holds after `incidents.reopen_within`.",
+    "over": "Nothing came back for `incidents.reopen_within` after the resolution.",
+}
+
 OPEN = frozenset({Status.DETECTED, Status.ACKNOWLEDGED, Status.MITIGATED})
 _RANKS = {severity: rank for rank, severity in enumerate(Severity)}
 

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from sidecar.machines.incident import CHANGES, MEANING, Condition, Incident, Patience, Severity, Status
+from sidecar.machines.incident import CHANGES, MEANING, REASONS, Condition, Incident, Patience, Severity, Status
 from sidecar.machines.incident_book import FULL, MAX_OPEN, Change, Entry, IncidentBook, What
 
 DETECTED, ACKNOWLEDGED, MITIGATED, RESOLVED, CLOSED = Status
@@ -172,6 +172,7 @@ def test_outages_are_counted_while_requests_fail():
 def test_every_status_has_a_meaning_and_a_way_out_but_the_last():
     assert set(MEANING) == set(Status)
     assert {old for old, _ in CHANGES} == set(Status) - {CLOSED}
+    assert {reason for why in CHANGES.values() for reason in why} == set(REASONS)
 
 
 class AnyOrder(RuleBasedStateMachine):
