@@ -70,6 +70,13 @@ def _sense(rule: Recovery, path: Path, config: Config) -> Iterator[Problem]:
             f"never true: upstreams.{watched.name} has no health_check, and breaker.mode is {watched.breaker.mode}",
             warning=True,
         )
+    if do.restart and watched and config.shared_state and watched.breaker.shared and watched.breaker.mode == "enforce":
+        yield Problem(
+            (*path, "do", "restart"),
+            f"upstreams.{watched.name}.breaker.shared: what a restart heals is this replica's own; set it to false, "
+            "or what other replicas see of theirs keeps it from answering",
+            warning=True,
+        )
     if do.reroute and when.upstream and do.reroute.upstream != when.upstream:
         yield Problem(
             (*path, "do", "reroute", "upstream"),

@@ -258,7 +258,11 @@ DEPENDENCY_STATUS = _gauge(
     "Exactly one of healthy, degraded, unhealthy and unknown is 1.",
     merge="max",
 )
-RECOVERY_ATTEMPTS = _counter("sidecar_recovery_attempts_total", "strategy result", "Attempts to recover on our own.")
+RECOVERY_ATTEMPTS = _counter(
+    "sidecar_recovery_attempts_total",
+    "strategy result",
+    "What recovery did; result is started, verified, failed, relapsed, dry_run or escalated (given up).",
+)
 RECOVERY_DURATION = _histogram(
     "sidecar_recovery_duration_seconds", "strategy", "From a fault's detection to the proof of recovery.", JOB_BOUNDS
 )

@@ -423,3 +423,13 @@ def test_two_rules_that_undo_each_other_are_noted():
     text = LISTENERS + UPSTREAMS + two
     assert faults(text) == []
     assert any("recovery[1].do.drain: r does it to app too" in one for one in notes(text))
+
+
+def test_a_service_of_one_s_own_has_no_shared_breaker():
+    shared = "shared_state: {redis: {url: redis://h}}\nservice: {name: s}\n"
+    rule = RECOVERY % ("upstream: app", "restart: process")
+    warned = [one for one in notes(shared + LISTENERS + UPSTREAMS + rule) if "upstreams.app.breaker.shared" in one]
+    assert len(warned) == 1 and "recovery[0].do.restart" in warned[0]
+    own = UPSTREAMS.replace("name: app,", "name: app, breaker: {shared: false},")
+    for text in (shared + LISTENERS + own + rule, LISTENERS + UPSTREAMS + rule):
+        assert not any("breaker.shared" in one for one in notes(text))

@@ -45,7 +45,7 @@ class RecoveryStage(Stage):
     ) -> Sidecar:
         port = free_port()
         checked = upstream(
-            "app", f"127.0.0.1:{port}", **({"health_check": QUICK, "breaker": {"mode": "enforce"}} | (app or {}))
+            "app", f"127.0.0.1:{port}", **({"health_check": QUICK, "breaker": {"shared": False}} | (app or {}))
         )
         tree = document([listener("in", [route("all", "app")])], [checked], recovery=rules, **root)
         return self.start(tree, port, *habits)
@@ -78,8 +78,10 @@ def attempts(proxy: Sidecar, result: str, strategy: str = "process") -> float:
 
 # ------------------------------------------------------------------------------------------ dead or wedged here
 def test_a_wedged_service_is_restarted_and_proved(stage: RecoveryStage) -> None:
-    proxy = stage.watch(rules=[restart()])
+    proxy = stage.watch(rules=[restart()], workers=2)
     first = stage.serving(proxy)
+    for result in ("verified", "failed", "relapsed", "dry_run", "escalated"):  # so that the first is an increase
+        assert [value for _, value in proxy.metrics().named(ATTEMPTS, strategy="process", result=result)] == [0]
     os.kill(first, signal.SIGSTOP)
     second = stage.serving(proxy, but=first)
     assert stage.serving(proxy) == second

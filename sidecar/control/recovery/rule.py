@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.2
 """Between two looks at a condition; what happens meanwhile is looked at at once."""
 MAX_RECORD = 20
+RESULTS = ("started", "verified", "failed", "relapsed", "dry_run", "escalated")
+"""The words on the metric."""
 VERIFY_SECONDS, VERIFY_OTHERS_SECONDS = 30.0, 300.0
 """The default of verify_within: for what we do ourselves, and for what others do when they get round to it."""
 _BY_OTHERS = {"liveness", "evict", "webhook"}
@@ -66,6 +68,8 @@ class Rule:
         self._began = datetime.now(UTC)
         self._life_began = monotonic()  # the service's, as far as we know it: ours at first
         self._record: deque[dict[str, Any]] = deque(maxlen=MAX_RECORD)
+        for result in RESULTS:  # from zero on, so that the first one is an increase
+            engine.registry.cell(series.RECOVERY_ATTEMPTS, self.strategy, result)
 
     @property
     def of_child(self) -> bool:
