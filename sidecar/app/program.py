@@ -479,6 +479,7 @@ class Program:
                 "restart_needed": self._restart_needed,
             },
             "incidents": self._incidents.open_ones(),
+            "figures": self._incidents.figures(),
             "backups": self._backups.view(),
             "certificates": self._certificates.view(),
             **view(self._config, seen),

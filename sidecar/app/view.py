@@ -49,7 +49,7 @@ def totals(snapshot: Snapshot) -> dict[Counted, float]:
 
 
 def view(config: Config, seen: Seen) -> dict[str, Any]:
-    """`listeners`, `upstreams`, `breakers`, `dependencies`, `fallbacks` and `traffic` of the status."""
+    """`listeners`, `upstreams`, `breakers`, `shared`, `dependencies`, `fallbacks` and `traffic` of the status."""
     snapshot = seen.snapshot
     return {
         "listeners": [
@@ -75,6 +75,7 @@ def view(config: Config, seen: Seen) -> dict[str, Any]:
         ],
         "upstreams": [_upstream(upstream, seen) for upstream in config.upstreams],
         "breakers": seen.breakers,
+        "shared": _shared(config, seen),
         "dependencies": [one for one in seen.health if one["kind"] == "dependency"],
         "fallbacks": [
             {
@@ -86,6 +87,21 @@ def view(config: Config, seen: Seen) -> dict[str, Any]:
             for one in snapshot.select(series.FALLBACKS)
         ],
         "traffic": {**_traffic(snapshot), "rps": round(seen.rates.get((), 0.0), 1)},
+    }
+
+
+def _shared(config: Config, seen: Seen) -> dict[str, Any] | None:
+    """What replicas share, and whether it can be reached; None without `shared_state`."""
+    if config.shared_state is None:
+        return None
+    fleets: list[dict[str, Any]] = [one["fleet"] for one in seen.breakers if one.get("fleet")]
+    fleet = fleets[0] if fleets else {}
+    own = next((one for one in seen.registry if one["kind"] == "self"), None)
+    return {
+        "connected": bool(seen.snapshot.total(series.SHARED_STATE_CONNECTED)),
+        "error": own["error"] if own else None,
+        **{key: fleet.get(key) for key in ("replicas", "carrying", "heard_seconds_ago")},
+        "own": own,
     }
 
 

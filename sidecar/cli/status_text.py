@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from sidecar.cli.paint import paint
-from sidecar.control.page import backup_words, words
+from sidecar.control.page import about_us, backup_words, words
 from sidecar.control.page.words import count, figure
 
 _COLOURS = {"good": "green", "warn": "yellow", "bad": "red", "off": ""}
@@ -41,7 +41,7 @@ def describe(status: dict[str, Any]) -> Iterator[str]:
         first, *more = one.text.splitlines()
         yield f"{paint('!', _COLOURS[one.level])} {_plain(first)}"
         yield from (f"  {_plain(line)}" for line in more)
-    for part in (_incidents, _breakers, _recovery, _upstreams, _dependencies, _fallbacks, _backups, _listeners):
+    for part in _PARTS:
         yield from part(status)
 
 
@@ -125,6 +125,23 @@ def _backups(status: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield f"backups   {_state(said, level).show()}"
         yield from (f"{_INDENT}{name.lower()}: {_plain(value)}" for name, value in backup_words.facts(found))
+
+
+def _about_us(status: dict[str, Any]) -> Iterator[str]:
+    for title, pairs in (
+        ("shared", about_us.shared(status.get("shared"))),
+        ("30 days", about_us.availability(status.get("figures"))),
+    ):
+        if pairs:
+            yield ""
+            yield title
+            yield from (f"{_INDENT}{name.lower()}: {_plain(value)}" for name, value in pairs)
+    rows: list[Row] = [
+        (one["owner"], Cell(words.certificate_state(one), _COLOURS[words.certificate_level(one)]),
+         f"until {one['until']}", one["file"])
+        for one in status.get("certificates", ())
+    ]  # fmt: skip
+    yield from _titled("certificates", rows)
 
 
 def _upstreams(status: dict[str, Any]) -> Iterator[str]:
@@ -215,3 +232,17 @@ def _plain(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+_PARTS = (
+    _incidents,
+    _breakers,
+    _recovery,
+    _upstreams,
+    _dependencies,
+    _fallbacks,
+    _backups,
+    _about_us,
+    _listeners,
+)
+"""After what needs attention, in the page's order."""

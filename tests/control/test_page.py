@@ -78,6 +78,10 @@ def test_the_page_and_its_files_are_served(admin):
         ("upstream-payments", ["dns payments.shop.svc:8080", "3s ago", "answered 500", "for 10m 0s", "back in 28s"]),
         ("dependencies", ["orders-db postgres", "healthy", "12 ms", "1 of 2 healthy", "https://b.example/"]),
         ("fallbacks", ["cache", "active", "1,213", "12.4", "respond", "at rest"]),
+        ("shared", ["away: Connection refused", "5, 4 with traffic", "12s ago", "10.0.0.7:8080 as available"]),
+        ("certificates", ["listener inbound", "expires soon", "2026-01-05"]),
+        ("figures", ["99.951 %", "1d 0h", "3, 1 with failures", "10m 0s"]),
+        ("incident-20260102-045900-a1b2", ["critical", "1m 0s ago: closed → open"]),
         ("listeners", ["host payments.internal", "8,123"]),
         ("program", ["1d 2h", "/etc/sidecar/sidecar.yaml"]),
     ],
@@ -213,6 +217,7 @@ def test_when_all_is_well_it_says_so_in_a_sentence(status):
         for endpoint in upstream["endpoints"]:
             endpoint["state"] = "healthy"
     status["dependencies"][1]["state"] = "healthy"
+    status["shared"]["connected"], status["certificates"][0]["state"] = True, "good"
     reader = read(status)
     assert "Nothing needs attention: 4 breakers, 4 endpoints, 2 dependencies." in reader.text["attention"]
     assert "<title>orders" in page.render(status)
@@ -306,7 +311,7 @@ def test_an_incident_can_be_told_whole(status):
     reader = read(status)
     assert "detected" in reader.text["incident-20260102-045900-a1b2"]
     assert "acknowledged by alice" in reader.text["incident-20260102-045800-c3d4"]
-    assert reader.all("details")[0]["data-story"] == "/api/v1/incidents/20260102-045900-a1b2"
+    assert "/api/v1/incidents/20260102-045900-a1b2" in [fields.get("href") for fields in reader.all("a")]
 
 
 def test_a_crowd_stays_within_bounds(status):

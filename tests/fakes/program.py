@@ -168,6 +168,9 @@ STATUS: dict[str, Any] = {
             "status": "detected",
             "acknowledged_by": "",
             "started": "2026-01-02T04:59:00.000Z",
+            "timeline": [
+                {"at": "2026-01-02T04:59:00.000Z", "kind": "x", "subject": "y", "level": "z", "text": "closed → open"}
+            ],
         },
         {
             "id": "20260102-045800-c3d4",
@@ -178,6 +181,35 @@ STATUS: dict[str, Any] = {
             "started": "2026-01-02T04:58:00.000Z",
         },
     ],
+    "shared": {
+        "connected": False,
+        "error": "Connection refused",
+        "replicas": 5,
+        "carrying": 4,
+        "heard_seconds_ago": 12.3,
+        "own": {"address": "10.0.0.7:8080", "told": "available"},
+    },
+    "certificates": [
+        {
+            "owner": "listener inbound",
+            "file": "/run/tls/tls.crt",
+            "names": ["orders.test"],
+            "until": "2026-01-05",
+            "state": "expires_soon",
+            "refused": "",
+        },
+    ],
+    "figures": {
+        "availability": 0.99951,
+        "observed_seconds": 86400.0,
+        "unknown_seconds": 60.0,
+        "down_seconds": 42.0,
+        "incidents": 3,
+        "failures": 1,
+        "mtta_seconds": 95.0,
+        "mttr_seconds": 600.0,
+        "mtbf_seconds": None,
+    },
     "fallbacks": [
         {"upstream": "payments", "tier": "cache", "total": 1213, "per_second": 12.4},
         {"upstream": "payments", "tier": "respond", "total": 0, "per_second": 0.0},

@@ -29,7 +29,7 @@ function tick() {
   }
 }
 
-// Make what is inside `old` be what is inside `fresh`, touching only what differs. A story that is open stays as it is.
+// Make what is inside `old` be what is inside `fresh`, touching only what differs. What the reader has opened stays open.
 function morph(old, fresh) {
   const wanted = [...fresh.childNodes];
   wanted.forEach((node, place) => {
@@ -38,7 +38,8 @@ function morph(old, fresh) {
     else if (present.nodeName !== node.nodeName || present.id !== node.id) present.replaceWith(node);
     else if (node.nodeType === Node.TEXT_NODE) {
       if (present.data !== node.data) present.data = node.data;
-    } else if (!present.open || present.dataset.story !== node.dataset.story) {
+    } else {
+      if (present.open) node.setAttribute("open", "");
       for (const { name } of [...present.attributes]) if (!node.hasAttribute(name)) present.removeAttribute(name);
       for (const { name, value } of node.attributes) {
         if (present.getAttribute(name) !== value) present.setAttribute(name, value);
@@ -60,27 +61,6 @@ function show(parts) {
   const troubles = document.querySelectorAll("#attention li").length;
   document.title = troubles ? `(${troubles}) ${title}` : title;
 }
-
-// An incident's story: fetched when it is opened, written as text.
-async function tell(story) {
-  const answer = await fetch(story.dataset.story);
-  if (!answer.ok) return;
-  const list = document.createElement("ol");
-  for (const { at, text } of (await answer.json()).timeline) {
-    const line = document.createElement("li");
-    const when = document.createElement("time");
-    when.dateTime = at;
-    when.textContent = new Date(at).toLocaleTimeString();
-    line.append(when, ` ${text}`);
-    list.append(line);
-  }
-  story.querySelector("ol")?.remove();
-  story.append(list);
-}
-
-document.addEventListener("toggle", ({ target }) => {
-  if (target.open && target.dataset.story) tell(target);
-}, true); // it does not bubble
 
 // Plots ---------------------------------------------------------------------------------------------------------------
 

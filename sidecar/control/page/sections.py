@@ -11,10 +11,12 @@ from html import escape
 from typing import Any, Literal
 from urllib.parse import quote
 
-from sidecar.control.page import backup_words, orders, words
+from sidecar.control.page import about_us, backup_words, orders, words
 from sidecar.control.page.words import figure
 
 MAX_TROUBLES = 20
+MAX_STORY = 10
+"""Lines of an incident's timeline."""
 MAX_ENDPOINTS = 50
 """Of an upstream on the page; those that are out come first. The API has all."""
 NUMBERS = {"Requests", "Active", "Idle", "Priority", "Weight", "Latency", "Answers", "Per second"}
@@ -34,6 +36,9 @@ def sections(status: dict[str, Any]) -> dict[str, str]:
         "dependencies": _dependencies(status),
         "fallbacks": _fallbacks(status["fallbacks"]),
         "backups": _backups(status.get("backups")),
+        "shared": _list("Shared state", about_us.shared(status.get("shared"))),
+        "certificates": _certificates(status.get("certificates", ())),
+        "figures": _list("The last 30 days", about_us.availability(status.get("figures"))),
         "listeners": _listeners(status["listeners"]),
         "program": _program(status),
     }
@@ -123,17 +128,20 @@ def _incident(status: dict[str, Any], one: dict[str, Any]) -> str:
         f'<p class="then"><code>{_text(one["id"])}</code> · {_text(one["status"])}{by} · '
         f"began {_ago(status, one['started'])}</p>"
         + orders.row(status, *orders.of_incident(one))
-        + _story(one["id"])
+        + _story(status, one)
         + "</article>"
     )
 
 
-def _story(incident: str) -> str:
-    """An incident's timeline; it is fetched when somebody opens it."""
-    path = f"/api/v1/incidents/{quote(incident)}"
+def _story(status: dict[str, Any], one: dict[str, Any]) -> str:
+    """The end of an incident's timeline; the whole of it is a link away."""
+    path = f"/api/v1/incidents/{quote(one['id'])}"
+    lines = "".join(
+        f"<li>{_ago(status, line['at'])}: {_text(line['text'])}</li>" for line in one.get("timeline", ())[-MAX_STORY:]
+    )
     return (
-        f'<details data-story="{path}"><summary>Timeline of {_text(incident)}</summary>'
-        f'<p><a href="{path}">as data</a></p></details>'
+        f"<details><summary>Timeline of {_text(one['id'])}</summary><ol>{lines}</ol>"
+        f'<p><a href="{path}">all of it, as data</a></p></details>'
     )
 
 
@@ -294,6 +302,22 @@ def _backups(found: dict[str, Any] | None) -> str:
     said, level = backup_words.state(found)
     pairs = [(_text(name), _text(value)) for name, value in backup_words.facts(found)]
     return _section("Backups", f"<article><h3>{_mark(said, level)}</h3>{_pairs('facts', pairs)}</article>")
+
+
+def _list(title: str, pairs: Iterable[tuple[str, str]]) -> str:
+    told = [(_text(name), _text(value)) for name, value in pairs]
+    return _section(title, f"<article>{_pairs('facts', told)}</article>" if told else "")
+
+
+def _certificates(found: Iterable[dict[str, Any]]) -> str:
+    rows = [
+        f"<tr><th scope=row>{_text(one['owner'])} <small>{_text(', '.join(one['names']))}</small></th>"
+        f"<td>{_mark(words.certificate_state(one), words.certificate_level(one))}</td>"
+        f"<td>{_text(one['until'])}</td><td><code>{_text(one['file'])}</code></td></tr>"
+        for one in found
+    ]
+    heads = ("Certificate of", "State", "Until", "File")
+    return _section("Certificates", f"<article>{_table('Certificates', heads, rows)}</article>" if rows else "")
 
 
 def _listeners(listeners: list[dict[str, Any]]) -> str:

@@ -158,6 +158,7 @@ def troubles(status: dict[str, Any]) -> list[Trouble]:
         *_of_upstreams(status["upstreams"]),
         *_of_dependencies(status["dependencies"]),
         *_of_backups(status.get("backups")),
+        *_of_shared(status.get("shared")),
         *_of_certificates(status.get("certificates", ())),
     ]
     return sorted(found, key=lambda one: one.level != "bad")
@@ -180,11 +181,11 @@ def _of_certificates(certificates: Iterable[dict[str, Any]]) -> Iterator[Trouble
         )
         if one["refused"] and owner not in refused:
             refused.add(owner)
-            yield Trouble("bad", f"New certificate files of {owner} cannot be used: {one['refused']}", "program")
+            yield Trouble("bad", f"New certificate files of {owner} cannot be used: {one['refused']}", "certificates")
         if one["state"] in words:
             level: Level = "warn" if one["state"] == "expires_soon" else "bad"
             text = f"The certificate of {owner} {words[one['state']]} ({one['file']}, until {one['until']})"
-            yield Trouble(level, text, "program")
+            yield Trouble(level, text, "certificates")
 
 
 def _of_config(config: dict[str, Any]) -> Iterator[Trouble]:
@@ -300,6 +301,25 @@ def _of_upstreams(upstreams: list[dict[str, Any]]) -> Iterator[Trouble]:
         discovery = upstream["discovery"]
         if discovery is not None and discovery["error"]:
             yield Trouble("warn", f"Discovery of {name} fails, the last answer stays: {discovery['error']}", place)
+
+
+def certificate_level(one: dict[str, Any]) -> Level:
+    """How a certificate stands."""
+    if one["state"] == "good":
+        return "good"
+    return "warn" if one["state"] == "expires_soon" else "bad"
+
+
+def certificate_state(one: dict[str, Any]) -> str:
+    """Its state as a person would say it."""
+    known = {"good": "is good", "expires_soon": "expires soon", "expired": "has expired"}
+    return known.get(one["state"], f"is {one['state'].replace('_', ' ')}")
+
+
+def _of_shared(found: dict[str, Any] | None) -> Iterator[Trouble]:
+    if found is not None and not found["connected"]:
+        why = found["error"] or "no answer yet"
+        yield Trouble("warn", f"Shared state is away, this replica decides alone: {why}", "shared")
 
 
 def _of_dependencies(dependencies: list[dict[str, Any]]) -> Iterator[Trouble]:
