@@ -23,6 +23,7 @@ from sidecar.agent import cycle, history
 from sidecar.agent.admin import Admin
 from sidecar.agent.backing import Backing
 from sidecar.agent.drilling import Drilling
+from sidecar.agent.drills import drills
 from sidecar.agent.faults import AgentFault
 from sidecar.agent.figures import Figures
 from sidecar.agent.ports import Kind, Manifest
@@ -179,7 +180,9 @@ class Agent:
 
     async def status(self) -> dict[str, Any]:
         now = since_boot()
-        ran = await asyncio.to_thread(lambda: history.runs(self._stock.catalog(), 1))
+        ran, drilled = await asyncio.to_thread(
+            lambda: (history.runs(self._stock.catalog(), 1), drills(self._stock.catalog(), 1))
+        )
         last = ran[0] if ran else None
         age = self._age.age(now)
         return {
@@ -204,6 +207,11 @@ class Agent:
                     "began": last.began.isoformat(timespec="seconds"), "seconds": round(last.seconds, 3),
                     "point": last.point, "verified": last.verified, "asked": last.asked, "why": last.why,
                 },
+            },
+            "drill": None if not drilled else {
+                "at": drilled[0].at.isoformat(timespec="seconds"), "passed": drilled[0].passed, "why": drilled[0].why,
+                "rto_seconds": drilled[0].rto_seconds, "rpo_seconds": drilled[0].rpo_seconds,
+                "running": self._drilling.lane.busy,
             },
             "repository": {"url": self._config.repository.url, "engine": self._config.repository.engine},
             "sources": [source.name for source in self._config.sources],

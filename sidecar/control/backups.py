@@ -31,7 +31,7 @@ class Backups:
     def view(self) -> dict[str, Any] | None:
         """For the status: None without a `backup` section.
 
-        reachable, error (why not), asked_at; and, as the agent's own status has them: rpo, rto, run, repository,
+        reachable, error (why not), asked_at; and, as the agent's own status has them: rpo, rto, run, drill, repository,
         conditions, all of them None when it does not answer.
         """
         return self._said
@@ -43,7 +43,7 @@ class Backups:
             await asyncio.sleep(EVERY)
 
     async def _look(self) -> dict[str, Any]:
-        keys = ("rpo", "rto", "run", "repository", "conditions")
+        keys = ("rpo", "rto", "run", "drill", "repository", "conditions")
         try:
             said = await self._ask("/api/v1/status")
             shown = {"reachable": True, "error": None, **{key: said[key] for key in keys}}

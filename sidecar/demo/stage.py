@@ -62,6 +62,9 @@ backup:                                                  # kept by the agent, a 
   sources:
     - {{name: orders, sqlite: {{path: "{state}/orders.db"}}}}
     - {{name: config, files: {{paths: ["{state}/sidecar.yaml"]}}}}
+  drill:                                                 # a restore into an empty place, to know that it works
+    every: 1m                                            # 24h
+    checks: [{{source: orders, sql: "SELECT count(*) >= 0 FROM orders"}}]
   retention: {{keep_within: 1h, daily: 1, weekly: 0, monthly: 0}}
 """
 
@@ -76,7 +79,6 @@ GREETING = """\
   Logs            {state}/sidecar.log  agent.log  access.log  shop-1.log  shop-2.log
   Configuration   {state}/sidecar.yaml
   By hand         sidecar breaker open shops --for 10s -c {state}/sidecar.yaml
-
                   sidecar incidents list -c {state}/sidecar.yaml
                   sidecar restore plan --target /tmp/restored -c {state}/sidecar.yaml
 

@@ -11,7 +11,9 @@ from typing import Any
 
 from sidecar.demo.traffic import Tell
 
-_SILENT = frozenset({"listener_bound", "admin_bound", "started", "agent_started", "agent_event", "backups_forgotten"})
+_SILENT = frozenset(
+    {"listener_bound", "admin_bound", "started", "agent_started", "agent_event", "backups_forgotten", "drill_put_off"}
+)
 """The greeting has said it."""
 
 
@@ -41,6 +43,10 @@ def sentence(event: dict[str, Any], admin: str) -> str:
         case {"event": "backup_finished", "point": point, "seconds": seconds, "verified": verified}:
             kept = "and proved by restoring a sample" if verified else "but NOT verified"
             return f"backup    {point} made in {seconds:.1f} s {kept}   {admin}/api/v1/backups"
+        case {"event": "drill_ended", "passed": True, "rto_seconds": rto, "rpo_seconds": rpo}:
+            return (
+                f"drill     a backup was restored and asked: back in {rto:.1f} s, {rpo:.0f} s of orders lost   {admin}/"
+            )
         case {"event": "backup_failed", "source": source}:
             return f"backup    of {source} failed{_why(event)}"
         case {"event": "backup_promise_changed", "now": now}:

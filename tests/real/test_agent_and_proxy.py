@@ -35,7 +35,7 @@ def test_the_proxy_shows_the_backups_and_keeps_the_agents_incidents(tmp_path: Pa
             proxy.wait_until(lambda: status(proxy)["backups"]["reachable"], "the agent's answer")
             points = json.loads(proxy.admin("/api/v1/backups").body)
             assert [one["verified"] for one in points] == [True]
-            assert points[0]["id"] in proxy.admin("/").body.decode()
+            proxy.wait_until(lambda: points[0]["id"] in proxy.admin("/").body.decode(), "the point on the page")
             estate.uploads.rename(tmp_path / "aside")
             assert agent.command("/api/v1/backups/run") == 200
             proxy.wait_until(lambda: "backup_failed" in proxy.admin("/api/v1/incidents").body.decode(), "an incident")

@@ -32,5 +32,15 @@ def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("Allowed (RPO)", figure(rpo["target_seconds"], "seconds")),
         ("Last run", outcome),
         ("Next run", following),
+        ("Last drill", _drill(found.get("drill"))),
         ("Repository", f"{repository['url']} ({repository['engine']})"),
     ]
+
+
+def _drill(last: dict[str, Any] | None) -> str:
+    """What the last restore drill showed."""
+    if last is None:
+        return "none yet"
+    if not last["passed"]:
+        return f"failed: {last['why']}"
+    return f"passed: back in {figure(last['rto_seconds'], 'seconds')}, {figure(last['rpo_seconds'], 'seconds')} lost"
