@@ -24,6 +24,7 @@ TITLES = {
     "get-64k-tls": "GET 64 KiB by TLS 1.3",
     "handshake-tls": "GET 1 KiB by TLS 1.3, a full handshake each",
     "get-1g": "GET 1 GiB",
+    "get-1g-tls": "GET 1 GiB by TLS 1.3",
     "put-1g": "PUT 1 GiB",
     "websocket": "WebSocket, 1 KiB each way",
     "tcp": "TCP tunnel, 1 KiB each way",

@@ -61,8 +61,10 @@ def _messages(kind: str) -> Work:
 
 
 def _gibibyte(name: str, kind: str, path: str, streams: bool) -> Work:
+    secure = name.endswith("-tls")
+
     def measure(peer: Running, _scratch: Path, _seconds: float) -> Sample:
-        port = peer.ports.streams if streams else peer.ports.files
+        port = peer.ports.tls if secure else peer.ports.streams if streams else peer.ports.files
         before: list[float] = []
         process = _process(peer)
         told = drive(*("bulk", kind, port, path, GIB), ready=lambda: before.append(process.cpu_seconds()), seconds=60)
@@ -70,7 +72,7 @@ def _gibibyte(name: str, kind: str, path: str, streams: bool) -> Work:
         took = told["seconds"] * 1e6
         return Sample.of(1, told["seconds"], spent, took, took, int(told["errors"]))
 
-    return Work(name, "GiB", measure)
+    return Work(name, "GiB", measure, secure)
 
 
 def _process(peer: Running) -> Process:
@@ -88,6 +90,7 @@ WORKS = (
     _requests("get-64k-tls"),
     _requests("handshake-tls", unit="handshake"),
     _gibibyte("get-1g", "get", routes.ONE_GIB, streams=False),
+    _gibibyte("get-1g-tls", "get-tls", routes.ONE_GIB, streams=False),
     _gibibyte("put-1g", "put", routes.UPLOAD, streams=True),
     _messages("websocket"),
     _messages("tcp"),

@@ -1,13 +1,14 @@
 """Load for large bodies: one GET or PUT of many bytes over one connection, at the lowest price on this side.
 
-`python -m benchmarks.rig.bulk get|put PORT PATH BYTES` prints, as JSON, `seconds` and `errors`. A GET's bytes are
-thrown away inside the kernel, a PUT's are sent from a sparse file in memory: the generator's core must never be what
-limits the proxy.
+`python -m benchmarks.rig.bulk get|get-tls|put PORT PATH BYTES` prints, as JSON, `seconds` and `errors`. A GET's bytes
+are thrown away inside the kernel (by TLS they are decrypted first), a PUT's are sent from a sparse file in memory: the
+generator's core must never be what limits the proxy.
 """
 
 import json
 import os
 import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -30,7 +31,8 @@ def _get(connection: socket.socket, path: str, size: int) -> int:
     left = size - (len(head) - head.index(b"\r\n\r\n") - 4)
     scratch = bytearray(1 << 20)
     while left > 0:
-        taken = connection.recv_into(scratch, min(left, len(scratch)), socket.MSG_TRUNC)
+        flags = 0 if isinstance(connection, ssl.SSLSocket) else socket.MSG_TRUNC
+        taken = connection.recv_into(scratch, min(left, len(scratch)), flags)
         if not taken:
             return 1
         left -= taken
@@ -49,13 +51,21 @@ def _put(connection: socket.socket, path: str, size: int) -> int:
     return not connection.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
+def _trusting_anybody() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def _main(kind: str, port: int, path: str, size: int) -> dict[str, float]:
     # A refused connection or a broken transfer ends this program with a traceback, which `drive` reports.
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.settimeout(None)
+        spoken = _trusting_anybody().wrap_socket(connection) if kind == "get-tls" else connection
         await_go()
         started = time.perf_counter()
-        errors = (_get if kind == "get" else _put)(connection, path, size)
+        errors = (_put if kind == "put" else _get)(spoken, path, size)
         return {"seconds": time.perf_counter() - started, "errors": errors}
 
 

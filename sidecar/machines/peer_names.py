@@ -8,6 +8,7 @@ wildcard within the certificate means nothing here: it says what a server may be
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 _SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]+(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)*")
@@ -31,6 +32,14 @@ def names_of(certificate: Mapping[str, Any]) -> Names:
         tuple(value for kind, value in found if kind == "URI"),
         tuple(value.lower() for kind, value in found if kind == "DNS"),
     )
+
+
+def has_ended(certificate: Mapping[str, Any], now: float) -> bool:
+    """Whether the certificate, as `getpeercert()` tells it, is over at `now` (Unix seconds)."""
+    end = certificate.get("notAfter")
+    if not isinstance(end, str):
+        return False
+    return datetime.strptime(end, "%b %d %H:%M:%S %Y GMT").replace(tzinfo=UTC).timestamp() <= now
 
 
 class AllowList:

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import re
 import ssl
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from sidecar.base.errors import ClientFault
 from sidecar.machines.client_cert import element
-from sidecar.machines.peer_names import AllowList, names_of
+from sidecar.machines.peer_names import AllowList, has_ended, names_of
 from sidecar.proxy.answer import fault_answer
 from sidecar.proxy.record import record_refused
 from sidecar.proxy.tls import TlsTransport
@@ -93,10 +93,14 @@ class Greeting(TlsTransport):
         self.fail(ConnectionAbortedError("too many handshakes at once, and this one took its time"))
         self.abort()
 
-    def is_allowed(self) -> bool:
-        """Whether the certificate names somebody on the list."""
+    def refusal(self) -> str:
+        """Why this client may not come; empty: it may."""
+        if self.tls.session_reused and has_ended(self.tls.getpeercert() or {}, time()):
+            return "its certificate has ended since the session that it resumes"  # OpenSSL looks at first only
         allowed = self._terms.allowed
-        return allowed is None or allowed.admits(names_of(self.tls.getpeercert() or {}))
+        if allowed is not None and not allowed.admits(names_of(self.tls.getpeercert() or {})):
+            return "allowed_clients does not name it"
+        return ""
 
     def answer_plain(self, answer: bytes) -> None:
         """Say something without TLS, and close."""
@@ -145,11 +149,11 @@ class Greeter:
         self._acceptor.state.sweeper.watched.discard(greeting)
         if error is not None:
             self._tell(greeting, error)
-        elif not greeting.is_allowed():
+        elif refusal := greeting.refusal():
             self._count("refused")
             names = str(names_of(greeting.tls.getpeercert() or {}))
             _log.warning("tls_client_refused", every=_LOG_SECONDS, about=names, listener=self._name,
-                         client=greeting.peer, names=names, reason="allowed_clients does not name it")  # fmt: skip
+                         client=greeting.peer, names=names, reason=refusal)  # fmt: skip
             greeting.close()
         else:
             self._count("resumed" if greeting.tls.session_reused else "ok")

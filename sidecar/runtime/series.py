@@ -142,8 +142,8 @@ ACCEPT_PAUSED = _counter(
 TLS_HANDSHAKES = _counter(
     "sidecar_tls_handshakes_total",
     "listener result",
-    "TLS handshakes that ended; result: ok, resumed, refused (allowed_clients), failed, timeout, gave_way (to others), "
-    "plain (HTTP without TLS) or gone.",
+    "TLS handshakes that ended; result: ok, resumed, refused (allowed_clients, or a certificate that has ended), "
+    "failed, timeout, gave_way (to others), plain (HTTP without TLS) or gone.",
 )
 TLS_HANDSHAKES_INFLIGHT = _gauge("sidecar_tls_handshakes_inflight", "listener", "TLS handshakes under way.")
 TLS_CERTIFICATE_EXPIRY = _gauge(

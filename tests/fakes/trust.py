@@ -41,8 +41,10 @@ class Authority:
         chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
         return put(pair, chain, leaf.private_key_pem.bytes())
 
-    def vouch(self, name: str, *uris: str, hosts: tuple[str, ...] = (), common_name: str = "") -> Pair:
-        """A certificate with URIs, as SPIRE makes them."""
+    def vouch(
+        self, name: str, *uris: str, hosts: tuple[str, ...] = (), common_name: str = "", life: dt.timedelta = DAY
+    ) -> Pair:
+        """A certificate with URIs, as SPIRE makes them, which ends after `life`."""
         ca = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes())
         signer = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
         key = ec.generate_private_key(ec.SECP256R1())
@@ -56,7 +58,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - DAY)
-            .not_valid_after(now + DAY)
+            .not_valid_after(now + life)
             .add_extension(x509.SubjectAlternativeName(names), critical=not subject)
             .sign(signer, hashes.SHA256())  # type: ignore[arg-type]  # it is one that signs
         )

@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.machines.certificate import Facts, chain, read
 from sidecar.machines.client_cert import element
-from sidecar.machines.peer_names import AllowList, Names
+from sidecar.machines.peer_names import AllowList, Names, has_ended
 from tests.fakes.trust import Authority
 
 LIST = AllowList(["spiffe://shop.test/ns/pay/sa/trader", "spiffe://mesh.test/ns/pay/*", "api.shop.test", "*.ops.test"])
@@ -40,6 +40,13 @@ LIST = AllowList(["spiffe://shop.test/ns/pay/sa/trader", "spiffe://mesh.test/ns/
 )
 def test_whom_the_list_lets_in(names, admitted):
     assert LIST.admits(names) is admitted
+
+
+def test_when_a_certificate_has_ended():
+    certificate = {"notAfter": "Jan  5 09:34:43 2018 GMT"}  # as the ssl module's own documentation has it
+    assert has_ended(certificate, 1515144883.0)
+    assert not has_ended(certificate, 1515144882.0)
+    assert not has_ended({}, 1e12)
 
 
 def test_what_a_certificate_says(tmp_path):
@@ -81,6 +88,8 @@ def test_how_a_certificate_is_told():
             ),
         },
     )
+    long = element(b"der", {"subjectAltName": [("URI", "spiffe://a/" + "b" * 9999)] * 99})
+    assert len(long) < 40_000
     assert told == b"Hash=%b;" % hashlib.sha256(b"der").hexdigest().encode() + (
         b'Subject="CN=x,O=A \\"B\\" \\\\ C; D??E,C=DE";URI=spiffe://a/b;URI="urn:x;y,?";DNS=shop.test'
     )

@@ -1,9 +1,12 @@
 """Listeners that speak TLS, by the program itself, against Python's ssl, openssl and whoever means no good."""
 
 import contextlib
+import datetime as dt
 import socket
 import ssl
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -205,6 +208,28 @@ def test_only_those_on_the_list_are_let_in(proxy: Sidecar, server: ScriptedUpstr
     proxy.wait_log(r"tls_client_refused.*spiffe://shop.test/ns/bread/sa/baker")
     assert handshakes(proxy, "traders", "refused") == 1
     assert not [one for one in server.seen if one.target == "/not-for-bakers"]
+
+
+def test_a_certificate_that_ended_resumes_no_session(proxy: Sidecar, world: World) -> None:
+    """OpenSSL verifies at the full handshake only, and a session outlives the certificate by hours."""
+    brief = world.ours.vouch("brief", TRADER, life=dt.timedelta(seconds=5))
+    ends = ssl.cert_time_to_seconds(_not_after(brief))
+    context = world.ours.client(brief, maximum_version=ssl.TLSVersion.TLSv1_2)
+    with secure(proxy, "mutual", context) as client:
+        assert client.send(ask()).read_answer().status == 200
+        assert isinstance(client.sock, ssl.SSLSocket)
+        session = client.sock.session
+    time.sleep(max(0.0, ends - time.time()) + 0.5)
+    with pytest.raises((ssl.SSLError, ConnectionError, EOFError, Truncated)):
+        plain = dial(proxy.port("mutual")).sock
+        with Wire(context.wrap_socket(plain, server_hostname="localhost", session=session)) as client:
+            client.send(ask()).read_answer()
+    proxy.wait_log("tls_client_refused.*has ended since")
+
+
+def _not_after(pair: Pair) -> str:
+    told = subprocess.run(["openssl", "x509", "-in", pair.cert, "-noout", "-enddate"], capture_output=True, check=True)
+    return told.stdout.decode().strip().removeprefix("notAfter=")
 
 
 # ----------------------------------------------------------------------------------------------- who means no good
