@@ -194,7 +194,7 @@ def child(deed: str, file: str, target: str) -> None:
     config = load(file).backup
     assert config is not None, "the parent wrote it"
     repository, catalog = Repository.open(config, create=True), Catalog(config.state_dir)
-    sources = {one.name: build(one) for one in config.sources}
+    sources = {one.name: build(one, config.state_dir) for one in config.sources}
     match deed:
         case "init":
             with repository.lease("benchmark", create=True):

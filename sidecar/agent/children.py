@@ -135,3 +135,10 @@ def end(child: "subprocess.Popen[bytes]", number: int = signal.SIGINT, patience:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
+
+
+def written(pid: int) -> int:
+    """How much a process has written so far, in bytes."""
+    with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/io", "rb") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(b"wchar"))
+    return 0

@@ -24,7 +24,7 @@ from sidecar.agent.catalog import Catalog
 from sidecar.agent.cycle import Stopped
 from sidecar.agent.drill_checks import Checked, Copy, carry_out, started
 from sidecar.agent.faults import AgentFault, Busy, Damaged, StorageFailure, Unknown
-from sidecar.agent.ports import Database, Manifest, Progress, SourcePoint, SourcePort, Tell
+from sidecar.agent.ports import Database, Logged, Manifest, Progress, SourcePoint, SourcePort, Tell
 from sidecar.agent.repository.repository import Repository
 from sidecar.agent.restore_plan import check_target
 from sidecar.agent.verify import compare, records
@@ -116,6 +116,8 @@ class _Drilling:
         self._machine = Drill()
         self._checks: list[Checked] = []
         self._at = datetime.now(UTC)
+        self._reached: dict[str, datetime] = {}
+        """The moment to which a source's log went."""
 
     def run(self) -> None:
         """Up to the last check. Raises Stopped only."""
@@ -160,7 +162,7 @@ class _Drilling:
         """What came of it."""
         machine, point = self._machine, self._point
         size = sum(source.bytes for source in point.sources)
-        at = point.consistent_at or point.began_at
+        at = min(self._reached.get(source.name, source.consistent_at) for source in point.sources)
         forecast = None
         if machine.rto is not None:
             moving = machine.seconds.get("restoring", 0.0)
@@ -210,6 +212,11 @@ class _Drilling:
         port = self._sources.get(source.name)
         for wrong in port.validate(into, source) if port is not None else ():  # the first is enough
             raise Damaged(f"{source.name}: {wrong}")
+        logged: object = port
+        if isinstance(logged, Logged):
+            log = self._repository.log(source.name)
+            self._reached[source.name] = logged.latest(log, source)
+            logged.complete(into, source, log, None)
 
     def _open(self, source: SourcePoint) -> "contextlib.AbstractContextManager[Any] | None":
         port: object = self._sources.get(source.name)

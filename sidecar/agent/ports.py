@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
+
+if TYPE_CHECKING:
+    from sidecar.agent.wal import WalArchive
 
 
 class Kind(StrEnum):
@@ -303,6 +306,19 @@ class Database(Protocol):
 
         `scratch`: an empty directory. What is in `restored` may change. The question raises AgentFault.
         """
+        ...
+
+
+@runtime_checkable
+class Logged(Protocol):
+    """A source whose copy can be brought to any moment by its log."""
+
+    def latest(self, archive: "WalArchive", point: SourcePoint) -> datetime:
+        """The last moment to which it can be brought."""
+        ...
+
+    def complete(self, restored: str, point: SourcePoint, archive: "WalArchive", until: datetime | None) -> None:
+        """Add the log to the copy, so that it ends at `until`; None: as late as it goes. Again is no error."""
         ...
 
 

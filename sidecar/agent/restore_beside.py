@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from sidecar.agent.exchange import sync
 from sidecar.agent.faults import StorageFailure
-from sidecar.agent.ports import Manifest, SourcePort, Tell
+from sidecar.agent.ports import Logged, Manifest, SourcePort, Tell
 from sidecar.agent.repository.lease import HeldLease
 from sidecar.agent.repository.repository import Repository
 from sidecar.agent.restore import look_through, source_of
@@ -74,5 +74,9 @@ class Beside:
             return  # it was renamed, and we were killed before we could say so
         if os.path.lexists(final):
             raise StorageFailure(f"{final} came into being meanwhile; nothing is overwritten: remove it, then resume")
+        port: object = self._sources.get(step.source)
+        if isinstance(port, Logged):
+            log = self._repository.log(step.source)
+            port.complete(into, source_of(self._point, step.source), log, self._plan.moment)
         os.rename(into, final)
         sync(self._plan.target)

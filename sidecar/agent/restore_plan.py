@@ -17,7 +17,8 @@ import msgspec
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.exchange import Exchange
 from sidecar.agent.faults import AgentFault, NotEmpty, StorageFailure, Unknown
-from sidecar.agent.ports import Manifest, SourcePoint, SourcePort
+from sidecar.agent.ports import Logged, Manifest, SourcePoint, SourcePort
+from sidecar.agent.repository.repository import Repository
 from sidecar.agent.verify import records, verified
 from sidecar.config.backup import Backup
 from sidecar.machines.restore import steps
@@ -49,6 +50,8 @@ class RestorePlan(msgspec.Struct, frozen=True, kw_only=True):
     hash: str = ""
     backup: str
     consistent_at: datetime
+    until: str = ""
+    """Where a source with a log ends: `latest`, or a moment in ISO 8601."""
     verified: bool
     target: str
     """Empty: in place."""
@@ -66,9 +69,29 @@ class RestorePlan(msgspec.Struct, frozen=True, kw_only=True):
     def in_place(self) -> bool:
         return not self.target
 
+    @property
+    def moment(self) -> datetime | None:
+        """Up to when a log is replayed; None: as far as it goes."""
+        return None if self.until in {"", "latest"} else datetime.fromisoformat(self.until)
 
-def choose(catalog: Catalog, backup: str | None, to: datetime | None) -> tuple[Manifest, bool]:
-    """The point to restore, and whether it is verified. Raises Unknown, Refusal."""
+
+def reach(repository: Repository, sources: Mapping[str, SourcePort], point: Manifest) -> datetime:
+    """The last moment that can be brought back from a point: later than its own when a source has a log."""
+    found = _at(point)
+    for source in point.sources:
+        port: object = sources.get(source.name)
+        if isinstance(port, Logged):
+            found = max(found, port.latest(repository.log(source.name), source))
+    return found
+
+
+def choose(
+    catalog: Catalog,
+    backup: str | None,
+    to: datetime | None,
+    reach: "Callable[[Manifest], datetime] | None" = None,
+) -> tuple[Manifest, bool]:
+    """The point to restore, and whether it is verified; `reach`: up to when one goes. Raises Unknown, Refusal."""
     known = records(catalog)
     points = [point for point in catalog.points() if point.complete and point.consistent_at is not None]
     if backup is not None:
@@ -81,10 +104,10 @@ def choose(catalog: Catalog, backup: str | None, to: datetime | None) -> tuple[M
     if not points:
         raise Unknown("there is no complete backup yet; see: sidecar backup list, sidecar catalog rebuild")
     if to is not None:
-        latest = max(_at(point) for point in points)
+        latest = max((reach or _at)(point) for point in points)
         if to > latest:
             raise Refusal(f"nothing was recorded after {_shown(latest)}: that is the latest --to that can be restored")
-        points = [point for point in points if _at(point) <= to]
+        points = [point for point in points if _from(point) <= to]
         if not points:
             raise Unknown(f"there is no backup as old as {_shown(to)}; see: sidecar backup list")
     sound = [point for point in points if point.id not in known or known[point.id].ok]
@@ -103,6 +126,7 @@ def make(
     only: str | None = None,
     rate: float | None = None,
     sources: Mapping[str, SourcePort] = MappingProxyType({}),
+    until: str = "",
 ) -> RestorePlan:
     """Plan to restore `point` into the directory `target`, "": in place, where `sources` say their parts belong.
 
@@ -135,6 +159,7 @@ def make(
     plan = RestorePlan(
         backup=point.id,
         consistent_at=at,
+        until=until if any(isinstance(sources.get(one.name), Logged) for one in chosen) else "",
         verified=verified,
         target=target,
         places=tuple(places),
@@ -217,6 +242,16 @@ def _precious(config: Backup) -> Iterable[tuple[str, str]]:
 
 def _within(inner: str, outer: str) -> bool:
     return (inner.rstrip("/") + "/").startswith(outer.rstrip("/") + "/")
+
+
+def _from(point: Manifest) -> datetime:
+    """From which moment on a point can be brought to one: a base backup is whole at its end only."""
+    ends = [
+        datetime.fromisoformat(one.details["restorable_from"])
+        for one in point.sources
+        if "restorable_from" in one.details
+    ]
+    return max([_at(point), *ends])
 
 
 def _at(point: Manifest) -> datetime:

@@ -14,10 +14,12 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import msgspec
+
 import sidecar
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.faults import Damaged, SourceFailure, StorageFailure
-from sidecar.agent.ports import Kind, Manifest, Parent, SourceFault, SourcePoint, SourcePort, Tell
+from sidecar.agent.ports import Kind, Manifest, Parent, SourceFault, SourcePoint, SourcePort, Staged, Tell
 from sidecar.agent.repository.lease import HeldLease
 from sidecar.agent.repository.repository import IndexWriter, Repository
 from sidecar.agent.verify import damaged_snapshots
@@ -125,6 +127,8 @@ def _store(
         raise StorageFailure(f"backup.state_dir: {staging}: {error.strerror}; it must be writable") from None
     try:
         staged = source.stage(into, parent, tell)
+        if staged.unchanged and parent is not None:
+            return _going_on(parent, staged, requested, began, time.monotonic() - started)
         with IndexWriter(repository, f"{name}-{source.name}") as index:
             stored = repository.engine.store(source.name, staged, requested, parent, index.put, tell)
             digest = index.close()
@@ -148,4 +152,19 @@ def _store(
         index_bytes=index.length,
         index_sha256=digest,
         details=staged.details | stored.details,
+    )
+
+
+def _going_on(parent: Parent, staged: Staged, requested: Kind, began: datetime, seconds: float) -> SourcePoint:
+    """What the parent holds is what is there: the point shares its snapshot and its index."""
+    return msgspec.structs.replace(
+        parent.source,
+        requested=requested,
+        kind=Kind.UNCHANGED,
+        parent=parent.point,
+        consistent_at=staged.consistent_at,
+        began_at=began,
+        seconds=seconds,
+        bytes_added=0,
+        details=parent.source.details | staged.details,
     )

@@ -31,6 +31,7 @@ from sidecar.agent.report import Reporter
 from sidecar.agent.rereading import Rereading
 from sidecar.agent.show import as_plain
 from sidecar.agent.stock import Stock
+from sidecar.agent.streaming import Streaming
 from sidecar.agent.verify import records
 from sidecar.base.clock import since_boot
 from sidecar.base.errors import ConfigError
@@ -77,6 +78,9 @@ class Agent:
         self._backing = Backing(self._stock, self._who, self._age, figures, self._reporter, self._observer)
         self._rereading = Rereading(self._stock, figures, self._reporter, self._observer, self._look_again)
         self._drilling = Drilling(self._stock, self._registry, self._reporter, self._observer)
+        self._streams = [
+            Streaming(source, self._stock, self._registry, self._reporter) for source in self._stock.streamed()
+        ]
         self._promise = PromiseKeeper(self._config.rpo, since_boot())
         self._stop = asyncio.Event()
         self._ready = False
@@ -98,6 +102,8 @@ class Agent:
             self._tasks.start("backups", self._backing.run)
             self._tasks.start("reads", self._rereading.run)
             self._tasks.start("drills", self._drilling.run)
+            for stream in self._streams:
+                self._tasks.start(stream.lane.name, stream.run)
             self._tasks.start("promise", self._keep_watching)
             self._ready = True
             self._observer.tell(
@@ -115,6 +121,10 @@ class Agent:
         self._systemd.stopping()
         self._rereading.lane.stop()
         self._drilling.lane.stop()
+        for stream in self._streams:
+            stream.lane.stop()
+        for stream in self._streams:
+            await stream.lane.rest(3.0)
         await self._backing.lane.rest(LAST_MOMENT)
         if was_ready:
             self._observer.tell(told.Kind.AGENT_STOPPED, self._who[0])

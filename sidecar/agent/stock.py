@@ -1,10 +1,15 @@
 """What the agent works with: the catalog, the open repository, the sources; opened when first asked for."""
 
+from typing import TYPE_CHECKING
+
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.ports import SourcePort
 from sidecar.agent.repository.repository import Repository
 from sidecar.agent.sources.build import build
 from sidecar.config.backup import Backup
+
+if TYPE_CHECKING:
+    from sidecar.agent.sources.postgres import PostgresSource
 
 
 class Stock:
@@ -36,4 +41,16 @@ class Stock:
 
     def sources(self) -> dict[str, SourcePort]:
         """The configured ones by name. Raises SourceFailure."""
-        return {source.name: build(source) for source in self.config.sources}
+        return {source.name: build(source, self.config.state_dir) for source in self.config.sources}
+
+    def streamed(self) -> "list[PostgresSource]":
+        """Those whose log is streamed."""
+        if not any(source.postgres is not None for source in self.config.sources):
+            return []  # nothing of it is imported
+        from sidecar.agent.sources.postgres import PostgresSource
+
+        return [
+            PostgresSource(source.name, source.postgres, self.config.state_dir)
+            for source in self.config.sources
+            if source.postgres is not None and source.postgres.stream
+        ]

@@ -24,8 +24,9 @@ import msgspec
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.faults import AgentFault, Damaged, StorageFailure
 from sidecar.agent.paths import safe_join
-from sidecar.agent.ports import FileEntry, Level, Manifest, SourcePoint, SourcePort, Tell, Trouble
+from sidecar.agent.ports import FileEntry, Kind, Level, Manifest, SourcePoint, SourcePort, Tell, Trouble
 from sidecar.agent.repository.repository import Repository
+from sidecar.agent.wal import segments
 from sidecar.machines.verification import Candidate, offer
 
 SAMPLE_FILES, SAMPLE_BYTES = 16, 64 << 20
@@ -62,13 +63,27 @@ def verify_point(
                 pass
         except Damaged as damage:
             troubles.append(_damaged(damage, source))
+        if source.sort == "postgres":
+            troubles += _log_troubles(repository, source, level)
     if level is Level.READ and not troubles:
         troubles += repository.engine.check(manifest.sources, Level.READ, tell)
     if level is not Level.MANIFEST and not troubles:
         for source in manifest.sources:
+            if level is Level.SAMPLE and source.kind is Kind.UNCHANGED:
+                continue  # the point that it shares its snapshot with was looked at
             troubles += _sample(repository, source, sources.get(source.name), scratch, tell)
     seconds = time.monotonic() - began
     return Verification(point=manifest.id, level=level, at=at, seconds=seconds, troubles=tuple(troubles))
+
+
+def _log_troubles(repository: Repository, source: SourcePoint, level: Level) -> Iterator[Trouble]:
+    """What the log lacks between the base backup and the point."""
+    details = source.details
+    if details.get("streamed"):
+        first, end, size = str(details["wal_from"]), int(details["end_lsn"]), int(details["segment_bytes"])
+        after = segments(str(details["wal_to"]), end, size)  # what comes before came with the base backup
+        first = next(after, first)
+        yield from repository.log(source.name).troubles(first, end, size, source.snapshot, read=level is Level.READ)
 
 
 def _sample(

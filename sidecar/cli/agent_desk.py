@@ -61,7 +61,7 @@ class Desk:
         """The configured sources by name."""
         from sidecar.agent.sources.build import build
 
-        return {source.name: build(source) for source in self.config.sources}
+        return {source.name: build(source, self.config.state_dir) for source in self.config.sources}
 
 
 def told(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:

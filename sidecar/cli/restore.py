@@ -4,10 +4,14 @@ import argparse
 import json
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 from sidecar.cli import exits
 from sidecar.cli.agent_desk import Desk, told
 from sidecar.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +52,11 @@ def _plan(args: argparse.Namespace) -> int:
     desk = Desk(args)
     if args.if_empty and args.target is not None and not restore_plan.is_empty(args.target):
         return _nothing(args.target, as_json=args.json)
-    point, verified = restore_plan.choose(desk.catalog, args.backup, moment)
-    if args.if_empty and args.target is None and not restore_plan.in_place_is_empty(desk.sources().values(), point):
+    sources = desk.sources()
+    point, verified = restore_plan.choose(
+        desk.catalog, args.backup, moment, lambda one: restore_plan.reach(desk.repository, sources, one)
+    )
+    if args.if_empty and args.target is None and not restore_plan.in_place_is_empty(sources.values(), point):
         return _nothing("what is backed up", as_json=args.json)
     plan = restore_plan.make(
         desk.config,
@@ -58,7 +65,8 @@ def _plan(args: argparse.Namespace) -> int:
         verified=verified,
         only=args.only,
         rate=history.restore_rate(desk.catalog),
-        sources=desk.sources(),
+        sources=sources,
+        until=_until(point.consistent_at if args.backup else moment),
     )
     restore_plan.keep(desk.config, plan)
     if args.json:
@@ -67,6 +75,7 @@ def _plan(args: argparse.Namespace) -> int:
             "consistent_at": plan.consistent_at.isoformat(),
             "verified": plan.verified,
             "target": plan.target or None,
+            "until": plan.until or None,
         }
         more |= {"places": [place.live for place in plan.places], "skipped": plan.skipped}
         print(json.dumps({**shown, "seconds": plan.seconds, **more}, indent=2))
@@ -74,6 +83,8 @@ def _plan(args: argparse.Namespace) -> int:
     print(f"restore {plan.backup}, the state of {plan.consistent_at:%Y-%m-%d %H:%M:%S} UTC, {_where(plan.target)}")
     if not plan.verified:
         print("this backup was never verified; look first: sidecar backup verify " + plan.backup)
+    if plan.until:
+        print(f"the log is replayed up to {f'{plan.moment:%Y-%m-%d %H:%M:%S.%f} UTC' if plan.moment else 'its end'}")
     for name, why in plan.skipped.items():
         print(f"{name} stays as it is: {why}")
     for place in plan.places:
@@ -83,6 +94,10 @@ def _plan(args: argparse.Namespace) -> int:
         print(f"  {number:>2}. {step}")
     print(f"to do it: sidecar restore apply {plan.hash}")
     return exits.OK
+
+
+def _until(moment: "datetime | None") -> str:
+    return "latest" if moment is None else moment.isoformat()
 
 
 def _nothing(where: str, *, as_json: bool) -> int:

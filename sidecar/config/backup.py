@@ -7,6 +7,7 @@ from sidecar.config.kinds import (
     Count,
     Doc,
     Duration,
+    Flag,
     HttpUrl,
     Name,
     Path,
@@ -17,6 +18,7 @@ from sidecar.config.kinds import (
     Statuses,
     Text,
     UrlPath,
+    pattern,
     words,
 )
 from sidecar.config.redis import Redis
@@ -62,9 +64,23 @@ class SqliteSource(Section, frozen=True, kw_only=True):
 
 
 class PostgresSource(Section, frozen=True, kw_only=True):
-    """A PostgreSQL cluster: base backup and WAL."""
+    """A PostgreSQL cluster: a base backup a day, and the log as it is written, while the agent runs."""
 
     dsn_file: Annotated[Path, Doc("A file with the connection string of a role with REPLICATION.")]
+    programs: Annotated[
+        Path | None, Doc("Where pg_basebackup, pg_receivewal and the rest are. null: where Debian keeps them, PATH.")
+    ] = None
+    slot: Annotated[
+        Annotated[str, pattern("slot name", r"[a-z0-9_]{1,63}", "lower-case letters, digits and _")],
+        Doc("The replication slot that keeps the log for us; it is made when it is not there."),
+    ] = "sidecar"
+    stream: Annotated[Flag, Doc("Whether the agent streams the log. false: a base backup each run.")] = True
+    max_lag: Annotated[
+        PositiveDuration, Doc("The copy of the log further behind than this is told as replication_behind.")
+    ] = 60.0
+    resync: Annotated[
+        Flag, Doc("Begin anew, with a base backup, when the server no longer has the log where we were.")
+    ] = True
 
 
 class FilesSource(Section, frozen=True, kw_only=True):

@@ -5,6 +5,5 @@ A feature that lands deletes its line. Paths are written without list positions;
 
 NOT_ACTIVE_YET = (
     "backup.repository.s3",
-    "backup.sources.postgres",
     "backup.sources.redis",
 )

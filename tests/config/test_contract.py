@@ -81,7 +81,7 @@ def test_absent_means_none():
 
 def test_what_is_not_active_yet_is_noted_where_it_is_written():
     assert not any("not active yet" in note.message for note in examine(WHOLE, "f").notes)
-    written = WHOLE.replace("sqlite: {path: /data/orders.db}", "postgres: {dsn_file: /run/secrets/dsn}")
+    written = WHOLE.replace("sqlite: {path: /data/orders.db}", "redis: {url: redis://h}")
     notes = {note.path: note for note in examine(written, "f").notes}
-    assert "not active yet" in notes["backup.sources[0].postgres"].message
-    assert notes["backup.sources[0].postgres"].mark.line > 82
+    assert "not active yet" in notes["backup.sources[0].redis"].message
+    assert notes["backup.sources[0].redis"].mark.line > 82

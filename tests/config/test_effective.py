@@ -57,6 +57,7 @@ SAMPLES = {
     "protocol": st.sampled_from(["h2", "1", "a#b"]),
     "DNS name": st.sampled_from(["_http._tcp.a.b", "1e3", "a."]),
     "output": st.sampled_from(["stdout", "/a b"]),
+    "slot name": st.sampled_from(["on", "1", "a_1"]),
     "signal": st.sampled_from(["SIGHUP"]),
     "mail address": st.sampled_from(["a@b", "on@1.2"]),
     "time": st.sampled_from(["02:30", "23:59"]),

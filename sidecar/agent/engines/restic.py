@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
+from sidecar.agent.children import written
 from sidecar.agent.engines.restic_index import Hasher, Node, Walked, digest_of, merge
 from sidecar.agent.engines.restic_names import apart, literal, restic_glob, stored_at
 from sidecar.agent.engines.restic_program import Restic
@@ -237,7 +238,7 @@ class ResticEngine:
         tell: Tell,
     ) -> None:
         def beat(pid: int) -> None:
-            tell(Progress(phase="restore", source=source.name, done=_written(pid), total=source.bytes))
+            tell(Progress(phase="restore", source=source.name, done=written(pid), total=source.bytes))
 
         places = source.details.get(_PLACES, {})
         some: Sequence[Sequence[str] | None] = [None]
@@ -349,13 +350,6 @@ def _touched(path: str, since: int) -> bool:
         return os.lstat(path).st_ctime_ns >= since - SETTLED
     except OSError:
         return True
-
-
-def _written(pid: int) -> int:
-    """How much a process has written so far, in bytes."""
-    with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/io", "rb") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(b"wchar"))
-    return 0
 
 
 def _remove_empty(directory: bytes, top: bytes) -> None:

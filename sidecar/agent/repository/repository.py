@@ -3,6 +3,7 @@
     sidecar/repository          how the key is wrapped, and which engine keeps the data
     sidecar/manifests/ID        one point each, signed and sealed, written last
     sidecar/indexes/NAME/…      every file of a source with its hash
+    sidecar/wal/SOURCE/…        the log of a PostgreSQL source
     objects/…                   the engine's; restic's files stand at the top
 
 Only an empty place becomes a repository. Forgetting a point removes its manifest; what nothing needs any more goes with
@@ -25,6 +26,7 @@ from sidecar.agent.repository.lease import lease as hold
 from sidecar.agent.repository.seal import Keys, Scrypt, unwrap, wrap
 from sidecar.agent.repository.store import TEMPORARY, LocalStore, Missing
 from sidecar.agent.repository.streams import Reader, Writer
+from sidecar.agent.wal import WalArchive
 from sidecar.config.backup import Backup
 
 DESCRIPTION = "sidecar/repository"
@@ -162,7 +164,16 @@ class Repository:
                 lease.check()
                 self.store.delete(found.name)
                 freed += found.size
+        for source in {source.name for source in needed if source.sort == "postgres"}:
+            first = min(
+                str(one.details["wal_from"]) for one in needed if one.name == source and "wal_from" in one.details
+            )
+            freed += self.log(source).prune(first)
         return freed + self.engine.prune(needed, tell)
+
+    def log(self, source: str) -> WalArchive:
+        """The log of a PostgreSQL source."""
+        return WalArchive(self.store, self.keys, source)
 
     # Indexes ------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,209 @@
+"""A PostgreSQL cluster: a base backup now and then, and its log as it is written.
+
+A base backup is taken by pg_basebackup, with the log that makes it whole, so it can be restored by itself. While the
+agent streams the log (`streaming.py`), a point needs no new one: as long as the log since the last base backup is here
+without a gap, a point is that base backup and the log up to a moment. A full one is taken once a day, by order
+(`--kind full`), and whenever there is a gap.
+
+What stands in tablespaces outside the data directory is not taken; a cluster that has some is refused, not halved.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from sidecar.agent.children import run, written
+from sidecar.agent.faults import EngineFailure, SourceFailure
+from sidecar.agent.ports import Parent, Placement, Progress, Root, SourcePoint, Staged, Tell
+from sidecar.agent.sources.postgres_copy import replay, served
+from sidecar.agent.sources.postgres_tools import SERVICE, Server, find
+from sidecar.agent.wal import WalArchive, WalState, lsn, name_of, number_of
+from sidecar.config.backup import PostgresSource as Rules
+
+BASE_EVERY = timedelta(days=1)
+_ABOUT = """SELECT current_setting('server_version_num'), pg_size_bytes(current_setting('wal_segment_size')),
+ (SELECT system_identifier FROM pg_control_system()), now() AT TIME ZONE 'UTC',
+ (SELECT rolname FROM pg_roles WHERE oid = 10), current_database(),
+ (SELECT count(*) FROM pg_tablespace WHERE oid NOT IN (1663, 1664)),
+ (SELECT sum(pg_database_size(oid)) FROM pg_database WHERE has_database_privilege(oid, 'CONNECT'))"""
+
+
+class PostgresSource:
+    """One cluster."""
+
+    sort = "postgres"
+
+    def __init__(self, name: str, rules: Rules, state_dir: str) -> None:
+        self.name = name
+        self.rules = rules
+        self.server = Server(name, rules.dsn_file, rules.programs)
+        self.directory = os.path.join(state_dir, "wal", name)
+        """What is streamed lies here until it is in the repository."""
+
+    # Backing up ---------------------------------------------------------------------------------------------------
+
+    def stage(self, into: str, parent: Parent | None, tell: Tell) -> Staged:
+        try:
+            return self._stage(into, parent, tell)
+        except EngineFailure as fault:
+            raise SourceFailure(f"{self.name}: {fault}") from None
+
+    def _stage(self, into: str, parent: Parent | None, tell: Tell) -> Staged:
+        number, size, system, now, superuser, database, tablespaces, total = self._about(into)
+        if tablespaces != "0":
+            raise SourceFailure(
+                f"{self.name}: the cluster has {tablespaces} tablespaces: these cannot be backed up yet"
+            )
+        at = datetime.fromisoformat(now).replace(tzinfo=UTC)
+        state = self.local_state() if self.rules.stream else None
+        if parent is not None and state is not None:
+            going_on = self._going_on(parent.source, state, system, at)
+            if going_on is not None:
+                return going_on
+        data = os.path.join(into, "data")
+        self._base(data, int(number) // 10_000, into, int(total or 0), tell)
+        manifest = _look_through(self.name, data)
+        ended = datetime.fromisoformat(self._about(into)[3]).replace(tzinfo=UTC)
+        wal = manifest["WAL-Ranges"][0]
+        timeline, bytes_ = f"{wal['Timeline']:08X}", int(size)
+        return Staged(
+            roots=(Root(path=data),),
+            consistent_at=at,
+            details={
+                "major": int(number) // 10_000,
+                "system": system,
+                "superuser": superuser,
+                "database": database,
+                "segment_bytes": bytes_,
+                "wal_from": name_of(timeline, lsn(wal["Start-LSN"]) // bytes_, bytes_),
+                "wal_to": name_of(timeline, (lsn(wal["End-LSN"]) - 1) // bytes_, bytes_),
+                "end_lsn": lsn(wal["End-LSN"]),
+                "base_at": at.isoformat(),
+                "restorable_from": ended.isoformat(),
+                "streamed": False,
+            },
+        )
+
+    def _about(self, scratch: str) -> list[str]:
+        found = self.server.query(_ABOUT, os.path.join(scratch, ".reach"))
+        if len(found) != 8:
+            raise SourceFailure(f"{self.name}: the server does not say what it is")
+        return found
+
+    def _going_on(self, before: SourcePoint, state: WalState, system: str, now: datetime) -> Staged | None:
+        """The last base backup and the log up to now; None: a new base backup is needed."""
+        details = before.details
+        whole = (
+            details["system"] == system == state.system
+            and int(str(details["wal_from"])[:8], 16) == state.timeline
+            and _meets(state, details)
+            and state.covered_at >= before.consistent_at
+            and now - datetime.fromisoformat(details["base_at"]) < BASE_EVERY
+        )
+        if not whole:
+            return None
+        return Staged(
+            roots=(),
+            consistent_at=state.covered_at,
+            details={**details, "end_lsn": state.end, "streamed": True},
+            unchanged=True,
+        )
+
+    def _base(self, data: str, major: int, scratch: str, total: int, tell: Tell) -> None:
+        def beat(pid: int) -> None:
+            tell(Progress(phase="stage", source=self.name, done=written(pid), total=total))
+
+        program = find("pg_basebackup", self.rules.programs, major)
+        words = [program, "-w", "-d", SERVICE, "-D", data, "-Fp", "-Xstream", "-cfast", "--no-sync"]
+        with self.server.reached(os.path.join(scratch, ".reach")) as env:
+            ended = run([*words, "--manifest-checksums=SHA256"], env, beat=beat)
+        if ended.code or ended.stopped:
+            raise self.server.failure("pg_basebackup", ended)
+
+    def local_state(self) -> WalState | None:
+        """How far the log is streamed, as this machine knows; None: it is not."""
+        try:
+            with open(os.path.join(self.directory, "state.json"), "rb") as file:
+                return msgspec.json.decode(file.read(), type=WalState)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    # Restoring ----------------------------------------------------------------------------------------------------
+
+    def validate(self, restored: str, point: SourcePoint) -> list[str]:
+        """What pg_basebackup wrote down of its files still holds."""
+        try:
+            _look_through(self.name, restored)
+            with open(os.path.join(restored, "PG_VERSION"), encoding="ascii") as file:
+                version = file.read().strip()
+        except (OSError, UnicodeError, SourceFailure) as error:
+            return [str(error)]
+        return [] if version == str(point.details["major"]) else [f"it is of version {version}"]
+
+    def latest(self, archive: WalArchive, point: SourcePoint) -> datetime:
+        """The last moment that can be brought back, starting from this point."""
+        state = archive.state()
+        return state.covered_at if state is not None and self._joins(state, point) else point.consistent_at
+
+    def complete(self, restored: str, point: SourcePoint, archive: WalArchive, until: datetime | None) -> None:
+        """Let the copy end at the moment `until`; None: as late as the log goes."""
+        state = archive.state()
+        joined = state is not None and self._joins(state, point)
+        end = state.end if state is not None and joined else int(point.details["end_lsn"])
+        if joined or point.details["streamed"]:
+            replay(restored, point, archive, until, end, self.rules.programs)
+
+    def _joins(self, state: WalState, point: SourcePoint) -> bool:
+        """Whether the archive goes on, without a gap, where the base backup ends."""
+        details = point.details
+        timeline = int(str(details["wal_from"])[:8], 16)
+        return state.system == details["system"] and state.timeline == timeline and _meets(state, details)
+
+    def opened(
+        self, restored: str, point: SourcePoint, scratch: str
+    ) -> AbstractContextManager[Callable[[str, float], Any]]:
+        """A server on the copy (`ports.Database`)."""
+        return served(restored, point, scratch, self.rules.programs)
+
+    def placements(self, point: SourcePoint) -> list[Placement]:  # noqa: ARG002 - the port's
+        """None: a running server's directory is not exchanged under it."""
+        return []
+
+    def beside(self, placement: Placement) -> list[str]:  # noqa: ARG002 - the port's
+        return []
+
+
+def _meets(state: WalState, details: dict[str, Any]) -> bool:
+    """Whether the log begins where the base backup ends, or before: at its end the server begins a new segment."""
+    size = int(details["segment_bytes"])
+    meets = number_of(state.since, size) <= number_of(str(details["wal_to"]), size) + 1
+    return meets and state.end >= int(details["end_lsn"])
+
+
+def _look_through(name: str, data: str) -> dict[str, Any]:
+    """The base backup's own manifest, all of whose files are there as it says. Raises SourceFailure."""
+    try:
+        with open(os.path.join(data, "backup_manifest"), "rb") as file:
+            manifest: dict[str, Any] = json.load(file)
+        for entry in manifest["Files"]:
+            path = os.path.join(data, _path(entry))
+            with open(path, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != entry["Checksum"]:
+                raise SourceFailure(f"{name}: {path} is not what the server sent")
+    except (OSError, ValueError, KeyError) as error:
+        raise SourceFailure(f"{name}: the base backup is not whole: {error}") from None
+    return manifest
+
+
+def _path(entry: dict[str, str]) -> str:
+    path = entry["Path"] if "Path" in entry else os.fsdecode(bytes.fromhex(entry["Encoded-Path"]))
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"{path!r} leads outside")
+    return path

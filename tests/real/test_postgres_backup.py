@@ -1,0 +1,233 @@
+"""PostgreSQL backed up, streamed and brought back to a moment, with a real server: by command and by the agent."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.real.agent import Agent, Estate
+from tests.real.databases import Postgres, Server, find
+from tests.real.documents import free_port
+
+pytestmark = pytest.mark.timeout(240)
+SECRET = "hush 'tis=a secret"
+
+
+class Primary(Postgres):
+    """A server with a role that may replicate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with (self.directory / "data" / "pg_hba.conf").open("a") as file:
+            file.write("host all,replication backup 127.0.0.1/32 scram-sha-256\n")
+
+    def start(self) -> None:
+        first = not (self.directory / "made").exists()
+        super().start()
+        if first:
+            secret = SECRET.replace("'", "''")
+            self.sql(f"CREATE ROLE backup LOGIN REPLICATION PASSWORD '{secret}'")
+            self.sql("CREATE TABLE orders (id serial PRIMARY KEY, item text)")
+
+    def order(self, item: str) -> None:
+        self.sql(f"INSERT INTO orders (item) VALUES ('{item}')")
+
+    def dsn(self) -> str:
+        secret = SECRET.replace("'", "\\'")
+        return f"host=127.0.0.1 port={self.port} user=backup dbname=postgres password='{secret}'\n"
+
+
+class Restored(Server):
+    """A server on a directory that was restored."""
+
+    def __init__(self, data: Path) -> None:
+        super().__init__("restored")
+        self.data = data
+        self.port = free_port()
+
+    def command(self) -> list[str]:
+        (self.directory / "hba").write_text("local all all trust\n")
+        settings = [f"port={self.port}", "listen_addresses=", f"unix_socket_directories={self.directory}", "fsync=off",
+                    f"hba_file={self.directory}/hba"]  # fmt: skip
+        words = [find("postgres"), "-D", str(self.data), *(word for one in settings for word in ("-c", one))]
+        if os.geteuid() == 0:
+            words = ["unshare", "--user", "--map-user=65534", "--map-group=65534", "--", *words]
+        return words
+
+    def answers(self) -> bool:
+        return self.ask("SELECT pg_is_in_recovery()") == ["f"]
+
+    def ask(self, sql: str) -> list[str]:
+        words = [find("psql"), "-XAtq", "-h", str(self.directory), "-p", str(self.port), "-U", "postgres", "-c", sql]
+        return subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
+
+
+@pytest.fixture(scope="module")
+def primary() -> Iterator[Primary]:
+    with Primary() as server:
+        yield server
+
+
+@pytest.fixture
+def estate(tmp_path: Path, primary: Primary) -> Estate:
+    estate = Estate(tmp_path)
+    primary.sql("TRUNCATE orders")
+    (tmp_path / "dsn").write_text(primary.dsn())
+    write(estate)
+    return estate
+
+
+def write(estate: Estate, rules: dict[str, Any] | None = None, **backup: Any) -> None:
+    source = {"dsn_file": str(estate.directory / "dsn"), "slot": f"s{estate.port}", **(rules or {})}
+    estate.write(**{"sources": [{"name": "pg", "postgres": source}], "rpo": "1h", **backup})
+
+
+def items(data: Path) -> list[str]:
+    with Restored(data) as server:
+        return server.ask("SELECT item FROM orders ORDER BY id")
+
+
+def restore(estate: Estate, target: Path, *words: str) -> list[str]:
+    plan = estate.json("restore", "plan", "--target", str(target), *words)
+    estate.run("restore", "apply", plan["hash"])
+    return items(target / "pg")
+
+
+def reaches(estate: Estate, moment: datetime) -> bool:
+    """Whether the moment can be restored."""
+    target = str(estate.directory / "plan-only")
+    return estate.run_any("restore", "plan", "--target", target, "--to", moment.isoformat()).returncode == 0
+
+
+def servers_on(estate: Estate) -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if str(estate.directory).encode() in words:
+                found.append(words.replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+def drop(primary: Primary, estate: Estate) -> None:
+    primary.sql(
+        f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 's{estate.port}'"
+    )
+
+
+@pytest.mark.parametrize("engine", ["sealed", "restic"])
+def test_a_base_backup_by_command_is_a_cluster_that_starts(
+    estate: Estate, primary: Primary, tmp_path: Path, engine: str
+):
+    check = {"source": "pg", "sql": "SELECT count(*) = 1 FROM orders WHERE item = 'tea'"}
+    where = {"url": str(estate.repository), "engine": engine, "password_file": str(estate.key)}
+    write(estate, repository=where, drill={"random": 0, "checks": [check]})
+    primary.order("tea")
+    made = estate.json("backup", "run")
+    assert made["sources"][0]["sort"] == "postgres"
+    assert made["verified"]
+    primary.order("cake")
+    assert restore(estate, tmp_path / "t") == ["tea"]
+
+    told = estate.json("drill", "run")
+    assert told["passed"], told
+    assert told["steps"]["starting"] > 0, "a server of its own was started on the copy"
+    assert servers_on(estate) == []
+    assert not list((tmp_path / "state").rglob(".service-*")), "the password was left behind"
+
+
+def test_the_log_brings_any_moment_back(estate: Estate, primary: Primary, tmp_path: Path):
+    write(
+        estate,
+        drill={"every": "1d", "random": 0, "checks": [{"source": "pg", "sql": "SELECT count(*) = 3 FROM orders"}]},
+    )
+    primary.order("tea")
+    try:
+        with Agent(estate) as agent:
+            assert agent.metrics().named("sidecar_backup_replication_lag_seconds") == [], "not known is not 0"
+            agent.wait_log('"backup_finished".*"verified": true')
+            lag = lambda: agent.metrics().named("sidecar_backup_replication_lag_seconds", source="pg")
+            agent.wait_until(lag, "a lag that is known", 60.0)
+            primary.order("cake")
+            time.sleep(1.1)
+            between = datetime.now(UTC)
+            time.sleep(1.1)
+            primary.sql("SELECT pg_switch_wal()")
+            primary.order("salt")
+            last = datetime.now(UTC)
+            agent.wait_until(lambda: reaches(estate, last), "the last order in the repository", 60.0)
+            assert lag()[0][1] < 60
+            # a point of now needs no new base: it is the old one, and the log
+            assert agent.command("/api/v1/backups/run") == 200
+            agent.wait_log('"backup_finished".*"asked": "operator".*"verified": true')
+            newest = agent.json("/api/v1/backups")[0]["sources"][0]
+            assert (newest["kind"], newest["bytes_added"]) == ("unchanged", 0)
+            assert not list((tmp_path / "state").rglob(".service-*")), "the password lies about"
+            assert SECRET.encode() not in b"".join(
+                Path(f"/proc/{pid}/cmdline").read_bytes() for pid in below(agent.process.pid)
+            )
+
+        assert restore(estate, tmp_path / "between", "--to", between.isoformat()) == ["tea", "cake"]
+        assert restore(estate, tmp_path / "last") == ["tea", "cake", "salt"]
+        late = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        refused = estate.run("restore", "plan", "--target", str(tmp_path / "x"), "--to", late, code=1)
+        assert "that is the latest --to" in refused.stderr
+        told = estate.json("drill", "run")
+        assert told["passed"], told
+        assert servers_on(estate) == []
+
+        # what the log lacks is found
+        segments = sorted((estate.repository / "sidecar" / "wal" / "pg").glob("0*"))
+        segments[-1].unlink()
+        found = estate.json("backup", "verify", "--level", "manifest", code=1)
+        assert [one["what"] for one in found["troubles"]] == ["missing"]
+    finally:
+        drop(primary, estate)
+
+
+def below(pid: int) -> list[int]:
+    from tests.real.procfs import children_of
+
+    return [pid, *children_of(pid)]
+
+
+def test_a_server_that_is_away_is_told_and_the_stream_goes_on_when_it_is_back(estate: Estate, tmp_path: Path):
+    with Primary() as primary:
+        (tmp_path / "dsn").write_text(primary.dsn())
+        primary.order("tea")
+        with Agent(estate) as agent:
+            agent.wait_log('"backup_finished".*"verified": true')
+            agent.wait_until(lambda: agent.metrics().named("sidecar_backup_replication_lag_seconds"), "a lag", 60.0)
+            primary.stop()
+            agent.wait_log('"stream_failed".*pg')
+            assert agent.command("/api/v1/backups/run") == 200
+            agent.wait_log('"backup_failed".*the server does not answer')
+            primary.start()
+            primary.order("cake")
+            at = datetime.now(UTC)
+            agent.wait_until(lambda: reaches(estate, at), "the order in the repository", 90.0)
+        assert restore(estate, tmp_path / "t") == ["tea", "cake"]
+
+
+def test_what_cannot_work_is_told_and_repeats_no_secret(estate: Estate, primary: Primary, tmp_path: Path):
+    dsn = primary.dsn()
+    (tmp_path / "dsn").write_text(dsn.replace("secret", "guess"))
+    failed = estate.run("backup", "run", code=1).stderr
+    assert "look at the password in dsn_file" in failed
+    assert "guess" not in failed
+    (tmp_path / "dsn").write_text(dsn.replace(str(primary.port), str(free_port())))
+    assert "the server does not answer" in estate.run("backup", "run", code=1).stderr
+    (tmp_path / "dsn").unlink()
+    assert "dsn: No such file" in estate.run("backup", "run", code=1).stderr
+    assert estate.json("backup", "list") == []
+    (tmp_path / "dsn").write_text(dsn)
+    refused = estate.run("restore", "plan", "--target", str(tmp_path / "x"), code=1)
+    assert "no complete backup" in refused.stderr
