@@ -11,7 +11,7 @@ is set by changes of state alone. A page of another type, beyond LARGEST bytes o
 """
 
 from sidecar.control.redis_link import Script
-from sidecar.machines.fleet_store import BARRED_FOR, DEFAULT_QUORUM, MOST_BARRED, MOST_VOTES
+from sidecar.machines.fleet_store import BARRED_FOR, DEFAULT_QUORUM, LONGEST_STEP, MOST_BARRED, MOST_VOTES
 from sidecar.machines.fleet_words import VERSION
 
 LARGEST = 262_144
@@ -60,8 +60,13 @@ local function count(list)
   for _ in pairs(list) do n = n + 1 end
   return n
 end
+local function next_epoch(known)
+  local last = math.max(p.epoch, known)
+  if now_us > last then return now_us end
+  return last + 1 + now_us % 99991 * 7919 % $STEP
+end
 local function go(state, reason, lasting, known, detail, by)
-  p.epoch = math.max(p.epoch + 1, (known or 0) + 1, now_us)
+  p.epoch = next_epoch(known or 0)
   p.state, p.since, p.untl = state, now, lasting == -1 and -1 or now + lasting
   p.period = math.max(0, lasting)
   p.reason, p.detail, p.by = reason, detail or '', by or ''
@@ -193,7 +198,7 @@ elseif kind == 'restore' then
   else
     if state == 'half_open' then left = 0 end
     local ours = p.state == 'half_open' and 0 or p.untl - now
-    if mine > theirs or (mine == 1 and theirs == 1 and ours >= left) then p.epoch = math.max(epoch + 1, now_us)
+    if mine > theirs or (mine == 1 and theirs == 1 and ours >= left) then p.epoch = next_epoch(epoch)
     elseif state == 'closed' then p.epoch = epoch
     else
       local others, reopened = p.barred, math.max(p.reopened, known.n or 0)
@@ -235,6 +240,7 @@ return cjson.encode({r = record, a = did, c = changed, g = #grants > 0 and grant
     .replace("$MOST_VOTES", str(MOST_VOTES))
     .replace("$MOST_BARRED", str(MOST_BARRED))
     .replace("$QUORUM", str(DEFAULT_QUORUM))
+    .replace("$STEP", str(LONGEST_STEP))
     .replace("$KEPT_FOR", str(KEPT_FOR)),
     "fleet",
 )

@@ -6,8 +6,9 @@ It is the pod's own keeper, where worker processes are the replicas, and it is t
 runs (`control/fleet_script.py`): one contract suite holds both to the same answers. It reads no clock: `now_us` are the
 keeper's microseconds, which may jump.
 
-**Epochs.** Every change of state: one more than the page's and the sender's, and at least now_us. A command of an older
-epoch changes nothing.
+**Epochs.** Every change of state: now_us, or, when the page's or the sender's is not below that, beyond both by a step
+that the clock's last digits choose: so a keeper that lost its memory under a clock that fell back hardly ever gives an
+epoch a second time. A command of an older epoch changes nothing.
 
 **Closed.** Votes count while they last, one per voter; the quorum opens it for the period that the last vote names.
 
@@ -51,6 +52,8 @@ MOST_VOTES = 256
 """A page remembers no more; a quorum above cannot be reached."""
 MOST_BARRED = 32
 DEFAULT_QUORUM = 2
+LONGEST_STEP = 65_536
+"""Between two epochs when the clock is behind."""
 _STRICTNESS = {
     BreakerState.CLOSED: 0,
     BreakerState.HALF_OPEN: 1,
@@ -206,7 +209,7 @@ class _Turn:
     ) -> None:
         """Change the state."""
         page = self.page
-        page.epoch = max(page.epoch + 1, known + 1, self.now_us)
+        page.epoch = self.next_epoch(known)
         page.state = state
         page.since = self.now
         page.until = NO_END if lasting == NO_END else self.now + lasting
@@ -217,6 +220,11 @@ class _Turn:
         if state is not BreakerState.OPEN and state is not BreakerState.HALF_OPEN:
             page.reopened = 0
             page.barred = []
+
+    def next_epoch(self, known: int) -> int:
+        """Above the page's and what the sender knows."""
+        last = max(self.page.epoch, known)
+        return self.now_us if self.now_us > last else last + 1 + self.now_us % 99_991 * 7_919 % LONGEST_STEP
 
     # ------------------------------------------------------------------ the commands
 
@@ -319,7 +327,7 @@ class _Turn:
         left = 0 if known.state is BreakerState.HALF_OPEN else known.left
         ours = 0 if page.state is BreakerState.HALF_OPEN else page.until - self.now
         if mine > theirs or (mine == theirs == 1 and ours >= left):
-            page.epoch = max(known.epoch + 1, self.now_us)
+            page.epoch = self.next_epoch(known.epoch)
             return Did.RESTORED
         if known.state is BreakerState.CLOSED:
             page.epoch = max(known.epoch, page.epoch)
