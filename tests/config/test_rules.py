@@ -35,6 +35,15 @@ def upstream(rest):
     return LISTENERS + UPSTREAMS.replace("}]}", f"}}], {rest}}}")
 
 
+def notify(rest):
+    """Lines 8 and 9."""
+    return LISTENERS + UPSTREAMS + "service: {name: orders}\nincidents:\n  notify: [{name: ops, " + rest + "}]\n"
+
+
+def mail(rest):
+    return notify(f"email: {{server: 'h:25', sender: a@b, {rest}}}")
+
+
 def registry(rest):
     shared = f"shared_state: {{redis: {{url: 'redis://h'}}, registry: {{{rest}}}}}\n"
     return LISTENERS + UPSTREAMS + "service: {name: orders}\n" + shared
@@ -433,3 +442,35 @@ def test_a_service_of_one_s_own_has_no_shared_breaker():
     own = UPSTREAMS.replace("name: app,", "name: app, breaker: {shared: false},")
     for text in (shared + LISTENERS + own + rule, LISTENERS + UPSTREAMS + rule):
         assert not any("breaker.shared" in one for one in notes(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (notify("webhook: {url: 'http://h', body: '{{titel}}'}"), "webhook.body: there is no field 'titel'"),
+        (notify("webhook: {url: 'http://h', ca_file: /ca}"), "webhook.ca_file: ca_file counts only with https://"),
+        (
+            notify("alertmanager: {url: 'http://h', ca_file: /ca}"),
+            "alertmanager.ca_file: ca_file counts only with https",
+        ),
+        (notify("slack: {url_file: /s}, email: {server: 'h:25', sender: a@b, to: [c@d]}"), "exclude each other"),
+        (mail("to: []"), "email.to: at least one address is needed"),
+        (mail("to: [c@d], username: u"), "email: username and password_file go together"),
+        (mail("to: [c@d], tls: none, ca_file: /ca"), "email.ca_file: ca_file counts only with tls"),
+        (mail("to: ['c@d>\\nRCPT TO:<e@f']"), "is not a mail address"),
+        (LISTENERS + UPSTREAMS + "incidents: {objective: 1}\n", "incidents.objective: 1 leaves no budget"),
+    ],
+)
+def test_who_hears_must_be_able_to_hear(text: str, message: str) -> None:
+    assert any(message in fault for fault in faults(text)), faults(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (notify("hears: escalated, slack: {url_file: /s}"), "incidents.notify[0].hears: never hears anything"),
+        (mail("to: [c@d], tls: none, username: u, password_file: /p"), "would go unencrypted"),
+    ],
+)
+def test_who_will_hardly_hear_is_noted(text: str, message: str) -> None:
+    assert any(message in note for note in notes(text)), notes(text)

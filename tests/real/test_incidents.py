@@ -227,6 +227,8 @@ def test_the_agent_s_reports_open_and_clear(proxy: Sidecar) -> None:
         ({"kind": "agent_condition", "subject": "db", "reason": "x", "fields": {"expires_seconds": -1}}, "expires_sec"),
         ({"kind": "agent_event", "subject": "db", "fields": {"a": {"b": 1}}}, "fields"),
         ([{"kind": "agent_event", "subject": "db"}] * 101, "too many"),
+        (b'{"kind": "agent_event", "subject": "db", "fields": {"a": ' + b"[" * 20_000, "not a report"),
+        ({"kind": "agent_condition", "subject": "db", "reason": "x", "fields": {"severity": ["a"]}}, "severity"),
         ({"kind": "agent_event", "subject": "db", "detail": "x" * 5000}, "not a report"),
     ],
 )

@@ -197,7 +197,7 @@ class Detector:
             return Gone(one.reason, one.subject, "agent")
         said = one.fields.get("severity")
         severity = Severity.ERROR if one.level is Level.ERROR else Severity.WARNING
-        severity = Severity(str(said)) if said in {*Severity} else severity
+        severity = Severity(said) if isinstance(said, str) and said in {*Severity} else severity
         expires = one.at + float(one.fields.get("expires_seconds") or AGENT_SECONDS)
         text = f"{one.subject}: {one.detail or one.reason.replace('_', ' ')}"
         return Condition(one.reason, one.subject, "agent", severity, text, expires=expires)

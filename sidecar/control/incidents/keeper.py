@@ -119,7 +119,11 @@ class Keeper:
     def catch_up(self) -> None:
         """Take in all that was heard, and the time that went by."""
         while self._heard:
-            self._take_in(self._heard.popleft())
+            one = self._heard.popleft()
+            try:
+                self._take_in(one)
+            except Exception as error:  # noqa: BLE001 - what one happening does must not cost the others
+                _log.error("happening_not_understood", error=error, every=60.0, about=one.kind, kind=one.kind)
         now = self._clock()
         self._became(self.book.tick(now))
         if now - self._run_written >= RUN_SECONDS:

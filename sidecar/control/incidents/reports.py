@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from sidecar.machines.incident import Severity
 from sidecar.runtime.observer import Happening, Kind, Level
 
 PATH = "/api/v1/happenings"
@@ -20,6 +21,7 @@ _AHEAD, _BEHIND = 60.0, 86400.0
 """What is dated further ahead or back counts as of now: clocks differ."""
 
 _Word = Annotated[str, msgspec.Meta(max_length=100)]
+_SEVERITIES = (None, *map(str, Severity))
 _LONGEST_EXPIRY = 7 * 86400.0
 
 
@@ -41,8 +43,10 @@ def parse(body: bytes) -> list[Happening]:
         raise ValueError(f"{len(body)} bytes are too many; at most {MAX_BYTES} at once")
     try:
         found = msgspec.json.decode(body, type=Report | list[Report])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"not a report: {error}") from None
+    except RecursionError:
+        raise ValueError("not a report: nested too deeply") from None
     reports = found if isinstance(found, list) else [found]
     if len(reports) > MAX_REPORTS:
         raise ValueError(f"{len(reports)} reports are too many; at most {MAX_REPORTS} at once")
@@ -59,6 +63,8 @@ def _happening(one: Report) -> Happening:
         raise ValueError("fields.expires_seconds is more than 0 and at most 7 days")
     if one.fields.get("holds", True) not in (True, False):
         raise ValueError("fields.holds is true or false")
+    if one.fields.get("severity") not in _SEVERITIES:
+        raise ValueError(f"fields.severity is one of {', '.join(Severity)}")
     if len(one.fields) > _MAX_FIELDS or not all(_plain(value) for value in one.fields.values()):
         raise ValueError(f"fields are at most {_MAX_FIELDS} strings, numbers, truth values, or lists of strings")
     now = time.time()
