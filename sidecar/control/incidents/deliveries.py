@@ -28,6 +28,8 @@ from sidecar.runtime.logs import Log
 from sidecar.runtime.metrics import Registry
 
 LOOK_SECONDS = 10.0
+BUSY_SECONDS = 1.0
+"""Until a receiver that is being told is looked at again."""
 _TOLD = frozenset({What.OPENED, What.WORSENED, What.ACKNOWLEDGED, What.RESOLVED, What.REOPENED})
 _RANKS = {str(severity): rank for rank, severity in enumerate(Severity)}
 
@@ -200,7 +202,11 @@ class Deliveries:
         now, incidents = self._clock(), any(map(self.agreement.leads, self._keeper.book.open()))
         for name, due in self._refresh_at.items():
             receiver = self._receivers[name]
-            if incidents and now >= due and not self._lock(name).locked():
+            if not incidents or now < due:
+                continue
+            if self._lock(name).locked():
+                self._refresh_at[name] = now + BUSY_SECONDS
+            else:
                 self._refresh_at[name] = now + (receiver.sender.refresh_seconds or LOOK_SECONDS)
                 self._start(self._renew(name, receiver))
 

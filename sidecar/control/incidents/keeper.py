@@ -40,6 +40,10 @@ MAX_HEARD = 10_000
 SHOWN, MAX_SHOWN = 10, 20
 """Entries of an incident, and incidents, in the status."""
 
+_TOLD_AGAIN = frozenset(
+    {Kind.AGENT_CONDITION, Kind.CERTIFICATE_EXPIRES, Kind.CERTIFICATE_REFUSED, Kind.SHARED_STATE_UNREACHABLE}
+)
+
 Listener = Callable[[Change], None]
 
 _log = Log(__name__)
@@ -202,10 +206,11 @@ class Keeper:
     # What follows -----------------------------------------------------------------------------------------------------
 
     def _take_in(self, one: Happening) -> None:
-        self._lately.append(one)
-        for incident in self.book.live():
-            if concerns(one, incident.subject):
-                self._became(self.book.note(incident, entry(one)))
+        if not self._repeats(one):
+            self._lately.append(one)
+            for incident in self.book.live():
+                if concerns(one, incident.subject):
+                    self._became(self.book.note(incident, entry(one)))
         for sign in self._detector.hear(one):
             if isinstance(sign, Gone):
                 self._became(self.book.clear(*sign, one.at))
@@ -214,6 +219,14 @@ class Keeper:
         if one.kind is Kind.CONFIG_RELOADED:
             for gone in self._detector.vanished(self.book.open()):
                 self._became(self.book.clear(*gone, one.at))
+
+    def _repeats(self, one: Happening) -> bool:
+        """Whether it is told again and again while it lasts, and was told in the same words lately."""
+        words = (one.kind, one.subject, one.level, one.reason, one.detail, one.fields.get("holds", True))
+        return one.kind in _TOLD_AGAIN and any(
+            words == (old.kind, old.subject, old.level, old.reason, old.detail, old.fields.get("holds", True))
+            for old in self._lately
+        )
 
     def _before(self, subject: str, now: float) -> list[Entry]:
         """What led to it."""

@@ -225,6 +225,31 @@ def test_what_is_open_is_told_again_and_a_resolved_one_is_not() -> None:
     assert told[-1][0] < stage.now - 150.0
 
 
+def test_what_is_told_while_it_lasts_stands_in_the_story_once(stage: Stage) -> None:
+    for _ in range(50):
+        stage.happens(Kind.AGENT_CONDITION, "db", reason="rpo_missed", expires_seconds=900.0)
+        stage.now += 300.0
+    assert [line.kind for line in stage.book.timeline(stage.one.id)] == ["agent_condition", "incident_opened"]
+    stage.happens(Kind.AGENT_CONDITION, "db", reason="rpo_missed", holds=False)
+    stage.happens(Kind.AGENT_CONDITION, "db", reason="rpo_missed")
+    told = [line.kind for line in stage.book.timeline(stage.one.id)]
+    assert told[2:] == ["agent_condition", "incident_mitigated", "incident_relapsed"]
+
+
+def test_a_receiver_that_is_being_told_is_not_looked_at_all_the_time(stage: Stage) -> None:
+    class Renewed(Ops):
+        refresh_seconds = 60.0
+
+    async def story() -> None:
+        stage.deliveries.apply({"am": Receiver(Renewed(), "warning", always=True)}, [])
+        stage.breaker("open")
+        await stage.deliveries._lock("am").acquire()
+        stage.deliveries._refresh()
+        assert stage.deliveries._refresh_at["am"] > stage.now
+
+    asyncio.run(story())
+
+
 def test_a_burn_is_an_incident_unless_another_one_explains_it(stage: Stage) -> None:
     async def never() -> Any:
         raise AssertionError("sampled by hand")
