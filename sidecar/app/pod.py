@@ -40,6 +40,8 @@ USE_WITHIN = 1.0
 """Seconds in which a worker begins the trial that it was dealt, or returns it."""
 _GRACE = 0.5
 """Seconds beyond a trial's time in which the worker may tell how it ended."""
+_ASK_AGAIN = 0.1
+"""Seconds until those beyond are asked once more for leases that somebody here waits for."""
 _AGAIN = 0.5
 """Seconds until a worker that did not read is told once more."""
 
@@ -226,8 +228,9 @@ class Pod:
         now = monotonic()
         due = one.guarded.deadline
         breaker = one.guarded.breaker
-        if one.hungry and breaker.state is BreakerState.OPEN and not breaker.led:
-            due = min(due, now + (breaker.snapshot(now).remaining or 0.0))
+        if one.hungry and (breaker.led or breaker.state is BreakerState.OPEN):
+            left = breaker.snapshot(now).remaining or 0.0
+            due = min(due, now + max(left, _ASK_AGAIN if breaker.led else 0.0))
         if due < float("inf"):
             one.timer = asyncio.get_running_loop().call_later(max(0.0, due - now) + 0.001, self._wake, one)
 

@@ -12,7 +12,7 @@ from sidecar.config.faults import Path
 from sidecar.config.incidents import FIELDS, PLACEHOLDER, Incidents, Notify
 from sidecar.config.problem import Problem, duplicates, probe_headers, unknown
 from sidecar.config.redis import Redis, Registration
-from sidecar.config.upstreams import Discovery
+from sidecar.config.upstreams import Discovery, Upstream
 
 _SHORTEST_TTL, _LONGEST_TTL = 1.0, 600.0
 
@@ -24,6 +24,7 @@ def problems(config: Config) -> Iterator[Problem]:
         if config.shared_state.registry:
             yield from _registration(config.shared_state.registry, ("shared_state", "registry"), config)
     for i, upstream in enumerate(config.upstreams):
+        yield from _own_service(upstream, ("upstreams", i), config)
         if upstream.discovery:
             yield from _discovery(upstream.discovery, ("upstreams", i, "discovery"), config)
     if config.service.name == Service().name and (config.shared_state or config.incidents or config.backup):
@@ -47,6 +48,15 @@ def problems(config: Config) -> Iterator[Problem]:
     if config.backup:
         yield from _backup(config.backup, ("backup",))
         yield from _restore(config.backup.restore, ("backup", "restore"), config)
+
+
+def _own_service(upstream: Upstream, path: Path, config: Config) -> Iterator[Problem]:
+    """A breaker that replicas share though its upstream is each one's own."""
+    registration = config.shared_state.registry if config.shared_state else None
+    shared = upstream.breaker.shared and upstream.breaker.mode != "disabled"
+    if shared and registration and registration.upstream == upstream.name:
+        text = "the service itself is each replica's own (shared_state.registry.upstream): write shared: false, or "
+        yield Problem((*path, "breaker"), f"{text}failures of others refuse it here", warning=True)
 
 
 def _redis(redis: Redis, path: Path) -> Iterator[Problem]:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 1.0
 """How often it looks whether calls pass here."""
+WANTS_SECONDS = 0.01
 ORDER_SECONDS = 10.0
 """An order for the fleet is carried out by then, or has failed."""
 LOOK_WITHIN_SECONDS = 0.5
@@ -81,6 +82,7 @@ class FleetShell:
         self._breakers: Callable[[], Mapping[str, SharedBreaker]] = dict
         self._calls: Callable[[], float] = float
         self._followed: set[str] = set()
+        self._wanted: dict[str, float] = {}
         self._orders: dict[int, asyncio.Future[Ordered]] = {}
         self._under_way: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -96,6 +98,7 @@ class FleetShell:
         shared = {name: policy for name, policy in policies.items() if policy.shared}
         for name in self._followed - shared.keys():
             self._fleet.unfollow(name)
+            self._wanted.pop(name, None)
             found = self._breakers().get(name)
             if found is not None:
                 found.alone()
@@ -185,8 +188,11 @@ class FleetShell:
             self._do(fleet.again(name, now))  # automatic again: the fleet's word counts
 
     def refused(self, guarded: SharedBreaker) -> None:
-        """Somebody could use a lease."""
-        self._do(self._fleet.wants(guarded.name, monotonic()))
+        """Somebody could use a lease; said a hundred times a second at most, however many are refused."""
+        now = monotonic()
+        if now - self._wanted.get(guarded.name, 0.0) >= WANTS_SECONDS:
+            self._wanted[guarded.name] = now
+            self._do(self._fleet.wants(guarded.name, now))
 
     def granted(self, guarded: SharedBreaker) -> None:
         """Nothing more to do."""

@@ -384,6 +384,7 @@ def test_a_circle_through_a_fallback_is_found():
         (upstream("breaker: {slow_after: 20s}"), "slow_after 20s is longer than every route's timeout 15s"),
         (upstream("breaker: {half_open_timeout: 10s}"), "half_open_timeout 10s is shorter than a route's timeout 15s"),
         (upstream("breaker: {quorum: 2}"), "f:7:75: upstreams[0].breaker.quorum: quorum counts only with shared_state"),
+        (registry("advertise: 'h:1', upstream: app"), "write shared: false, or failures of others refuse it here"),
         (
             "service: {name: a}\nshared_state: {redis: {url: 'redis://h/0'}}\n"
             + upstream("breaker: {quorum: 2, shared: false}"),

@@ -25,7 +25,8 @@ BEAT_SECONDS = 10.0
 _JITTER = 0.2
 _TELL_AGAIN = 3600.0
 
-ASK = Script("""
+ASK = Script(
+    """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local replicas, tokens = KEYS[1], KEYS[2]
@@ -51,7 +52,9 @@ elseif verb ~= 'take' then
 end
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, 2 * lease) end
 return {held and 1 or 0, count, redis.call('ZCARD', tokens), allowed}
-""")
+""",
+    "tokens",
+)
 
 _log = Log(__name__)
 
