@@ -182,6 +182,34 @@ def test_no_connection_outlives_what_it_was_opened_by(world: World) -> None:
             assert "upstream/bank: tls.ca_file: /nowhere/ca is not there" in proxy.command("reload", check=False).stderr
 
 
+def test_two_sidecars_know_each_other_and_nobody_else(world: World) -> None:
+    """The how-to's pair: plain to our own sidecar, mutual TLS to theirs, and the service hears who called."""
+    bank, teller = world.spiffe, world.teller
+    with ScriptedUpstream() as service:
+        inbound = listener(
+            "inbound",
+            [route("all", "app")],
+            tls={
+                **bank.keys(),
+                "client_ca_file": str(world.ours.file),
+                "allowed_clients": ["spiffe://shop.test/teller"],
+                "forward_client_cert": True,
+            },
+        )
+        with Sidecar(document([inbound], [upstream("app", service.address)])) as callee:
+            address = f"127.0.0.1:{callee.port('inbound')}"
+            listed = upstream("listed", address, tls=world.tls(**teller.keys(), allowed_servers=[BANK]))
+            stranger = upstream("stranger", address, tls=world.tls(**world.bank.keys(), allowed_servers=[BANK]))
+            outbound = [listener(name, [route("all", name)]) for name in ("listed", "stranger")]
+            with Sidecar(document(outbound, [listed, stranger])) as caller:
+                assert caller.get("listed", "/pay").status == 200
+                assert caller.get("stranger", "/steal").status == 502
+                callee.wait_log(r"tls_client_refused.*bank\.test")
+        assert [one.target for one in service.seen] == ["/pay"]
+        assert "URI=spiffe://shop.test/teller" in (service.seen[0].get("x-forwarded-client-cert") or "")
+        assert service.seen[0].get("x-forwarded-proto") == "http"
+
+
 # --------------------------------------------------------------------------------------------------- the bytes
 
 
