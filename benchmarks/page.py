@@ -16,15 +16,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 import msgspec
 import yaml
-from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.rig.machine import ROOT, cores, facts
 from benchmarks.rig.origin import Origin, origins
 from benchmarks.rig.process import Process, free_port, running
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 UPSTREAMS = 10
 VIEWERS = 8
@@ -129,7 +132,7 @@ def viewers(admin: int, count: int) -> Iterator[None]:
         yield
 
 
-def in_browser(browser: Browser, on: Stage, loads: int) -> tuple[int, float, float]:
+def in_browser(browser: "Browser", on: Stage, loads: int) -> tuple[int, float, float]:
     """(payload, first paint, seconds until a fault shows)."""
     address = f"http://127.0.0.1:{on.admin}/"
     paints, payload = [], 0
@@ -172,6 +175,8 @@ def measure(seconds: float, loads: int) -> Report:
     chromium = shutil.which("chromium")
     if chromium is None:
         raise SystemExit("chromium is not there: make test-tools")
+    from playwright.sync_api import sync_playwright
+
     with origins() as (scratch, origin), stage(scratch, origin) as on:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium)
@@ -194,6 +199,22 @@ def measure(seconds: float, loads: int) -> Report:
         cpu_per_viewer_at_rest=(all_at_rest - nobody_at_rest) / VIEWERS,
         cpu_without_viewers=nobody,
     )
+
+
+def table(report: Report) -> str:
+    """The figures as Markdown."""
+    rows = (
+        (
+            f"payload, {report.upstreams} upstreams",
+            f"{report.payload_bytes / 1000:.0f} kB",
+            f"{PAYLOAD_LIMIT // 1000} kB",
+        ),
+        ("first paint", f"{report.first_paint_seconds:.2f} s", f"{PAINT_LIMIT:.0f} s"),
+        ("a fault shows after", f"{report.fault_shown_seconds:.2f} s", f"{FAULT_LIMIT:.0f} s"),
+        ("CPU per viewer, under traffic", f"{100 * report.cpu_per_viewer:.2f} %", f"{100 * VIEWER_LIMIT:.0f} %"),
+        ("CPU per viewer, at rest", f"{100 * report.cpu_per_viewer_at_rest:.2f} %", f"{100 * VIEWER_LIMIT:.0f} %"),
+    )
+    return "\n".join(["| what | measured | at most |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def main() -> int:

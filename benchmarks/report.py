@@ -8,13 +8,13 @@ import sys
 
 import msgspec
 
-from benchmarks import fleet, footprint, instructions, latency
+from benchmarks import first_look, fleet, footprint, instructions, latency, page, upgrade
 from benchmarks.failures import report as failures
 from benchmarks.load import table
 from benchmarks.load.report import Report as LoadReport
 from benchmarks.rig.machine import ROOT
 
-PAGES = (ROOT / "docs/performance.md", ROOT / "README.md")
+PAGES = (ROOT / "docs/performance.md", ROOT / "docs/comparison.md", ROOT / "README.md")
 _RESULTS = ROOT / "benchmarks/results"
 
 
@@ -40,6 +40,20 @@ def sections() -> dict[str, str]:
     if (path := _RESULTS / "fleet.json").exists():
         shared = msgspec.json.decode(path.read_bytes(), type=fleet.Report)
         found["fleet"] = f"{_machine(shared.machine)}\n\n{fleet.table(shared)}"
+    if (path := _RESULTS / "upgrade.json").exists():
+        replaced = msgspec.json.decode(path.read_bytes(), type=upgrade.Report)
+        run = f"{replaced.rate:,.0f} requests/s for {replaced.seconds:g} s."
+        found["upgrade"] = f"{run} {_machine(replaced.machine)}\n\n{upgrade.table(replaced)}"
+    if (path := _RESULTS / "page.json").exists():
+        looked = msgspec.json.decode(path.read_bytes(), type=page.Report)
+        found["page"] = f"{_machine(looked.machine)}\n\n{page.table(looked)}"
+    if (path := _RESULTS / "first_look.json").exists():
+        first = msgspec.json.decode(path.read_bytes(), type=first_look.Report)
+        found["first_look"] = (
+            f"{_machine(first.machine)}\n\n`git clone` took {first.cloned:.0f} s, the page was there after "
+            f"{first.page:.0f} s, and showed an open breaker after {first.open_breaker:.0f} s "
+            f"(at most {first_look.LIMIT:.0f})."
+        )
     if (allowed := instructions.budget()) is not None:
         rows = [f"| {work} | {count:,.0f} |" for work, count in allowed.per_request.items()]
         build = ", ".join(f"{key} {value}" for key, value in allowed.build.items())
@@ -47,15 +61,15 @@ def sections() -> dict[str, str]:
     return found
 
 
-def written(page: str) -> str:
-    """`page` with the text between each pair of markers replaced by that section."""
+def written(whole: str) -> str:
+    """`whole` with the text between each pair of markers replaced by that section."""
     for name, text in sections().items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        before, found, rest = page.partition(begin)
+        before, found, rest = whole.partition(begin)
         _, closed, after = rest.partition(end)
         if found and closed:
-            page = f"{before}{begin}\n{text}\n{end}{after}"
-    return page
+            whole = f"{before}{begin}\n{text}\n{end}{after}"
+    return whole
 
 
 def _machine(facts: dict[str, str | int]) -> str:
@@ -68,16 +82,16 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
     asked = parser.parse_args()
     stale = 0
-    for page in PAGES:
-        before = page.read_text()
+    for path in PAGES:
+        before = path.read_text()
         after = written(before)
         if before == after:
             continue
         if asked.check:
-            print(f"{page.name} is stale: run `python -m benchmarks.report`", file=sys.stderr)
+            print(f"{path.name} is stale: run `python -m benchmarks.report`", file=sys.stderr)
             stale += 1
         else:
-            page.write_text(after)
+            path.write_text(after)
     return 1 if stale else 0
 
 

@@ -105,6 +105,18 @@ def measure(workers: int, rate: float, seconds: float, every: float) -> Figure:
     )
 
 
+def table(report: Report) -> str:
+    """The figures as Markdown."""
+    heads = ["workers", "upgrades", "requests", "failed", "connections renewed", "longest upgrade", "p50 ms", "p99 ms"]
+    lines = [f"| {' | '.join(heads)} | longest ms |", f"|{'---|' * (len(heads) + 1)}"]
+    lines += [
+        f"| {one.workers} | {one.upgrades} | {one.sent:,} | {one.failed} | {one.renewed} | {one.upgrade_seconds:.1f} s "
+        f"| {one.p50_us / 1000:.1f} | {one.p99_us / 1000:.1f} | {one.max_us / 1000:.0f} |"
+        for one in report.figures
+    ]
+    return "\n".join(lines)
+
+
 def _stop(config: Path) -> None:
     """End whoever serves by now."""
     words = [sys.executable, "-m", "sidecar", "status", "--json", "-c", str(config)]
