@@ -145,7 +145,8 @@ def recovery(**changes):
     ]  # fmt: skip
     rule = {
         "name": "restart-app", "watches": "upstream app", "unhealthy_for_seconds": 5.0, "strategy": "process",
-        "stage": "healed", "since": "2026-01-02T04:03:05.123Z", "why": "", "hold": None, "next_seconds": None,
+        "stage": "healed", "since": "2026-01-02T04:03:05.123Z", "why": "", "hold": None, "held_by": "",
+        "next_seconds": None,
         "attempts": 0, "attempts_allowed": 3, "budget_left": 1, "budget": "2 in 10m", "dry_run": False,
         "in_force": False, "record": tries,
     }  # fmt: skip
@@ -166,8 +167,11 @@ def test_recoveries_are_told_newest_first(status):
 def test_a_rule_that_gave_up_or_waits_needs_attention(status):
     gave_up = recovery(stage="escalated", why="no answer")
     assert "Recovery restart-app gave up: no answer" in read({**status, "recovery": gave_up}).text["attention"]
-    held = recovery(stage="held", hold="no_token", why="no answer")
-    assert "restart-app is held (no token): no answer" in read({**status, "recovery": held}).text["attention"]
+    held = recovery(stage="held", hold="no_token", held_by="Redis is away", why="no answer")
+    assert (
+        "restart-app is held (no token): no answer; Redis is away"
+        in read({**status, "recovery": held}).text["attention"]
+    )
     standing = recovery(in_force=True, why="")
     assert "in force until it is well" in read({**status, "recovery": standing}).text["recovery"]
     paused = recovery() | {"paused": {"by": "alice", "why": "we move", "since": "2026-01-02T04:00:00+00:00"}}

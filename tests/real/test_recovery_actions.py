@@ -112,55 +112,54 @@ def test_a_reroute_lasts_until_the_sick_one_is_well() -> None:
             assert attempts(proxy, "verified", "reroute") == 1
 
 
-def test_errors_now_and_then_are_seen_and_the_endpoint_that_makes_them_is_drained() -> None:
-    """Never two failures in a row, and the pool panics: only the errors' share shows it, and only a drain ends it."""
-    with ScriptedUpstream() as sick, ScriptedUpstream() as well:
-        sick.otherwise(says(b"", "500 Internal Server Error"))
+def test_errors_now_and_then_drain_an_endpoint_and_shift_a_priority_until_they_are_over() -> None:
+    """Never two failures in a row: only their share shows them.
+
+    `drained` panics, so that its sick endpoint is asked whatever its check says; that of `shifted` passes its check.
+    """
+    failing = says(b"", "500 Internal Server Error")
+    with ScriptedUpstream() as sick, ScriptedUpstream() as moody, ScriptedUpstream() as well:
+        sick.otherwise(failing)
+        moody.on("/health", says(b"")).otherwise(failing)
         well.on("/health", says(b"")).otherwise(says(b"well"))
-        pool = upstream(
-            "app", sick.address, well.address, health_check=HEALTH, balance="round_robin", panic_threshold=1
-        )
-        seen = {"upstream": "app", "above": 0.3, "window": "10s", "minimum_requests": 10}
+        pool = {"health_check": HEALTH, "balance": "round_robin"}
+        drained = upstream("drained", sick.address, well.address, panic_threshold=1, **pool)
+        shifted = upstream("shifted", moody.address, well.address, **pool)
+        shifted["endpoints"][1]["priority"] = 1
         tree = document(
-            [listener("in", [route("all", "app")])],
-            [pool],
-            recovery=[act("out", {"drain": "app"}, when={"error_ratio": seen, "unhealthy_for": "100ms"})],
+            [listener("in", [route("one", "drained", "/one"), route("two", "shifted", "/two")])],
+            [drained, shifted],
+            recovery=[
+                act(
+                    do,
+                    {do: name},
+                    when={
+                        "error_ratio": {"upstream": name, "above": 0.3, "window": "3s", "minimum_requests": 5},
+                        "unhealthy_for": "100ms",
+                    },
+                )
+                for do, name in (("drain", "drained"), ("shift", "shifted"))
+            ],
         )
         with Sidecar(tree) as proxy:
             codes: list[int] = []
 
-            def drained() -> bool:
-                codes.append(proxy.get("in", "/x").status)
-                return bool(rule(proxy, "out")["in_force"])
+            def both_stand() -> bool:
+                codes.append(proxy.get("in", "/one").status)
+                proxy.get("in", "/two")
+                return all(rule(proxy, name)["in_force"] for name in ("drain", "shift"))
 
-            proxy.wait_until(drained, "the drain", PATIENCE)
+            proxy.wait_until(both_stand, "the drain and the shift", PATIENCE)
             assert max(a + b for a, b in itertools.pairwise(codes)) < 1000, "two failures in a row"
-            assert [proxy.get("in", "/x").body for _ in range(6)] == [b"well"] * 6
-            assert sick.address in came_to(proxy, "out", "running")
-            assert "requests failed within 10s" in proxy.wait_log(r'.*"recovery_detected".*')[0]
-
-
-def test_errors_shift_requests_to_the_next_priority_though_the_checks_pass() -> None:
-    with ScriptedUpstream() as sick, ScriptedUpstream() as spare:
-        sick.on("/health", says(b"")).otherwise(says(b"", "500 Internal Server Error"))
-        spare.on("/health", says(b"")).otherwise(says(b"well"))
-        pool = upstream("app", sick.address, spare.address, health_check=HEALTH)
-        pool["endpoints"][1]["priority"] = 1
-        seen = {"upstream": "app", "above": 0.5, "window": "3s", "minimum_requests": 5}
-        tree = document(
-            [listener("in", [route("all", "app")])],
-            [pool],
-            recovery=[act("next", {"shift": "app"}, when={"error_ratio": seen, "unhealthy_for": "100ms"})],
-        )
-        with Sidecar(tree) as proxy:
-            proxy.wait_until(
-                lambda: proxy.get("in", "/x").body == b"well" and rule(proxy, "next")["in_force"], "the shift", PATIENCE
-            )
-            assert [proxy.get("in", "/x").body for _ in range(6)] == [b"well"] * 6
-            assert "endpoints of priority 1" in came_to(proxy, "next", "running")
-            assert proxy.status()["upstreams"][0]["endpoints"][0]["state"] == "healthy"
+            for path in ("/one", "/two"):
+                assert [proxy.get("in", path).body for _ in range(6)] == [b"well"] * 6
+            assert sick.address in came_to(proxy, "drain", "running")
+            assert "endpoints of priority 1" in came_to(proxy, "shift", "running")
+            assert "requests failed within 3s" in proxy.wait_log(r'.*"recovery_detected".*')[0]
+            moody.otherwise(says(b"well again"))
             sick.otherwise(says(b"well again"))
-            proxy.wait_until(lambda: proxy.get("in", "/x").body == b"well again", "the way back", PATIENCE)
+            proxy.wait_until(lambda: proxy.get("in", "/two").body == b"well again", "the way back", PATIENCE)
+            proxy.wait_until(lambda: proxy.get("in", "/one").body == b"well again", "the way back", PATIENCE)
 
 
 def test_liveness_fails_until_the_service_answers_again() -> None:

@@ -252,9 +252,9 @@ def recovery_said(one: dict[str, Any]) -> str:
 
 
 def recovery_seen(one: dict[str, Any]) -> str:
-    """What it sees, and whether what it did holds; empty: nothing."""
+    """What it sees, what forbids it to act, and whether what it did holds; empty: nothing."""
     in_force = "in force until it is well" if one["in_force"] else ""
-    return "; ".join(word for word in (one["why"], in_force) if word)
+    return "; ".join(word for word in (one["why"], one["held_by"], in_force) if word)
 
 
 def recovery_tries(one: dict[str, Any]) -> list[str]:

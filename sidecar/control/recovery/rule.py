@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
-from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sidecar.base.units import show_duration
-from sidecar.config.recovery import Trigger
 from sidecar.control.probes.probe import Result
 from sidecar.control.recovery.actions.build import action
 from sidecar.control.recovery.actions.webhook import CallWebhook
@@ -25,11 +22,10 @@ from sidecar.control.recovery.conditions import condition
 from sidecar.control.recovery.ports import ActionFailed, Sight
 from sidecar.control.recovery.proof import OVER_SECONDS, prove, request_through
 from sidecar.control.recovery.symptoms import AgentReports, Crashing
+from sidecar.control.recovery.tale import Tale
 from sidecar.machines.recovery import Recovery, RecoveryPolicy
 from sidecar.machines.recovery_stages import Hold, Stage
-from sidecar.runtime import series
 from sidecar.runtime.logs import Log
-from sidecar.runtime.observer import Kind, Level
 
 if TYPE_CHECKING:
     from sidecar.config.recovery import Recovery as RuleConfig
@@ -39,9 +35,6 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.2
 """Between two looks at a condition; what happens meanwhile is looked at at once."""
-MAX_RECORD = 20
-RESULTS = ("started", "verified", "failed", "relapsed", "dry_run", "escalated")
-"""The words on the metric."""
 VERIFY_SECONDS, VERIFY_OTHERS_SECONDS = 30.0, 300.0
 """The default of verify_within: for what we do ourselves, and for what others do when they get round to it."""
 _BY_OTHERS = {"liveness", "evict", "webhook"}
@@ -61,15 +54,13 @@ class Rule:
         self._condition = condition(config.when, engine.around, of_child=self.of_child)
         self.machine = Recovery(_policy(config), random.random)
         self._changed = asyncio.Event()
+        self._held_by = ""  # what forbade to act last, in words
         self._undo_owed = False
         self._token = False
         self._standing = False  # what the action did holds until it is undone
         self._well_since: float | None = None  # the sick one, while somebody stands in for it
-        self._began = datetime.now(UTC)
         self._life_began = monotonic()  # the service's, as far as we know it: ours at first
-        self._record: deque[dict[str, Any]] = deque(maxlen=MAX_RECORD)
-        for result in RESULTS:  # from zero on, so that the first one is an increase
-            engine.registry.cell(series.RECOVERY_ATTEMPTS, self.strategy, result)
+        self._tale = Tale(config, self.action.strategy, self._condition.about, engine.observer, engine.registry)
 
     @property
     def of_child(self) -> bool:
@@ -168,6 +159,7 @@ class Rule:
             self._took(self.machine.seen(monotonic(), sick=False))
             return
         hold, detail = await self._forbidden(take=True)
+        self._held_by = detail
         self._took(self.machine.checked(monotonic(), hold, detail or sight.why))
         if self.machine.stage is not Stage.ACTING:
             await self._give_back()
@@ -223,8 +215,8 @@ class Rule:
             _log.error("recovery_action_broke", error=error, rule=self.config.name, strategy=self.strategy)
             detail, ok = f"the action broke: {type(error).__name__}", False
         self._standing = ok and self.action.lasts
-        if ok and self._record:
-            self._record[-1]["did"] = detail
+        if ok:
+            self._tale.did(detail)
         self._took(self.machine.acted(monotonic(), ok=ok, detail=detail))
 
     async def _prove(self) -> None:
@@ -325,7 +317,7 @@ class Rule:
             self._condition.heard(happening, monotonic())
             self.poke()
 
-    # Telling ----------------------------------------------------------------------------------------------------------
+    # Orders -----------------------------------------------------------------------------------------------------------
 
     def order(self) -> bool:
         """Somebody wants it done now; False: it is at it."""
@@ -344,67 +336,15 @@ class Rule:
         return f"{self.config.name} would act ({self.strategy}); {found}{held}; {left} runs left in its budget"
 
     def _took(self, change: Change | None) -> None:
-        """Count and tell a change of stage; owe what it asks for."""
+        """Tell a change of stage, and owe what it asks for."""
         if change is None:
             return
-        self._began = datetime.now(UTC)
-        new, old = change.new, change.old
-        if change.reason == "relapsed":
-            if self._record:
-                self._record[-1]["result"] = "relapsed"
-            self._say(Kind.RECOVERY_RELAPSED, "relapsed", change, Level.WARNING)
-        if old in {Stage.ACTING, Stage.PROVING} and new in {Stage.WAITING, Stage.ESCALATED, Stage.DEAD}:
-            self._ended("failed", change)
-            self._say(Kind.RECOVERY_FAILED, "failed", change, Level.WARNING)
-        if new is Stage.ACTING or change.reason == "reborn":
-            self._begin(change)
-        elif new is Stage.CHECKING and change.reason == "lasts":
-            self._say(Kind.RECOVERY_DETECTED, "", change, Level.WARNING, detector=self._detector)
-        elif new is Stage.HELD:
-            counted = "dry_run" if change.reason == Hold.DRY_RUN else ""
-            self._say(Kind.RECOVERY_HELD, counted, change, Level.WARNING, hold=change.reason)
-        elif new is Stage.HEALED:
-            seconds = change.at - (self.machine.detected_at or change.at)
-            self._ended("verified", change, seconds)
-            self._engine.registry.cell(series.RECOVERY_DURATION, self.strategy).observe(seconds)
-            self._say(Kind.RECOVERY_VERIFIED, "verified", change, seconds=round(seconds, 3))
-        elif new is Stage.ESCALATED and change.reason != "known":
-            self._say(Kind.RECOVERY_ESCALATED, "escalated", change, Level.ERROR)
-        elif new is Stage.QUIET or (new is Stage.WELL and old is not Stage.SICK):
-            self._say(Kind.RECOVERY_ENDED, "", change)
-        if self.action.lasts:
-            self._undo_owed = self._undo_owed or new is Stage.ESCALATED
-        else:
-            self._undo_owed = self._undo_owed or new in _OVER
+        self._tale.tell(change, self.machine.attempts, self.machine.detected_at)
+        new = change.new
+        self._undo_owed = self._undo_owed or new in ({Stage.ESCALATED} if self.action.lasts else _OVER)
         if self._token and new not in {Stage.ACTING, Stage.PROVING, Stage.CHECKING, Stage.HELD}:
             self._engine.spawn(self._give_back)
         self.poke()
-
-    def _begin(self, change: Change) -> None:
-        self._record.append(
-            {"at": _iso(self._began), "attempt": self.machine.attempts, "result": "running", "detail": change.detail,
-             "did": "started again" if change.reason == "reborn" else "", "seconds": None}
-        )  # fmt: skip
-        counted = "" if self.of_child else "started"  # the supervisor counts what it starts
-        self._say(Kind.RECOVERY_STARTED, counted, change, Level.WARNING)
-
-    def _ended(self, result: str, change: Change, seconds: float | None = None) -> None:
-        if self._record:
-            shown = None if seconds is None else round(seconds, 3)
-            self._record[-1] |= {"result": result, "seconds": shown}
-            self._record[-1]["detail"] = change.detail or self._record[-1]["detail"]
-
-    def _say(self, kind: Kind, counted: str, change: Change, level: Level = Level.INFO, **fields: Any) -> None:
-        if counted:
-            self._engine.registry.cell(series.RECOVERY_ATTEMPTS, self.strategy, counted).value += 1
-        fields |= self._condition.about
-        self._engine.observer.tell(kind, self.config.name, level=level, reason=change.reason, detail=change.detail,
-                                   rule=self.config.name, strategy=self.strategy, attempt=self.machine.attempts,
-                                   **fields)  # fmt: skip
-
-    @property
-    def _detector(self) -> str:
-        return next(key for key in Trigger.one_of if getattr(self.config.when, key) is not None)
 
     def view(self) -> dict[str, Any]:
         """For people, JSON-shaped."""
@@ -412,13 +352,14 @@ class Rule:
         watches = next(iter(self._condition.about.values()))
         return {
             "name": self.config.name,
-            "watches": f"{self._detector.replace('_', ' ')} {watches}".strip(),
+            "watches": f"{self._tale.detector.replace('_', ' ')} {watches}".strip(),
             "unhealthy_for_seconds": self.config.when.unhealthy_for,
             "strategy": self.strategy,
             "stage": machine.stage.value,
-            "since": _iso(self._began),
+            "since": self._tale.since,
             "why": "" if machine.stage is Stage.WELL else machine.why,
             "hold": None if machine.hold is None else machine.hold.value,
+            "held_by": "" if machine.hold is None else self._held_by,
             "next_seconds": None if machine.due is None else round(max(0.0, machine.due - now), 1),
             "attempts": machine.attempts,
             "attempts_allowed": self.config.attempts,
@@ -426,7 +367,7 @@ class Rule:
             "budget": f"{self.config.budget.runs} in {show_duration(self.config.budget.per)}",
             "dry_run": self.config.dry_run,
             "in_force": self._standing,
-            "record": list(self._record),
+            "record": list(self._tale.record),
         }
 
 
@@ -434,7 +375,3 @@ def _policy(config: RuleConfig) -> RecoveryPolicy:
     return RecoveryPolicy(
         config.when.unhealthy_for, config.attempts, config.backoff, config.budget.runs, config.budget.per
     )
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
