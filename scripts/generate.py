@@ -144,6 +144,7 @@ def table() -> dict[str, Callable[[], str]]:
     from sidecar.config.generate import GENERATED
 
     made = {"docs/reference/cli.md": references.cli, "docs/reference/events.md": references.events}
+    made["docs/reference/decisions.md"] = references.decisions
     made |= {"docs/reference/metrics.md": metrics, "docs/reference/breaker.md": breaker}
     made["docs/reference/recovery.md"] = recovery
     made["docs/reference/incident.md"] = incident

@@ -4,6 +4,7 @@ import argparse
 import ast
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 
 
 def cli() -> str:
@@ -62,11 +63,72 @@ def events() -> str:
         "| event | its subject; its fields |",
         "|---|---|",
     ]
-    tree = ast.parse(inspect.getsource(observer.Kind)).body[0]
+    lines += [f"| `{word}` | {about} |" for word, about in _documented(observer.Kind)]
+    lines += [
+        "",
+        "What is only logged, with its level and fields. An exception adds `traceback`; what was held back by a limit,",
+        "`held_back`; what a library says comes as `library_message`.",
+        "",
+        "| event | level | fields |",
+        "|---|---|---|",
+    ]
+    said = _said(Path(observer.__file__).parents[1])
+    lines += [
+        f"| `{event}` | {', '.join(sorted(levels))} | {', '.join(sorted(fields)) or 'none'} |"
+        for event, (levels, fields) in sorted(said.items())
+    ]
+    return "\n".join([*lines, ""])
+
+
+def decisions() -> str:
+    """Every word in `X-Sidecar-Decision`, on the metric and in the access log."""
+    from sidecar.base import names
+
+    lines = [
+        "# Decisions",
+        "",
+        "Generated from `sidecar/base/names.py` by `make generate`. When the proxy made or altered an answer, one of these words says why:",
+        "in the answer's field `X-Sidecar-Decision`, as the label `outcome` of `sidecar_requests_total`, and as `decision` in the",
+        "access log. What to look at for each: [operations](../operations.md#what-a-caller-may-see).",
+        "",
+        "| decision | status | why |",
+        "|---|---|---|",
+    ]
+    for word, about in _documented(names.Decision):
+        status, _, why = about.partition(". ")
+        lines.append(f"| `{word}` | {status} | {why} |")
+    lines += ["", "Where none was made, `outcome` says:", "", "| outcome | means |", "|---|---|"]
+    lines += [f"| `{word}` | {about} |" for word, about in _documented(names.Outcome)]
+    return "\n".join([*lines, ""])
+
+
+def _documented(enum: type) -> Iterator[tuple[str, str]]:
+    """Each word of an enum and the docstring behind it."""
+    tree = ast.parse(inspect.getsource(enum)).body[0]
     assert isinstance(tree, ast.ClassDef)
     for word, about in zip(tree.body, tree.body[1:], strict=False):
         if isinstance(word, ast.Assign) and isinstance(word.value, ast.Constant):
             assert isinstance(about, ast.Expr), word.value.value
             assert isinstance(about.value, ast.Constant), word.value.value
-            lines.append(f"| `{word.value.value}` | {' '.join(str(about.value.value).split())} |")
-    return "\n".join([*lines, ""])
+            yield str(word.value.value), " ".join(str(about.value.value).split())
+
+
+def _said(root: Path) -> dict[str, tuple[set[str], set[str]]]:
+    """Every other event of the program's log: its levels and fields, as the calls write them."""
+    found: dict[str, tuple[set[str], set[str]]] = {}
+    for path in sorted(root.rglob("*.py")):
+        if path.is_relative_to(root / "demo"):
+            continue
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute) or not call.args:
+                continue
+            log, event = call.func.value, call.args[0]
+            named = isinstance(log, ast.Name) and log.id == "_log"
+            made = isinstance(log, ast.Call) and isinstance(log.func, ast.Name) and log.func.id == "Log"
+            if (named or made) and isinstance(event, ast.Constant) and isinstance(event.value, str):
+                levels, fields = found.setdefault(event.value, (set(), set()))
+                levels.add(call.func.attr.replace("exception", "error"))
+                fields |= {
+                    one.arg for one in call.keywords if one.arg and one.arg not in {"every", "about", "error", "extra"}
+                }
+    return found
