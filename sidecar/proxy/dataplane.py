@@ -278,7 +278,6 @@ class DataPlane:
         now = monotonic()
         for acceptor in self.acceptors.values():
             acceptor.close()
-            acceptor.greeter.hurry(now + GRACE_SECONDS)
             for client in acceptor.clients:
                 client.drain(now, GRACE_SECONDS)
 

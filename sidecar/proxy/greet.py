@@ -160,11 +160,6 @@ class Greeter:
         if not self._acceptor.accepting:
             self._acceptor.start()
 
-    def hurry(self, deadline: float) -> None:
-        """Give handshakes no longer than until `deadline`."""
-        for greeting in self.under_way:
-            greeting.deadline = min(greeting.deadline, deadline)
-
     def abort_all(self) -> None:
         """Nobody is served any more."""
         for greeting in list(self.under_way):

@@ -385,8 +385,8 @@ def own(config: dict[str, Any], **options: Any) -> Iterator[Sidecar]:
 
 
 def test_a_stop_lets_whoever_is_inside_finish(server: ScriptedUpstream, world: World) -> None:
-    config = document([listener("web", [route("all", "app")], tls=world.tls())], [upstream("app", server.address)])
-    with own(config) as proxy:
+    web = listener("web", [route("all", "app")], tls=world.tls(handshake_timeout="2s"))
+    with own(document([web], [upstream("app", server.address)])) as proxy:
         with secure(proxy, "web", world.ours.client()) as client, dial(proxy.port("web")) as dawdler:
             dawdler.send(b"\x16")
             client.send(b"POST /last HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nab")

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -29,10 +30,12 @@ from sidecar.control.handover import (
     Yours,
     knock,
 )
+from tests.fakes.trust import Authority
 from tests.fakes.upstream import ScriptedUpstream
 from tests.real.documents import document, free_port, listener, route, upstream
 from tests.real.harness import ROOT, Sidecar, ask, dial, run_cli
 from tests.real.load import Load
+from tests.real.secure import secure
 
 HARD = signal.SIGKILL
 
@@ -221,6 +224,38 @@ def test_listeners_may_come_and_go(server: ScriptedUpstream, config: dict[str, A
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(path)
     assert not os.path.exists(path)
+
+
+def test_a_handshake_ends_with_the_one_that_began_it(server: ScriptedUpstream, tmp_path: Path) -> None:
+    """TLS: who is half in is served by the old process, who knocks meanwhile by the new one."""
+    authority = Authority(tmp_path)
+    config = tree(server)
+    config["listeners"][0]["tls"] = authority.issue("server", "localhost").keys()
+    with Succession(config) as all_of_them:
+        with dial(all_of_them.port) as half_in, secure(all_of_them.first, "in", authority.client()) as inside:
+            into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = authority.client().wrap_bio(into, out, server_hostname="localhost")
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+            hello = out.read()
+            half_in.send(hello[:50])
+            assert inside.send(ask()).read_answer().status == 200
+            all_of_them.upgrade()
+            half_in.send(hello[50:])
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+            while client.version() is None or out.pending == 0:
+                into.write(half_in.sock.recv(65536))
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    client.do_handshake()
+            client.write(ask(fields="connection: close\r\n"))
+            half_in.send(out.read())
+            while b"HTTP/1.1 200 OK" not in half_in.held:
+                into.write(half_in.sock.recv(65536))
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    half_in.held += client.read(65536)
+        with secure(all_of_them.first, "in", authority.client()) as new:
+            assert new.send(ask()).read_answer().status == 200
 
 
 def test_health_goes_along(server: ScriptedUpstream, config: dict[str, Any]) -> None:
