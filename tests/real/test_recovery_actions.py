@@ -249,6 +249,8 @@ class Trouble:
             for what in ("500", "hang", "redirect", "flood")
         ]
         rules += [act("hook-ok", {"webhook": {"url_file": str(secret)}})]
+        rules += [act("hook-nofile", {"webhook": {"url_file": str(directory / "absent")}})]
+        rules += [act("hook-nourl", {"webhook": {"url_file": str(directory / "token")}})]
         rules += [
             act(f"run-{name}", {"restart": "command", "command": ["sh", "-c", script], "timeout": limit(name)})
             for name, script in {
@@ -319,7 +321,13 @@ def trouble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trouble]:
 
 @pytest.mark.parametrize(
     ("what", "detail"),
-    [("500", "answered 500"), ("hang", "did not answer in time"), ("redirect", "a redirect, which is not followed")],
+    [
+        ("500", "answered 500"),
+        ("hang", "did not answer in time"),
+        ("redirect", "a redirect, which is not followed"),
+        ("nofile", "absent cannot be read"),
+        ("nourl", "the webhook cannot be called: UnsupportedProtocol"),
+    ],
 )
 def test_a_webhook_that_is_no_help_is_a_failed_attempt(trouble: Trouble, what: str, detail: str) -> None:
     assert detail in came_to(trouble.proxy, f"hook-{what}", "failed")

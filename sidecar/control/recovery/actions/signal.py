@@ -20,7 +20,7 @@ _POLITE = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 _ENDING = _POLITE | {signal.SIGKILL, signal.SIGABRT}
 _COMM = 15
 """The kernel keeps so many characters of a name."""
-_POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.05
 
 
 class SignalProcess(Plain):
@@ -38,7 +38,7 @@ class SignalProcess(Plain):
     async def run(self) -> str:
         if not isinstance(self._signal, signal.Signals):
             raise ActionFailed(f"this system knows no {self._name}")
-        self._told = found = find(self._process)
+        self._told = found = await asyncio.to_thread(find, self._process)
         if not found:
             raise ActionFailed(
                 f"no process named {self._process} is to be seen; does the pod say shareProcessNamespace: true?"
@@ -53,7 +53,7 @@ class SignalProcess(Plain):
 
     async def _insist(self) -> None:
         deadline = monotonic() + KILL_AFTER
-        while left := find(self._process) & self._told:
+        while left := await asyncio.to_thread(find, self._process) & self._told:
             if monotonic() >= deadline:
                 for pid, _ in left:
                     _send(pid, signal.SIGKILL)
