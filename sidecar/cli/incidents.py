@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--why", default="", metavar="TEXT", help="ack, resolve: a word for the timeline")
     parser.add_argument("--format", choices=("markdown", "json"), default="markdown", help="export: the form")
     parser.add_argument("-o", "--output", metavar="FILE", help="export: where to (default: standard output)")
+    parser.add_argument(
+        "--store", metavar="FILE", help="list, show, export: read this file of a proxy that does not run any more"
+    )
     parser.add_argument("--socket", metavar="PATH", help="the proxy's admin socket (default: the configuration's)")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
@@ -33,10 +36,13 @@ def run(args: argparse.Namespace) -> int:
     if (args.id is None) != (args.action in ("list", "figures")):
         print(f"sidecar incidents {args.action}: {'takes no' if args.id else 'needs an'} ID", file=sys.stderr)
         return exits.USAGE
-    path = args.socket or find_socket(args.config, given=args.config_given)
+    if args.store and args.action not in ("list", "show", "export"):
+        print(f"sidecar incidents {args.action}: --store is only read", file=sys.stderr)
+        return exits.USAGE
+    path = args.store or args.socket or find_socket(args.config, given=args.config_given)
     try:
         if args.action == "list":
-            return _list(path, only_open=args.open, as_json=args.json)
+            return _list(path, args)
         if args.action == "figures":
             return _figures(path, as_json=args.json)
         if args.action in ("ack", "resolve"):
@@ -47,19 +53,29 @@ def run(args: argparse.Namespace) -> int:
         return exits.FAILED
 
 
-def _list(path: str, *, only_open: bool, as_json: bool) -> int:
-    status, found = ask(path, "GET", _PATH)
+def _look(path: str, args: argparse.Namespace) -> tuple[int, Any]:
+    """Status and answer: of the proxy, or of the file."""
+    if not args.store:
+        return ask(path, "GET", _PATH if args.id is None else f"{_PATH}/{quote(args.id, safe='')}")
+    from sidecar.cli.incident_file import read
+
+    found = read(path, args.id)
+    return (200, found) if found is not None else (404, f"there is no incident {args.id!r} in {path}")
+
+
+def _list(path: str, args: argparse.Namespace) -> int:
+    status, found = _look(path, args)
     if status != 200:
         print(found, file=sys.stderr)
         return exits.FAILED
-    chosen = [one for one in found if one["open"] or not only_open]
-    if as_json:
+    chosen = [one for one in found if one["open"] or not args.open]
+    if args.json:
         print(json.dumps(chosen, indent=2, ensure_ascii=False))
         return exits.OK
     for one in chosen:
         print(_line(one))
     if not chosen:
-        print("no incident is open" if only_open else "no incident is known")
+        print("no incident is open" if args.open else "no incident is known")
     return exits.OK
 
 
@@ -93,7 +109,7 @@ def _line(one: dict[str, Any]) -> str:
 
 
 def _show(path: str, args: argparse.Namespace) -> int:
-    status, found = ask(path, "GET", f"{_PATH}/{quote(args.id, safe='')}")
+    status, found = _look(path, args)
     if status != 200:
         print(found, file=sys.stderr)
         return exits.FAILED

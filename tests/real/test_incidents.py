@@ -14,7 +14,7 @@ import pytest
 from tests.fakes.upstream import ScriptedUpstream, says
 from tests.fakes.wire import Wire
 from tests.real.documents import document, free_port, listener, route, upstream
-from tests.real.harness import Sidecar, ask
+from tests.real.harness import Sidecar, ask, run_cli
 
 OUT = says(b"out", "503 Service Unavailable")
 QUICK = {"consecutive_failures": 2, "open_for": "100ms", "half_open_successes": 1}
@@ -140,8 +140,14 @@ def test_a_killed_sidecar_forgets_nothing_that_it_said(config: dict[str, Any], s
     with Sidecar(config, exit_code=-signal.SIGKILL) as proxy:
         before = fail(proxy, server)
         proxy.command("incidents", "ack", before["id"])
+        store = ("--store", config["incidents"]["store"])
+        assert "ask it" in run_cli("incidents", "list", *store).stderr, "the file is the proxy's"
         proxy.signal(signal.SIGKILL)
         proxy.process.wait()
+    assert before["id"] in run_cli("incidents", "list", *store).stdout, "read without the proxy"
+    assert "incident_acknowledged" in run_cli("incidents", "show", before["id"], *store).stdout
+    assert "# Post-mortem" in run_cli("incidents", "export", before["id"], *store).stdout
+    assert run_cli("incidents", "ack", before["id"], *store).returncode == 2
     with Sidecar(config) as proxy:
         after = incidents(proxy)[0]
         assert (after["id"], after["status"], after["started"]) == (before["id"], "acknowledged", before["started"])
