@@ -92,6 +92,7 @@ class Backing:
         def work(tell: Tell) -> Turn:
             nonlocal kind
             repository, catalog = self._stock.repository(create=True), self._stock.catalog()
+            self._stock.align()
             kind = ordered or cycle.next_kind(self._config, catalog, datetime.now(UTC))
             sources = list(self._stock.sources().values())
             return cycle.make_point(self._config, self._who, repository, catalog, sources, kind, tell, asked)

@@ -36,6 +36,10 @@ class Refusal(AgentFault):
     """A restore that would do harm, or cannot be what was asked for."""
 
 
+class NothingToDo(Refusal):
+    """There is something already, and only what is empty was to be filled; or there is no backup to fill it from."""
+
+
 class Place(msgspec.Struct, frozen=True):
     """Where a part of a source comes to stand: `restored` is relative to the source, `live` absolute."""
 
@@ -127,10 +131,12 @@ def make(
     rate: float | None = None,
     sources: Mapping[str, SourcePort] = MappingProxyType({}),
     until: str = "",
+    if_empty: bool = False,
 ) -> RestorePlan:
     """Plan to restore `point` into the directory `target`, "": in place, where `sources` say their parts belong.
 
-    `rate`: bytes per second of earlier restores. Raises Unknown, Refusal, NotEmpty.
+    `rate`: bytes per second of earlier restores; `if_empty`: sources whose places hold something stay as they are.
+    Raises Unknown, Refusal, NotEmpty, NothingToDo.
     """
     chosen = [source for source in point.sources if only in {None, source.name}]
     if not chosen:
@@ -144,12 +150,17 @@ def make(
     else:
         for source in list(chosen):
             try:
-                places += _places(source, sources.get(source.name))
+                found = _places(source, sources.get(source.name))
+                if if_empty and any(_holds_something(place.live) for place in found):
+                    raise NothingToDo(f"{source.name} is not empty")
+                places += found
             except AgentFault as fault:
-                if only is not None:
+                if only is not None and not if_empty:
                     raise Refusal(f"{fault}; restore it with --target DIR") from None
                 skipped[source.name] = str(fault)
                 chosen.remove(source)
+        if not chosen and if_empty:
+            raise NothingToDo(f"nothing to restore: {'; '.join(skipped.values())}")
         if not chosen:
             raise Refusal(f"nothing can be restored in place: {'; '.join(skipped.values())}; use --target DIR")
     order = steps([(source.name, source.sort) for source in chosen], in_place=not target)
@@ -209,20 +220,16 @@ def check_target(config: Backup, target: str, ours: str = "") -> None:
         raise NotEmpty(f"--target {target} is not empty; nothing is overwritten: empty it or choose another")
 
 
-def in_place_is_empty(sources: Iterable[SourcePort], point: Manifest) -> bool:
-    """Whether none of the live places holds anything yet, for `--if-empty`."""
-    return all(
-        not os.path.lexists(place.live) or (os.path.isdir(place.live) and is_empty(place.live))
-        for port in sources
-        if (source := point.source(port.name)) is not None
-        for place in port.placements(source)
-    )
+def _holds_something(live: str) -> bool:
+    if os.path.isdir(live):
+        return not is_empty(live)
+    return os.path.lexists(live)
 
 
 def is_empty(target: str) -> bool:
     """Whether there is nothing at `target` yet, for `--if-empty`."""
     try:
-        return not any(os.scandir(target))
+        return not any(entry.name != "lost+found" for entry in os.scandir(target))
     except FileNotFoundError:
         return True
     except OSError:

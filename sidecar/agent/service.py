@@ -35,7 +35,7 @@ from sidecar.agent.streaming import Streaming
 from sidecar.agent.verify import records
 from sidecar.base.clock import since_boot
 from sidecar.base.errors import ConfigError
-from sidecar.config.load import load
+from sidecar.config.load import parse, read
 from sidecar.machines.backup_schedule import Promise, PromiseKeeper
 from sidecar.machines.point_age import PointAge
 from sidecar.runtime import logs
@@ -49,8 +49,8 @@ from sidecar.runtime.tasks import Supervisor
 
 JUDGE, LOOK = 1.0, 5
 """Seconds between two looks at the promise; every so many of them the catalog is looked into."""
-LAST_MOMENT = 10.0
-"""Seconds that a backup under way may still take after SIGTERM."""
+LAST_MOMENT, LONGEST_RUN = 10.0, 3600.0
+"""Seconds that a backup under way may still take after SIGTERM, and after the file changed."""
 
 _log = Log(__name__)
 
@@ -60,7 +60,8 @@ class Agent:
 
     def __init__(self, path: str) -> None:
         """Raises ConfigError."""
-        self._document = load(path)
+        self._text = read(path)
+        self._document = parse(self._text, path)
         if self._document.backup is None:
             raise ConfigError(f"{path}: there is no `backup` section: nothing says what is backed up")
         self._config = self._document.backup
@@ -82,7 +83,10 @@ class Agent:
             Streaming(source, self._stock, self._registry, self._reporter) for source in self._stock.streamed()
         ]
         self._promise = PromiseKeeper(self._config.rpo, since_boot())
+        self._path = path
         self._stop = asyncio.Event()
+        self.again = False
+        """It ended because the file says something else now: make another."""
         self._ready = False
         self._began = since_boot()
         self._systemd = Systemd(os.environ)
@@ -98,6 +102,7 @@ class Agent:
             loop = asyncio.get_running_loop()
             for one in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(one, self.stop)
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
             self._tasks.start("report", self._reporter.run)
             self._tasks.start("backups", self._backing.run)
             self._tasks.start("reads", self._rereading.run)
@@ -125,13 +130,34 @@ class Agent:
             stream.lane.stop()
         for stream in self._streams:
             await stream.lane.rest(3.0)
-        await self._backing.lane.rest(LAST_MOMENT)
+        await self._backing.lane.rest(LAST_MOMENT if not self.again else LONGEST_RUN)
         if was_ready:
             self._observer.tell(told.Kind.AGENT_STOPPED, self._who[0])
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._reporter.flush(), 2.0)
         await self._tasks.stop()
         await self._admin.stop()
+
+    def _reload(self) -> None:
+        """Read the file again; a good one that says something else counts once what runs is done. A bad one never."""
+        try:
+            text = read(self._path)
+            if text == self._text:
+                return
+            self._text = text
+            found = parse(text, self._path)
+            if found.backup is None:
+                raise ConfigError(f"{self._path}: there is no `backup` section any more")
+        except ConfigError as error:
+            self._observer.tell(
+                told.Kind.CONFIG_RELOAD_FAILED, self._path, level=told.Level.ERROR, path=self._path,
+                reason=str(error), advice="the agent goes on with the last good one", every=60.0,
+            )  # fmt: skip
+            return
+        old = self._document
+        if (found.backup, found.service, found.admin, found.log) != (old.backup, old.service, old.admin, old.log):
+            self.again = True
+            self.stop()
 
     async def _remember(self) -> None:
         """Go on where the last agent on this machine was."""
@@ -158,6 +184,7 @@ class Agent:
         for turn in itertools.count():
             if turn % LOOK == 0:
                 await self._look_again()
+                self._reload()
             change = self._promise.judge(self._age.age(since_boot()), since_boot())
             if change is not None:
                 missed = change.new is Promise.MISSED

@@ -35,6 +35,12 @@ class Stock:
             self._repository = repository
         return self._repository
 
+    def align(self) -> None:
+        """Know what the repository holds: another machine may have added or forgotten points, or our disk was full."""
+        repository, catalog = self.repository(), self.catalog()
+        if set(repository.ids()) != {point.id for point in catalog.points()}:
+            catalog.rebuild(repository)
+
     def close(self) -> None:
         """The repository failed: it is opened anew the next time."""
         self._repository = None

@@ -25,8 +25,11 @@ def _run(args: argparse.Namespace) -> int:
     from sidecar.base.errors import ConfigError
 
     async def work() -> None:
-        # made inside the loop: what it holds belongs to it
-        await Agent(args.config).run()
+        again = True
+        while again:
+            agent = Agent(args.config)  # made inside the loop: what it holds belongs to it
+            await agent.run()
+            again = agent.again
 
     try:
         asyncio.run(work())

@@ -13,6 +13,8 @@ from sidecar.cli.progress import Progress
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from sidecar.agent.restore_plan import RestorePlan
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
@@ -24,40 +26,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target", metavar="DIR", help="restore to DIR/SOURCE/…; DIR is absent or empty (default: in place)"
     )
-    parser.add_argument("--if-empty", action="store_true", help="nothing to do, and no error, when something is there")
+    parser.add_argument(
+        "--if-empty", action="store_true", help="leave what is there, fill what is empty; apply needs no HASH then"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; 0 done, 1 failed, 2 usage, 4 wrong key."""
-    if (args.hash is None) != (args.action != "apply"):
-        print(f"sidecar restore {args.action}: {'needs a' if args.hash is None else 'takes no'} HASH", file=sys.stderr)
+    if args.action == "apply" and args.hash is None and not args.if_empty:
+        print("sidecar restore apply: needs the HASH of a plan, or --if-empty", file=sys.stderr)
+        return exits.USAGE
+    if args.hash is not None and args.action != "apply":
+        print(f"sidecar restore {args.action}: takes no HASH", file=sys.stderr)
+        return exits.USAGE
+    if args.to is not None and _moment(args.to) is None:
+        print(f"--to {args.to}: write a time like 2026-03-31T12:00:00Z", file=sys.stderr)
         return exits.USAGE
     return told({"plan": _plan, "apply": _apply, "resume": _resume}[args.action], args)
 
 
-def _plan(args: argparse.Namespace) -> int:
+def _moment(text: str) -> "datetime | None":
     from datetime import UTC, datetime
 
-    from sidecar.agent import history, restore_plan
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
-    moment = None
-    if args.to is not None:
+
+def _make(args: argparse.Namespace, desk: Desk) -> "RestorePlan":
+    """The plan, kept. Raises NothingToDo with --if-empty."""
+    from sidecar.agent import history, restore_plan
+    from sidecar.agent.faults import NoRepository
+
+    if args.if_empty:
+        if args.target is not None and not restore_plan.is_empty(args.target):
+            raise restore_plan.NothingToDo(f"{args.target} is not empty: nothing to restore")
         try:
-            moment = datetime.fromisoformat(args.to)
-        except ValueError:
-            print(f"--to {args.to}: write a time like 2026-03-31T12:00:00Z", file=sys.stderr)
-            return exits.USAGE
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    desk = Desk(args)
-    if args.if_empty and args.target is not None and not restore_plan.is_empty(args.target):
-        return _nothing(args.target, as_json=args.json)
-    sources = desk.sources()
+            points = desk.catalog.points() or desk.repository.ids()
+        except NoRepository:
+            points = []
+        if not points:
+            raise restore_plan.NothingToDo("there is no backup yet: nothing to restore")
+    moment, sources = None if args.to is None else _moment(args.to), desk.sources()
     point, verified = restore_plan.choose(
         desk.catalog, args.backup, moment, lambda one: restore_plan.reach(desk.repository, sources, one)
     )
-    if args.if_empty and args.target is None and not restore_plan.in_place_is_empty(sources.values(), point):
-        return _nothing("what is backed up", as_json=args.json)
     plan = restore_plan.make(
         desk.config,
         point,
@@ -67,8 +83,19 @@ def _plan(args: argparse.Namespace) -> int:
         rate=history.restore_rate(desk.catalog),
         sources=sources,
         until=_until(point.consistent_at if args.backup else moment),
+        if_empty=args.if_empty,
     )
     restore_plan.keep(desk.config, plan)
+    return plan
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from sidecar.agent.restore_plan import NothingToDo
+
+    try:
+        plan = _make(args, Desk(args))
+    except NothingToDo as nothing:
+        return _nothing(str(nothing), as_json=args.json)
     if args.json:
         shown = {"hash": plan.hash, "backup": plan.backup, "steps": plan.steps, "bytes": plan.bytes}
         more = {
@@ -100,9 +127,9 @@ def _until(moment: "datetime | None") -> str:
     return "latest" if moment is None else moment.isoformat()
 
 
-def _nothing(where: str, *, as_json: bool) -> int:
+def _nothing(why: str, *, as_json: bool) -> int:
     nothing: dict[str, object] = {"hash": None, "backup": None, "steps": [], "bytes": 0, "seconds": 0}
-    print(json.dumps(nothing) if as_json else f"{where} is not empty: nothing to restore")
+    print(json.dumps(nothing) if as_json else why)
     return exits.OK
 
 
@@ -111,10 +138,16 @@ def _where(target: str) -> str:
 
 
 def _apply(args: argparse.Namespace) -> int:
-    from sidecar.agent import restore_plan
+    from sidecar.agent.restore_plan import NothingToDo
 
     desk = Desk(args)
-    return _carry_out(desk, restore_plan.kept(desk.config, args.hash).hash, as_json=args.json)
+    if args.hash is not None:
+        return _carry_out(desk, args.hash, as_json=args.json)
+    try:
+        plan = _make(args, desk)
+    except NothingToDo as nothing:
+        return _nothing(str(nothing), as_json=args.json)
+    return _carry_out(desk, plan.hash, as_json=args.json)
 
 
 def _resume(args: argparse.Namespace) -> int:

@@ -1,12 +1,16 @@
 """A restore in place of a service in use: the proxy fences it off, stops it, and lets callers back when it is well."""
 
 import json
+import os
+import shutil
 import socket
 import sqlite3
 import sys
 import threading
 from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from tests.real.agent import Estate
 from tests.real.documents import free_port
@@ -83,25 +87,36 @@ def test_callers_are_fenced_off_and_the_service_comes_back_with_the_old_state(tm
             assert {item for (item,) in db.execute("SELECT item FROM orders")} == {"tea", "cake"}
 
 
-def test_a_fresh_volume_is_filled_and_a_used_one_left_alone(tmp_path: Path):
-    estate = Estate(tmp_path)
+def empty(estate: Estate) -> None:
+    """Volumes that are new."""
+    for path in estate.database.parent.glob("orders.db*"):
+        path.unlink()
+    shutil.rmtree(estate.uploads)
+    estate.uploads.mkdir()
+
+
+@pytest.mark.parametrize("engine", ["sealed", "restic"])
+def test_a_fresh_volume_is_filled_and_a_used_one_left_alone(tmp_path: Path, engine: str):
+    """What an init container does."""
+    estate = Estate(tmp_path, engine)
+    assert estate.json("restore", "apply", "--if-empty")["hash"] is None, "the very first start: no backup yet"
     estate.order("tea")
     estate.run("backup", "run")
     assert estate.json("restore", "plan", "--if-empty")["hash"] is None
-    estate.run("restore", "plan", "--if-empty")
-    for path in estate.database.parent.glob("orders.db*"):
-        path.unlink()
-    for path in estate.uploads.rglob("*"):
-        if not path.is_dir():
-            path.unlink()
-    for path in sorted(estate.uploads.rglob("*"), reverse=True):
-        path.rmdir()
-    plan = estate.json("restore", "plan", "--if-empty")
-    estate.run("restore", "apply", plan["hash"])
+    estate.order("cake")
+    estate.run("restore", "apply", "--if-empty")
+    empty(estate)
+    assert estate.json("restore", "apply", "--if-empty")["ok"]
     with closing(sqlite3.connect(estate.database)) as db:
         assert db.execute("SELECT item FROM orders").fetchall() == [("tea",)]
     assert (estate.uploads / "a.txt").read_text() == "first"
-    estate.run("restore", "resume")
+    assert os.readlink(estate.uploads / "link") == "a.txt"
+    assert "no unfinished restore" in estate.run("restore", "resume").stdout
+    shutil.rmtree(estate.uploads)
+    plan = estate.json("restore", "plan", "--if-empty")
+    assert plan["places"] == [str(estate.uploads)]
+    assert list(plan["skipped"]) == ["db"]
+    estate.run("restore", "apply", code=2)
 
 
 def test_a_file_that_names_what_is_not_there_is_refused_by_check(tmp_path: Path):

@@ -148,3 +148,35 @@ def test_a_file_without_a_backup_section_is_a_configuration_that_cannot_work(est
         "upstreams: [{name: app, endpoints: [{address: 127.0.0.1:2}]}]\n"
     )
     assert "no `backup` section" in estate.run("agent", "run", code=78).stderr
+
+
+def test_a_file_that_changes_counts_once_it_is_good(estate: Estate):
+    estate.write(rpo="10m")
+    with Agent(estate) as agent:
+        agent.wait_log('"backup_finished"')
+        good = estate.file.read_text()
+        estate.file.write_text("backup: [")
+        agent.process.send_signal(signal.SIGHUP)
+        agent.wait_log('"config_reload_failed"')
+        assert agent.metrics().sum("sidecar_backup_rpo_target_seconds") == 600
+        estate.file.write_text(good.replace("rpo: 10m", "rpo: 20m"))
+        agent.process.send_signal(signal.SIGHUP)
+        agent.wait_log('"agent_started".*"rpo_seconds": 1200')
+        agent.wait_until(lambda: agent.status_of("/readyz") == 200, "ready again")
+        assert agent.metrics().sum("sidecar_backup_rpo_target_seconds") == 1200
+        assert agent.json("/api/v1/status")["rpo"]["age_seconds"] is not None, "it goes on where it was"
+
+
+def test_points_that_others_make_or_forget_are_known_from_the_next_run_on(estate: Estate, tmp_path: Path):
+    first = estate.backup()
+    away = tmp_path / "catalog-of-this-machine"
+    (tmp_path / "state" / "catalog.db").rename(away)
+    second = estate.backup()  # by a machine that has a catalog of its own
+    for path in (tmp_path / "state").glob("catalog.db*"):
+        path.unlink()
+    away.rename(tmp_path / "state" / "catalog.db")
+    assert [one["id"] for one in estate.json("backup", "list")] == [first]
+    with Agent(estate) as agent:
+        assert agent.command("/api/v1/backups/run") == 200
+        agent.wait_log('"backup_finished"')
+        assert {first, second} < {one["id"] for one in agent.json("/api/v1/backups")}
