@@ -509,10 +509,11 @@ class Program:
             raise Refused(404, f"there is no breaker {name!r}; there are: {names}")
         _log.warning("breaker_ordered", breaker=name, action=action, by=said.by, why=said.why,
                      seconds=said.for_seconds)  # fmt: skip
+        more = "" if self._sharing is None else self._sharing.beside(name, action)
         if action == "reset":
-            return f"the breaker of {name} is automatic again"
+            return f"the breaker of {name} is automatic again{more}"
         until = "until it is reset" if said.for_seconds is None else f"for {said.for_seconds:g} seconds"
-        return f"the breaker of {name} is held {'open' if action == 'open' else 'closed'} {until}"
+        return f"the breaker of {name} is held {'open' if action == 'open' else 'closed'} {until}{more}"
 
     async def health(self) -> list[dict[str, Any]]:
         return self._health.view()

@@ -71,6 +71,17 @@ class Sharing:
             fleet.update(found)
         return breakers
 
+    def beside(self, name: str, action: str) -> str:
+        """What is to be added to the answer to an order for this replica alone."""
+        seen = self.fleet.view(name)
+        if seen is None:
+            return ""
+        if action != "reset":
+            return ", in this replica only (--fleet: in all)"
+        if seen["alone"] or seen["state"] == "closed":
+            return ""
+        return f"; the replicas together hold it {seen['state'].replace('_', ' ')} (reset --fleet ends that)"
+
     def hand_over(self) -> None:
         """A successor of the same name talks from now on."""
         for task in ("fleet", "shared-state"):
@@ -88,10 +99,12 @@ async def order_fleet(sharing: Sharing | None, name: str, action: str, said: Bod
         raise Refused(503, f"not carried out: {why}; without --fleet it is carried out here")
     _log.warning("breaker_ordered", breaker=name, action=action, by=said.by, why=said.why,
                  seconds=said.for_seconds, fleet=True)  # fmt: skip
+    above = "; here an order for this replica alone stands above it (reset without --fleet)"
+    more = above if sharing.fleet.overruled(name) else ""
     if action == "reset":
-        return f"the breaker of {name} is automatic again in all replicas"
+        return f"the breaker of {name} is automatic again in all replicas{more}"
     until = "until it is reset" if said.for_seconds is None else f"for {said.for_seconds:g} seconds"
-    return f"the breaker of {name} is held {'open' if action == 'open' else 'closed'} in all replicas {until}"
+    return f"the breaker of {name} is held {'open' if action == 'open' else 'closed'} in all replicas {until}{more}"
 
 
 def replica(config: Config) -> str:

@@ -161,6 +161,11 @@ class FleetShell:
         """The fleet as it is known here, for people; None: this breaker is not shared."""
         return self._fleet.view(name, monotonic())
 
+    def overruled(self, name: str) -> bool:
+        """Whether an order that was given here stands above the fleet's word."""
+        found = self._breakers().get(name)
+        return found is not None and found.breaker.state in _FORCED and not found.breaker.led
+
     async def look(self, name: str) -> dict[str, Any]:
         """Who voted and who tries, as Redis has it now; empty when it does not say so soon."""
         if not self._link.up or name not in self._followed:

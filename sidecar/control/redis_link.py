@@ -173,7 +173,8 @@ class RedisLink:
         self._registry.cell(series.SHARED_STATE_OPERATIONS, operation, result).value += 1
 
     async def _open(self) -> Server:
-        async with asyncio.timeout(2 * TIMEOUT_SECONDS):
+        sentinels = len(self._config.sentinel.addresses) if self._config.sentinel else 0
+        async with asyncio.timeout((2 + sentinels) * TIMEOUT_SECONDS):  # each may be one that never answers
             server = await open_server(self._config, self._heard_on)
             try:
                 for channel in self._channels:
@@ -344,7 +345,7 @@ async def _ask_sentinels(config: SentinelConfig) -> tuple[str, int]:
         "username": config.username,
         "password": _secret(config.password_file),
     }
-    addresses = [parse_address(text) for text in config.addresses]
+    addresses = [parse_address(text) for text in random.sample(config.addresses, len(config.addresses))]
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         [(one.host, one.port) for one in addresses], sentinel_kwargs=asked
     )

@@ -72,9 +72,10 @@ class Fleet:
         self.redis = redis
         self.server = server
         self.client = stack.enter_context(redis_py.Redis(port=redis.port))
-        self.members = [
-            stack.enter_context(Sidecar(member(redis, server, f"pod-{number}", **root))) for number in range(count)
-        ]
+        trees = [member(redis, server, f"pod-{number}", **root) for number in range(count)]
+        self.members = [stack.enter_context(Sidecar(tree, ready=False)) for tree in trees]
+        for one in self.members:
+            one.wait_ready()
         for one in self.members:
             one.wait_until(lambda one=one: fleet(one, "both").get("heard_seconds_ago") is not None, "it takes part")
 
@@ -256,10 +257,11 @@ def test_an_order_for_the_fleet_reaches_all_and_says_who_why_and_until(three: Fl
     assert (seen["machine"], seen["ordered_why"]) == ("forced_open", "maintenance")
     assert seen["ordered_by"]
     assert 500 < seen["remaining_seconds"] <= 600
-    c.command("breaker", "close", "hand", "--why", "here it must go on")
+    held = c.command("breaker", "close", "hand", "--why", "here it must go on").stdout
+    assert "in this replica only" in held
     assert get(c, "/hand").body == b"fine"
     assert get(b, "/hand").decision == "manual_open"
-    c.command("breaker", "reset", "hand")
+    assert "hold it forced open" in c.command("breaker", "reset", "hand").stdout
     c.wait_until(lambda: get(c, "/hand").decision == "manual_open", "the fleet's word again")
     b.command("breaker", "reset", "hand", "--fleet")
     three.wait_state("hand", "closed")

@@ -42,8 +42,10 @@ def member(address: str, server: ScriptedUpstream, instance: str, **root: Any) -
 
 
 def members(stack: ExitStack, address: str, server: ScriptedUpstream, count: int, **root: Any) -> list[Sidecar]:
-    found = [stack.enter_context(Sidecar(member(address, server, f"pod-{number}", **root))) for number in range(count)]
+    trees = [member(address, server, f"pod-{number}", **root) for number in range(count)]
+    found = [stack.enter_context(Sidecar(tree, ready=False)) for tree in trees]
     for one in found:
+        one.wait_ready()
         one.wait_until(lambda one=one: shown(one, "pods")["fleet"]["heard_seconds_ago"] is not None, "it takes part")
     return found
 
