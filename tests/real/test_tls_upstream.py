@@ -83,42 +83,56 @@ def test_a_spiffe_id_may_be_verified_instead(world: World) -> None:
             assert proxy.get("fast").status == 200
 
 
-@pytest.mark.parametrize(
-    ("pair", "tls", "reason", "detail"),
-    [
-        ("stranger", {"server_name": "bank.test"}, "not_trusted", "unable to get local issuer certificate"),
-        ("old", {}, "expired", "certificate has expired"),
-        ("bank", {"server_name": "else.test"}, "name_mismatch", "Hostname mismatch"),
-        ("spiffe", {}, "name_mismatch", "IP address mismatch"),
-        ("spiffe", {"allowed_servers": ["spiffe://shop.test/else"]}, "not_allowed", BANK),
-        (None, {}, "handshake", "wrong version number"),
-        ("outdated", {}, "refused", "alert protocol version"),
-    ],
-)
+WRONG: dict[str, tuple[str | None, dict[str, Any], str, str]] = {
+    "stranger": ("stranger", {"server_name": "bank.test"}, "not_trusted", "unable to get local issuer certificate"),
+    "old": ("old", {}, "expired", "certificate has expired"),
+    "misnamed": ("bank", {"server_name": "else.test"}, "name_mismatch", "Hostname mismatch"),
+    "nameless": ("spiffe", {}, "name_mismatch", "IP address mismatch"),
+    "unlisted": ("spiffe", {"allowed_servers": ["spiffe://shop.test/else"]}, "not_allowed", BANK),
+    "plain": (None, {}, "handshake", "wrong version number"),
+    "outdated": ("bank", {}, "refused", "alert protocol version"),
+}
+"""name -> what it shows, how it is called, and what the log says of it."""
+
+
+@pytest.fixture(scope="module")
+def servers(world: World) -> Iterator[dict[str, ScriptedUpstream]]:
+    with contextlib.ExitStack() as stack:
+        running = {}
+        for name, (pair, *_) in WRONG.items():
+            context = None if pair is None else world.ours.server(getattr(world, pair))
+            if name == "outdated" and context is not None:
+                context.set_ciphers("ALL:@SECLEVEL=0")
+                with warnings.catch_warnings(action="ignore"):
+                    context.minimum_version = ssl.TLSVersion.TLSv1
+                    context.maximum_version = ssl.TLSVersion.TLSv1_1
+            running[name] = server = stack.enter_context(ScriptedUpstream(context=context))
+            if pair is None:
+                server.on_connect(lambda wire: wire.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+        yield running
+        for server in running.values():
+            server.faults.clear()  # one was spoken to in TLS that does not speak it
+
+
+@pytest.fixture(scope="module")
+def config(world: World, servers: dict[str, ScriptedUpstream]) -> dict[str, Any]:
+    """A listener for each of those that are wrong."""
+    to = [upstream(name, servers[name].address, tls=world.tls(**tls)) for name, (_, tls, *_) in WRONG.items()]
+    return document([listener(name, [route("all", name)]) for name in WRONG], to)
+
+
+@pytest.mark.parametrize("name", WRONG)
 def test_who_is_not_the_right_one_gets_nothing_and_the_log_says_why(
-    world: World, pair: str | None, tls: dict[str, Any], reason: str, detail: str
+    proxy: Sidecar, servers: dict[str, ScriptedUpstream], name: str
 ) -> None:
-    context = None
-    if pair == "outdated":
-        context = world.ours.server(world.bank)
-        context.set_ciphers("ALL:@SECLEVEL=0")
-        with warnings.catch_warnings(action="ignore"):
-            context.minimum_version = ssl.TLSVersion.TLSv1
-            context.maximum_version = ssl.TLSVersion.TLSv1_1
-    elif pair is not None:
-        context = world.ours.server(getattr(world, pair))
-    with ScriptedUpstream(context=context) as server:
-        if pair is None:
-            server.on_connect(lambda wire: wire.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
-        with Sidecar(tree(server.address, world.tls(**tls))) as proxy:
-            answer = proxy.get("fast", "/secret")
-            assert (answer.status, answer.decision) == (502, "connect_failure")
-            line = proxy.wait_log(r'"upstream_tls_failed".*')[0]
-            assert f'"reason": "{reason}"' in line
-            assert detail in line
-            assert proxy.metrics().sum("sidecar_upstream_connects_total", upstream="bank", result="tls") == 1
-        assert server.seen == []
-        server.faults.clear()  # it was spoken to in TLS
+    _, _, reason, detail = WRONG[name]
+    answer = proxy.get(name, "/secret")
+    assert (answer.status, answer.decision) == (502, "connect_failure")
+    line = proxy.wait_log(rf'"upstream_tls_failed", "upstream": "{name}".*')[0]
+    assert f'"reason": "{reason}"' in line
+    assert detail in line
+    assert proxy.metrics().sum("sidecar_upstream_connects_total", upstream=name, result="tls") == 1
+    assert servers[name].seen == []
 
 
 def test_verification_can_be_switched_off(world: World) -> None:
