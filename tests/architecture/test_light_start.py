@@ -27,3 +27,7 @@ def test_help_loads_nothing_heavy():
 def test_importing_the_package_starts_nothing():
     loaded = loaded_after("import sidecar")
     assert not {name for name in loaded if name.startswith("sidecar.")}
+
+
+def test_a_proxy_loads_neither_database_nor_http_client_before_it_needs_them():
+    assert loaded_after("import sidecar.app.program") & {"sqlite3", "httpx", "hiredis", "aiodns"} == set()

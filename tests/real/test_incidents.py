@@ -1,10 +1,12 @@
 """Incidents in the running program: they open from what happens, outlive a kill, and hear what people say of them."""
 
 import json
+import os
 import resource
 import signal
 import socket
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from tests.fakes.upstream import ScriptedUpstream, says
 from tests.fakes.wire import Wire
 from tests.real.documents import document, free_port, listener, route, upstream
-from tests.real.harness import Sidecar, ask, run_cli
+from tests.real.harness import ROOT, Sidecar, ask, run_cli
 
 OUT = says(b"out", "503 Service Unavailable")
 QUICK = {"consecutive_failures": 2, "open_for": "100ms", "half_open_successes": 1}
@@ -169,8 +171,11 @@ def test_a_damaged_file_is_set_aside_and_told(config: dict[str, Any], server: Sc
         assert connection.execute("SELECT count(*) FROM incidents").fetchone() == (2,)
 
 
-def test_a_full_disk_is_told_and_everything_goes_on(config: dict[str, Any], server: ScriptedUpstream) -> None:
-    with Sidecar(config) as proxy:
+def test_a_full_disk_is_told_and_everything_goes_on(
+    config: dict[str, Any], server: ScriptedUpstream, tmp_path: Path
+) -> None:
+    service = [sys.executable, str(ROOT / "tests/fakes/service.py"), str(free_port()), str(tmp_path)]
+    with Sidecar(config, command=service) as proxy:
         _, hard = resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE, (4096, hard))
         opened = fail(proxy, server)
@@ -179,6 +184,9 @@ def test_a_full_disk_is_told_and_everything_goes_on(config: dict[str, Any], serv
         failing = wait_for(proxy, "an incident about it", lambda all_: len(all_) == 2)
         assert {one["failure"] for one in incidents(proxy)} == {"incident_store", "upstream_failing"}, failing
         assert proxy.get("in").status == 503, "requests go on as ever"
+        os.kill(proxy.status()["child"]["pid"], signal.SIGKILL)
+        proxy.wait_until(lambda: proxy.status()["child"]["restarts"] == 1, "and so does recovery")
+        assert "process_died" in {one["failure"] for one in incidents(proxy)}
         resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE, (hard, hard))
         proxy.wait_until(lambda: proxy.metrics().sum("sidecar_incident_store_ok") == 1, "it is written after all")
         proxy.signal(signal.SIGKILL)
