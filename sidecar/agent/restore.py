@@ -21,6 +21,9 @@ from sidecar.agent.verify import compare
 from sidecar.config.backup import Backup
 from sidecar.machines.restore import Act, Outcome, Restore, Step, steps
 
+FORMAT = 1
+"""Of manifests: the newest that is understood here."""
+
 
 class Stopped(AgentFault):
     """A restore that did not come to its end."""
@@ -63,7 +66,10 @@ class Restoring:
         acts = self._hands.acts()
         failure: AgentFault | None = None
         with self._repository.lease("restore", patience=60.0) as lease:
-            self._hands.take(self._repository.manifest(self._plan.backup), lease)
+            point = self._repository.manifest(self._plan.backup)
+            if point.format > FORMAT:
+                raise Stopped(f"{point.id} was made by sidecar {point.sidecar_version}, a newer one: restore with that")
+            self._hands.take(point, lease)
             while (step := machine.next()) is not None:
                 self._journal.write(machine.begun(step))
                 self._step(str(step), "begun")

@@ -181,8 +181,13 @@ def make(
         files=sum(source.files for source in chosen),
         seconds=round(1.0 + size / (rate or GUESSED_RATE), 1),
     )
-    told = msgspec.structs.replace(plan, seconds=0.0)
-    return msgspec.structs.replace(plan, hash=hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16])
+    return msgspec.structs.replace(plan, hash=_hash(plan))
+
+
+def _hash(plan: RestorePlan) -> str:
+    """Of all that it does; how long it may take is no part of that."""
+    told = msgspec.structs.replace(plan, hash="", seconds=0.0)
+    return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
 
 
 def _places(source: SourcePoint, port: SourcePort | None) -> list[Place]:
@@ -290,13 +295,16 @@ def keep(config: Backup, plan: RestorePlan) -> None:
 
 
 def kept(config: Backup, name: str) -> RestorePlan:
-    """The plan of this hash. Raises Unknown."""
+    """The plan of this hash, and what it was when it was made. Raises Unknown, Refusal."""
     path = os.path.join(config.state_dir, PLANS, f"{os.path.basename(name)}.json")
     try:
         with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=RestorePlan)
+            plan = msgspec.json.decode(file.read(), type=RestorePlan)
     except (OSError, msgspec.DecodeError):
         raise Unknown(f"there is no plan {name!r} here; make one: sidecar restore plan") from None
+    if _hash(plan) != plan.hash or plan.hash != name:
+        raise Refusal(f"{path} is not the plan that was made: somebody changed it; make another: sidecar restore plan")
+    return plan
 
 
 def _told(deed: Callable[[], None], path: str) -> None:
