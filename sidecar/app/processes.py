@@ -132,7 +132,9 @@ class ProcessCrew:
             told = dict(self._endpoints), dict(self._health), self._accepting
             await worker.channel.call("start", order, START_SECONDS)
             self._crew[place] = worker
-            if self._files is not order["files"]:
+            if self._text is not order["text"]:
+                await worker.channel.call("apply", [self._text, self._files])
+            elif self._files is not order["files"]:
                 await worker.channel.call("renew", self._files)
             await self._catch_up(worker, *told)
         except BaseException as error:

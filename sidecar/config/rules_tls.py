@@ -74,9 +74,11 @@ def _health_check(upstream: Upstream, path: Path) -> Iterator[Problem]:
 
 
 def reached_by_http(config: Config, upstream: str) -> bool:
-    """Whether an http listener's requests may go to this upstream."""
+    """Whether an http listener's requests may go to this upstream: by a route, a fallback or a recovery's rerouting."""
+    reroutes = [rule.do.reroute for rule in config.recovery if rule.do.reroute and rule.do.reroute.to == upstream]
+    names = {upstream, *(one.upstream for one in reroutes)}
     return any(
-        upstream == route.upstream or upstream in {one.upstream for one in route.fallback}
+        not names.isdisjoint({route.upstream, *(one.upstream for one in route.fallback)})
         for listener in config.listeners
         if listener.protocol == "http"
         for route in listener.routes

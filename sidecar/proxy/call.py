@@ -44,7 +44,8 @@ class Caller(TlsTransport):
         super().__init__(protocol, calling.context, self._greeted, server_side=False, server_name=name)
         self._calling = calling
         self._endpoint = endpoint
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        """What the handshake came to: None for good."""
 
     def _greeted(self, _: TlsTransport, error: Exception | None) -> None:
         if error is None:
@@ -53,12 +54,8 @@ class Caller(TlsTransport):
             except ssl.SSLError as refused:
                 error = refused
                 self.abort()
-        if self.done.done():
-            return
-        if error is None:
-            self.done.set_result(None)
-        else:
-            self.done.set_exception(error)
+        if not self.done.done():
+            self.done.set_result(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         fault = self.fault
@@ -80,16 +77,16 @@ async def call(
         caller = Caller(protocol, endpoint, calling)
         await _open(loop, endpoint, lambda: caller)
         try:
-            await caller.done
-        except (ssl.SSLError, ConnectionError) as error:
-            if isinstance(error, ssl.SSLError):
-                _tell("upstream_tls_failed", endpoint, error)
-                detail = f"no TLS with the upstream: {sentence_for(error)}"
-                raise TlsFault(detail, 502, Decision.CONNECT_FAILURE) from None
-            raise
+            error = await caller.done
         except asyncio.CancelledError:
             caller.abort()
             raise
+        if isinstance(error, ssl.SSLError):
+            _tell("upstream_tls_failed", endpoint, error)
+            detail = f"no TLS with the upstream: {sentence_for(error)}"
+            raise TlsFault(detail, 502, Decision.CONNECT_FAILURE)
+        if error is not None:
+            raise error
         return protocol
 
 
