@@ -240,3 +240,18 @@ def test_nobody_answers_so_the_next_is_told_until_somebody_does(tmp_path: Path, 
         assert time.monotonic() - acked > 1.5
         assert {each["failure"] for each in told(receiver, "/boss")} == {"drill_failed"}, "an acknowledged one does not"
         assert "incident_escalated" in kinds(whole(proxy, one))
+
+
+def test_who_hears_changes_with_a_reload(tmp_path: Path, receiver: ScriptedUpstream) -> None:
+    gone = {"name": "gone", "webhook": {"url": f"http://127.0.0.1:{free_port()}/"}}
+    with Sidecar(settings(tmp_path, gone)) as proxy:
+        report(proxy, CONDITION)
+        proxy.wait_until(lambda: count(proxy, "gone", "failed"), "nobody is there")
+        proxy.config["incidents"]["notify"] = [{"name": "ops", "webhook": {"url": f"http://{receiver.address}/ops"}}]
+        proxy.write(proxy.config)
+        proxy.command("reload")
+        proxy.wait_until(
+            lambda: proxy.metrics().sum("sidecar_notifications_waiting") == 0, "what nobody takes is dropped"
+        )
+        proxy.command("incidents", "ack", incidents(proxy)[0]["id"])
+        assert [each["what"] for each in told(receiver, "/ops")] == ["acknowledged"]
