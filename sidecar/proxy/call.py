@@ -60,7 +60,9 @@ class Caller(TlsTransport):
     def connection_lost(self, exc: Exception | None) -> None:
         fault = self.fault
         if self.done.done() and isinstance(fault, ssl.SSLError) and not isinstance(fault, ssl.SSLEOFError):
-            _tell("upstream_tls_broken", self._endpoint, fault)
+            endpoint, upstream = self._endpoint.address, self._endpoint.upstream.name
+            _log.warning("upstream_tls_broken", every=_LOG_SECONDS, about=f"{endpoint} {fault}", upstream=upstream,
+                         endpoint=endpoint, reason=word_for(fault), detail=sentence_for(fault))  # fmt: skip
         super().connection_lost(exc)
 
 
@@ -82,9 +84,10 @@ async def call(
             caller.abort()
             raise
         if isinstance(error, ssl.SSLError):
-            _tell("upstream_tls_failed", endpoint, error)
-            detail = f"no TLS with the upstream: {sentence_for(error)}"
-            raise TlsFault(detail, 502, Decision.CONNECT_FAILURE)
+            address, upstream, detail = endpoint.address, endpoint.upstream.name, sentence_for(error)
+            _log.warning("upstream_tls_failed", every=_LOG_SECONDS, about=f"{address} {error}", upstream=upstream,
+                         endpoint=address, reason=word_for(error), detail=detail)  # fmt: skip
+            raise TlsFault(f"no TLS with the upstream: {detail}", 502, Decision.CONNECT_FAILURE)
         if error is not None:
             raise error
         return protocol
@@ -97,9 +100,3 @@ async def _open(
     if target.path:
         return await loop.create_unix_connection(protocol, target.path)
     return await loop.create_connection(protocol, target.host, target.port)
-
-
-def _tell(event: str, endpoint: Endpoint, error: Exception) -> None:
-    upstream = endpoint.upstream.name
-    _log.warning(event, every=_LOG_SECONDS, about=f"{upstream} {endpoint.address} {error}", upstream=upstream,
-                 endpoint=endpoint.address, reason=word_for(error), detail=sentence_for(error))  # fmt: skip

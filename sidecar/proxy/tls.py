@@ -76,14 +76,13 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         *,
         server_side: bool = True,
         server_name: str | None = None,
-        session: ssl.SSLSession | None = None,
     ) -> None:
         """`shaken(self, None)` is called once when the handshake is done and the protocol not yet told, which it is if
         we are not closing afterwards; with an error when it failed.
         """
         super().__init__()
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = tls = context.wrap_bio(incoming, outgoing, server_side, server_name, session)
+        self.tls = tls = context.wrap_bio(incoming, outgoing, server_side, server_name)
         self._incoming = incoming
         self._outgoing = outgoing
         self._feed = incoming.write

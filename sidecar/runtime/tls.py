@@ -11,6 +11,7 @@ sentence that names the key and the file, never its content.
 import contextlib
 import os
 import ssl
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from weakref import WeakValueDictionary
 
@@ -22,7 +23,7 @@ from sidecar.config.faults import Path, show_path
 from sidecar.config.problem import Problem
 from sidecar.config.rules_tls import reached_by_http
 from sidecar.config.tls import HTTP, ListenerTls, UpstreamTls
-from sidecar.machines.certificate import chain
+from sidecar.machines.certificate import Standing, chain
 
 MAX_FILE_BYTES = 1 << 20
 _PARTIAL_CHAIN = 0x80000
@@ -142,6 +143,15 @@ def problems(config: Config) -> Iterator[Problem]:
             continue  # told as every secret file that is not there yet
         except BadFile as bad:
             yield Problem((*path, *bad.keys), bad.words)
+        else:
+            yield from _ended(tls, files, path)
+
+
+def _ended(tls: Section, files: Credentials, path: Path) -> Iterator[Problem]:
+    for (at, (cert_file, _)), (pem, _) in zip(_pairs_of(tls), files.pairs, strict=True):
+        with contextlib.suppress(ValueError):
+            if any(one.standing(time.time(), 0.0) is Standing.OVER for one in chain(pem)):
+                yield Problem((*path, *at, "cert_file"), f"{cert_file} has ended: nobody will trust it", warning=True)
 
 
 _shared: WeakValueDictionary[object, ssl.SSLContext] = WeakValueDictionary()

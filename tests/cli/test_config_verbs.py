@@ -1,5 +1,6 @@
 """The configuration verbs as the shell sees them: output, exit codes, colour, start-up cost."""
 
+import datetime as dt
 import json
 import os
 import subprocess
@@ -65,6 +66,7 @@ def test_check_prints_every_fault_and_exits_78(write, capsys):
             {"key": "other"},
             "listeners[0].tls.key_file: cert_file CERT and key_file KEY do not belong together",
         ),
+        ({"cert": "old", "key": "old"}, "listeners[0].tls.cert_file: note: CERT has ended: nobody will trust it"),
         ({"cert": "none"}, "listeners[0].tls.cert_file: CERT holds no certificate in PEM"),
         ({"key": "none"}, "listeners[0].tls.key_file: KEY is no private key in PEM that goes with cert_file CERT"),
         ({"key": "locked"}, "listeners[0].tls.key_file: KEY has a pass phrase: give the key without one"),
@@ -75,6 +77,8 @@ def test_check_prints_every_fault_and_exits_78(write, capsys):
 def test_check_looks_into_certificates(write, capsys, tmp_path, files, told):
     authority = Authority(tmp_path)
     pair, other = authority.issue("good", "a.test"), authority.issue("other", "b.test")
+    ended = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+    old = authority.issue("old", "a.test", not_before=ended - dt.timedelta(days=1), not_after=ended)
     (tmp_path / "none.pem").write_text("not PEM at all\n")
     locked = tmp_path / "locked.key"
     locked.write_bytes(
@@ -88,7 +92,7 @@ def test_check_looks_into_certificates(write, capsys, tmp_path, files, told):
         None: "/nowhere/x",
     }
     paths = {"cert": pair.cert, "key": pair.key, "ca": authority.file}
-    paths |= {which: known[what] for which, what in files.items()}
+    paths |= {which: getattr(old, which) if what == "old" else known[what] for which, what in files.items()}
     section = f"tls: {{cert_file: {paths['cert']}, key_file: {paths['key']}, client_ca_file: {paths['ca']}}}, "
     _, out, _ = sidecar(capsys, "check", "-c", write(SOUND.replace("routes:", section + "routes:")))
     for which, path in paths.items():
