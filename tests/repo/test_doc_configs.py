@@ -69,7 +69,8 @@ def whole(block: dict[str, Any]) -> dict[str, Any]:
     ("page", "number", "text"), FOUND, ids=[f"{page.relative_to(ROOT)}:{number}" for page, number, _ in FOUND]
 )
 def test_it_can_be_used(page: Path, number: int, text: str) -> None:
-    block = yaml.safe_load(text)
+    block, *others = yaml.safe_load_all(text)
+    assert not others or OTHERS & set(block), "our files hold one document"
     if not isinstance(block, dict) or OTHERS & set(block):
         return
     parse(yaml.safe_dump(whole(block)), "the block", {"POD_IP": "10.0.0.1"})
