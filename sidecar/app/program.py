@@ -116,6 +116,7 @@ class Program:
         self._drain = Drain(self._config.shutdown.delay, self._config.shutdown.drain_timeout)
         self._takes_over = takes_over
         self._handing_over = HandingOver(self, self._config.service.name, self._tasks, self.observer)
+        self._handed_over = False
         self._committing = False  # a successor is about to serve: nothing else may begin
         self._left: frozenset[str] | None = None  # a successor serves; of our listeners, those that it did not want
         self._keeping_incidents = False
@@ -412,7 +413,7 @@ class Program:
     async def leave(self, left: Sequence[Place]) -> None:
         assert self._admin is not None
         self._left = frozenset(name for kind, name, _ in left if kind == "listener")
-        self._committing = False
+        self._committing, self._handed_over = False, True
         for task in ("config-watch", "systemd-watchdog"):
             self._tasks.cancel(task)
         self._admin.retire(left)
@@ -528,7 +529,8 @@ class Program:
         return True
 
     def ready(self) -> bool:
-        return self._started and self._drain.conduct.ready
+        """A successor that serves is as good: who still asks the old one is to go on."""
+        return self._started and (self._drain.conduct.ready or self._handed_over)
 
     def started(self) -> bool:
         return self._started

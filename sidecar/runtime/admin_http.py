@@ -38,6 +38,8 @@ REQUEST_WITHIN = 10.0
 ANSWER_WITHIN = 30.0
 WRITE_WITHIN = 10.0
 """Seconds that a client may take to make room for more of the answer."""
+RETIRED_WITHIN = 0.5
+"""Seconds in which a client that came before we retired may still ask."""
 LINGER = 1.0
 """Seconds, and LINGER_READS the number of reads, that we still listen after an answer that ends the connection."""
 LINGER_READS = 64
@@ -100,6 +102,7 @@ class AdminServer:
         self._servers: dict[Door, asyncio.Server] = {}
         self._sockets: list[tuple[str, int]] = []
         self._inherited: list[tuple[str, int]] = []  # not ours before we serve
+        self._retired = False
         self._streaming: set[asyncio.Task[None]] = set()
         self._open: dict[Door, set[asyncio.Task[None]]] = {door: set() for door in Door}
         self._waiting: dict[Door, dict[asyncio.Task[None], None]] = {door: {} for door in Door}
@@ -159,14 +162,17 @@ class AdminServer:
             server.close()
         if keep_socket:
             self._sockets.clear()
-        for task in self._streaming.union(*self._waiting.values()):
-            task.cancel()
+        self._retired = True
+        for task in self._streaming:
+            task.cancel()  # a browser that follows comes again
 
     async def close(self) -> None:
         """Close every door and every connection."""
         for server in self._servers.values():
             server.close()
         tasks = set().union(*self._open.values())
+        if self._retired and tasks:
+            await asyncio.wait(tasks, timeout=RETIRED_WITHIN)
         for task in tasks:
             task.cancel()
         if tasks:
@@ -242,7 +248,7 @@ class AdminServer:
         if not isinstance(response.body, bytes):
             self._streaming.add(task)
         await _send(connection, writer, reader, response, request.method)
-        return connection.our_state is h11.DONE and connection.their_state is h11.DONE
+        return not self._retired and connection.our_state is h11.DONE and connection.their_state is h11.DONE
 
     async def _ask(self, request: Request) -> Response:
         try:

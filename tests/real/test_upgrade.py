@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from sidecar.control.handover import (
 )
 from tests.fakes.trust import Authority
 from tests.fakes.upstream import ScriptedUpstream
+from tests.real.databases import Redis
 from tests.real.documents import document, free_port, listener, route, upstream
 from tests.real.harness import ROOT, Sidecar, ask, dial, run_cli
 from tests.real.load import Load
@@ -291,6 +293,66 @@ def test_the_service_manager_is_told(tmp_path: Path, config: dict[str, Any], mon
         assert "READY=1" in said[:told]  # the first one's
         assert "READY=1" in said[told:]  # the successor's, which systemd hears only after it was told
         assert "STOPPING=1" not in said
+
+
+class Kubelet(threading.Thread):
+    """Asks for readiness again and again, each time on a connection of its own."""
+
+    def __init__(self, *ports: int) -> None:
+        super().__init__(daemon=True)
+        self._ports = ports
+        self._enough = threading.Event()
+        self.answers: Counter[str] = Counter()
+
+    def run(self) -> None:
+        while not self._enough.wait(0.002):
+            for port in self._ports:
+                try:
+                    with dial(port) as wire:
+                        answer = wire.send(ask("/readyz", "connection: close\r\n", host="127.0.0.1")).read_answer()
+                    self.answers[str(answer.status)] += 1
+                except (OSError, EOFError) as error:
+                    self.answers[repr(error)] += 1
+
+    def stop(self) -> None:
+        self._enough.set()
+        self.join()
+
+
+def test_probes_do_not_notice(config: dict[str, Any]) -> None:
+    probes = free_port()
+    config["admin"] = {"probes": {"bind": f"127.0.0.1:{probes}"}}
+    with Succession(config) as all_of_them:
+        kubelet = Kubelet(all_of_them.first.admin_port, probes)
+        kubelet.start()
+        for _ in range(2):
+            all_of_them.upgrade()
+        assert all_of_them.first.process.wait(20) == 0
+        kubelet.stop()
+        assert set(kubelet.answers) == {"200"}
+
+
+def test_a_shared_breaker_stays_with_its_fleet(config: dict[str, Any]) -> None:
+    """The successor is the same replica to the others: the fleet has not grown, and its word still counts here."""
+    with Redis() as redis:
+        config["shared_state"] = {"redis": {"url": f"redis://{redis.address}/0"}, "namespace": "shop"}
+        with Succession(config) as all_of_them:
+            first = all_of_them.first
+
+            def pay() -> Any:
+                return next(one for one in first.status()["breakers"] if one["name"] == "pay")
+
+            first.wait_until(lambda: first.metrics().sum("sidecar_shared_state_connected"), "Redis")
+            first.command("breaker", "open", "pay", "--fleet", "--for", "10m")
+            first.wait_until(lambda: pay()["fleet"]["state"] == "forced_open", "the fleet's word")
+            before = pay()
+            all_of_them.upgrade()
+            first.wait_until(lambda: pay()["fleet"]["heard_seconds_ago"] is not None, "news of the fleet")
+            after = pay()
+            assert (after["machine"], after["fleet"]["epoch"]) == ("forced_open", before["fleet"]["epoch"])
+            assert all_of_them.answers("/pay").decision == "manual_open"
+            assert after["fleet"]["replicas"] == 1
+            assert after["remaining_seconds"] <= before["remaining_seconds"]
 
 
 # ------------------------------------------------------------------------------------------------- what goes wrong
