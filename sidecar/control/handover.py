@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import select
 import socket
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -222,16 +223,13 @@ async def knock(path: str) -> Line | None:
         async with asyncio.timeout(ANSWER_SECONDS):
             ask = f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: {UPGRADE}\r\n\r\n"
             await loop.sock_sendall(sock, ask.encode())
-            head = bytearray()
-            while b"\r\n\r\n" not in head:
-                piece = await loop.sock_recv(sock, 4096)
-                if not piece:
-                    break
-                head += piece
-        status = head.split(b" ", 2)[1:2]
+            answer = bytearray()
+            while not _is_whole(answer) and (piece := await loop.sock_recv(sock, 4096)):
+                answer += piece
+        status = answer.split(b" ", 2)[1:2]
         if status == [b"101"]:
             return Line(sock)
-        said = bytes(head).partition(b"\r\n\r\n")[2].decode(errors="replace").strip()
+        said = bytes(answer).partition(b"\r\n\r\n")[2].decode(errors="replace").strip()
         if status == [b"404"]:
             said = "it is of a version that cannot hand over: stop it, then start this one"
         raise TakeOverFailed(f"the proxy on {path} cannot be taken over: {said or 'it does not answer'}")
@@ -241,6 +239,13 @@ async def knock(path: str) -> Line | None:
     except BaseException:
         sock.close()
         raise
+
+
+def _is_whole(answer: bytes | bytearray) -> bool:
+    """Whether an answer over HTTP is here with its body."""
+    head, end, body = bytes(answer).partition(b"\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
+    return bool(end) and len(body) >= (int(length[1]) if length else 0)
 
 
 def is_gone(pidfd: int, within: float) -> bool:
