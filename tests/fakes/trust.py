@@ -28,9 +28,10 @@ class Pair(NamedTuple):
 class Authority:
     """Signs what it is asked for and writes the files into `directory`."""
 
-    def __init__(self, directory: Path, name: str = "ca") -> None:
+    def __init__(self, directory: Path, name: str = "ca", under: "Authority | None" = None) -> None:
+        """`under`: signed by that one."""
         self.directory = directory
-        self._ca = trustme.CA()
+        self._ca = trustme.CA() if under is None else under._ca.create_child_ca()
         self.file = directory / f"{name}.pem"
         self._ca.cert_pem.write_to_path(str(self.file))
 

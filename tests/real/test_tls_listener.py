@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
@@ -33,7 +34,9 @@ class World:
         self.ours = Authority(directory)
         self.theirs = Authority(directory, "other-ca")
         self.server = self.ours.issue("server", "localhost", "127.0.0.1")
-        self.shop = self.ours.issue("shop", "shop.test", "*.shop.test")
+        self.shop = self.ours.issue("shop", "shop.test", "*.shop.test", key_type=trustme.KeyType.RSA)
+        self.branch = Authority(directory, "branch", under=self.ours)
+        self.clerk = self.branch.issue("clerk", "clerk.shop.test")
         self.trader = self.ours.vouch("trader", TRADER, common_name='tr"ader')
         self.baker = self.ours.vouch("baker", "spiffe://shop.test/ns/bread/sa/baker")
         self.stranger = self.theirs.vouch("stranger", TRADER)
@@ -58,6 +61,7 @@ def config(server: ScriptedUpstream, world: World) -> dict[str, Any]:
             listener("newest", to_app, tls=world.tls(min_version="1.3")),
             listener("mutual", to_app, tls=world.tls(**with_ca, forward_client_cert=True)),
             listener("may", to_app, tls=world.tls(**with_ca, client_certificate="optional", forward_client_cert=True)),
+            listener("branch", to_app, tls=world.tls(client_ca_file=str(world.branch.file))),
             listener("traders", to_app, tls=world.tls(**with_ca, allowed_clients=["spiffe://shop.test/ns/pay/*"])),
             listener("stream", [{"name": "all", "upstream": "app"}], protocol="tcp", tls=world.tls(alpn=["h2"])),
             listener("tight", to_app, tls=world.tls(max_handshakes=2, handshake_timeout="30s")),
@@ -172,6 +176,31 @@ def test_a_client_must_show_a_certificate_of_ours(proxy: Sidecar, world: World) 
     proxy.wait_log(r"tls_handshake_failed.*mutual.*peer did not return a certificate")
     proxy.wait_log(r"tls_handshake_failed.*mutual.*certificate verify failed")
     assert "certificate required" in s_client(proxy.port("mutual"), "-ign_eof")
+
+
+@pytest.mark.parametrize("name", ["mutual", "branch"])
+def test_an_authority_in_between_will_do(proxy: Sidecar, world: World, name: str) -> None:
+    """The client shows a chain; the listener trusts its root, or the one in between alone."""
+    with secure(proxy, name, world.ours.client(world.clerk)) as client:
+        assert client.send(ask()).read_answer().status == 200
+    if name == "branch":
+        with pytest.raises((ssl.SSLError, ConnectionError, EOFError, Truncated)):
+            with secure(proxy, name, world.ours.client(world.trader)) as client:
+                client.send(ask()).read_answer()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_is_resumed(proxy: Sidecar, world: World, version: ssl.TLSVersion) -> None:
+    context = world.ours.client(world.trader, minimum_version=version, maximum_version=version)
+    before = handshakes(proxy, "traders", "resumed")
+    session = None
+    for target in ("/full", "/resumed"):
+        wrapped = context.wrap_socket(dial(proxy.port("traders")).sock, server_hostname="localhost", session=session)
+        with Wire(wrapped) as client:
+            assert client.send(ask(target)).read_answer().status == 200
+            assert wrapped.session_reused is (target == "/resumed")
+            session = wrapped.session
+    assert handshakes(proxy, "traders", "resumed") == before + 1
 
 
 def test_the_upstream_hears_who_the_client_is_and_never_what_it_claims(
