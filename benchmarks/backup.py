@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -46,6 +47,8 @@ class Row(msgspec.Struct, frozen=True):
     """Seconds that the agent with restic took more, median."""
     limit: str
     within: bool
+    cpu_ratio: float
+    """Median of the rounds' ratios of CPU time: steadier than seconds on a machine that others use."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -220,6 +223,12 @@ def child(deed: str, file: str, target: str) -> None:
     print(json.dumps({"rss_mib": int(peak.split()[1]) / 1024}))
 
 
+def _cpu() -> float:
+    """Seconds of CPU that children which ended took, and theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def one_round(bench: Bench, number: int) -> dict[str, dict[str, float]]:
     """Every piece of work by everybody, once; who is first changes with the round."""
     bench.clean()
@@ -231,7 +240,9 @@ def one_round(bench: Bench, number: int) -> dict[str, dict[str, float]]:
         taken[name] = {}
         for who in order:
             os.sync()
+            before = _cpu()
             taken[name][who] = deeds[who]()
+            taken[name][f"{who} cpu"] = _cpu() - before
         print(f"  {name}: " + ", ".join(f"{who} {seconds:.2f} s" for who, seconds in taken[name].items()), flush=True)
 
     def everybody(bare: Callable[[], float], deed: str, what: Path) -> dict[str, Callable[[], float]]:
@@ -265,9 +276,9 @@ def report(rounds: list[dict[str, dict[str, float]]], bench: Bench, mib: int, re
         limit = f"+ {UNCHANGED:g} s" if unchanged else f"× {RESTORE if work.startswith('restore') else WALL:g}"
         within = more <= UNCHANGED if unchanged else ratio <= (RESTORE if work.startswith("restore") else WALL)
         times = {who: round(median(one[work][who] for one in rounds), 3) for who in ("bare", *ENGINES)}
-        rows.append(
-            Row(work, times["bare"], times["restic"], times["sealed"], round(ratio, 3), round(more, 3), limit, within)
-        )
+        cpu = median(one[work]["restic cpu"] / one[work]["bare cpu"] for one in rounds)
+        figures = (times["bare"], times["restic"], times["sealed"], round(ratio, 3), round(more, 3))
+        rows.append(Row(work, *figures, limit, within, round(cpu, 3)))
     rss = {engine: round(peak, 1) for engine, peak in bench.rss.items()}
     seconds = {engine: round(median(each), 3) for engine, each in bench.verify.items()}
     return Report(facts(), restic, mib, len(rounds), rows, seconds, rss, rss["restic"] <= RSS)
@@ -278,12 +289,12 @@ def table(done: Report) -> str:
     lines = [
         f"{done.rounds} rounds, {done.mib} MiB of files and as much of SQLite; {done.restic}",
         "",
-        "| work | bare restic | agent, restic | agent, sealed | ratio | more | asked | within |",
-        "|---|---|---|---|---|---|---|---|",
+        "| work | bare restic | agent, restic | agent, sealed | ratio | more | asked | within | CPU ratio |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {row.work} | {row.bare:.2f} s | {row.restic:.2f} s | {row.sealed:.2f} s | {row.ratio:.2f} "
-        f"| {row.more:+.2f} s | {row.limit} | {'yes' if row.within else 'no'} |"
+        f"| {row.more:+.2f} s | {row.limit} | {'yes' if row.within else 'no'} | {row.cpu_ratio:.2f} |"
         for row in done.rows
     ]
     lines.append("")

@@ -22,7 +22,9 @@ from sidecar.runtime.unix_http import Absent, ask
 
 AGAIN = 180.0
 """Seconds between two words about a condition that holds; it expires after 900."""
-_WAITING, _PACKET = 200, 50
+_WAITING, _PACKET = 200, 20
+_SUBJECT, _DETAIL = 100, 1000
+"""Characters that the proxy takes."""
 _TARGET = "/api/v1/happenings"
 _TOLD = {
     Kind.BACKUP_FINISHED,
@@ -67,9 +69,11 @@ class Reporter:
     def hear(self, happening: Happening) -> None:
         """A subscriber of the observer."""
         if happening.kind in _TOLD:
+            fields = {name: one[:_DETAIL] if isinstance(one, str) else one for name, one in happening.fields.items()}
             self._events.append(
-                {"kind": "agent_event", "subject": happening.subject, "level": happening.level, "at": happening.at,
-                 "reason": happening.kind, "detail": happening.detail or happening.reason, "fields": happening.fields}
+                {"kind": "agent_event", "subject": happening.subject[:_SUBJECT], "level": happening.level,
+                 "at": happening.at, "reason": happening.kind, "fields": fields,
+                 "detail": (happening.detail or happening.reason)[:_DETAIL]}
             )  # fmt: skip
             self._news.set()
 
@@ -135,8 +139,15 @@ class Reporter:
 
 
 def _condition(one: Condition, *, holds: bool) -> dict[str, Any]:
-    return {"kind": "agent_condition", "subject": one.subject, "level": one.level, "reason": one.reason,
-            "detail": one.detail, "fields": {"holds": holds, "expires_seconds": 900}}  # fmt: skip
+    return {"kind": "agent_condition", "subject": one.subject[:_SUBJECT], "level": one.level, "reason": one.reason,
+            "detail": one.detail[:_DETAIL], "fields": {"holds": holds, "expires_seconds": 900}}  # fmt: skip
+
+
+def tell_once(socket_path: str, reason: str, subject: str, detail: str, level: Level = Level.INFO) -> None:
+    """One event, from a command; without a proxy there is nobody to tell."""
+    event = {"kind": "agent_event", "subject": subject, "level": level, "reason": reason, "detail": detail[:_DETAIL]}
+    with contextlib.suppress(Absent):
+        ask(socket_path, "POST", _TARGET, msgspec.json.encode([event]), timeout=2.0)
 
 
 def damaged(

@@ -162,11 +162,14 @@ def _resume(args: argparse.Namespace) -> int:
 
 
 def _carry_out(desk: Desk, name: str, *, as_json: bool) -> int:
+    from sidecar.agent.faults import AgentFault
     from sidecar.agent.fence import Fence
+    from sidecar.agent.report import tell_once
     from sidecar.agent.restore import Hands, Restoring
     from sidecar.agent.restore_beside import Beside
     from sidecar.agent.restore_in_place import InPlace
     from sidecar.agent.restore_plan import kept
+    from sidecar.runtime.observer import Level
 
     plan = kept(desk.config, name)
     service = desk.document.service
@@ -180,7 +183,15 @@ def _carry_out(desk: Desk, name: str, *, as_json: bool) -> int:
             )  # fmt: skip
         else:
             hands = Beside(desk.config, desk.repository, desk.sources(), plan, progress.tell)
-        seconds = Restoring(desk.config, desk.repository, desk.catalog, plan, hands, progress.step).run()
+        told_to = desk.document.admin.socket
+        said = f"{plan.backup}, {_where(plan.target)}, plan {plan.hash}"
+        tell_once(told_to, "restore_begun", "restore", said)
+        try:
+            seconds = Restoring(desk.config, desk.repository, desk.catalog, plan, hands, progress.step).run()
+        except AgentFault as fault:
+            tell_once(told_to, "restore_failed", "restore", f"{said}: {fault}", Level.ERROR)
+            raise
+        tell_once(told_to, "restore_finished", "restore", f"{said}: {plan.bytes} bytes in {seconds:.1f} s")
     if as_json:
         print(json.dumps({"ok": True, "hash": plan.hash, "backup": plan.backup, "target": plan.target or None,
                           "bytes": plan.bytes, "seconds": round(seconds, 3)}))  # fmt: skip

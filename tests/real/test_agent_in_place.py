@@ -16,6 +16,8 @@ from tests.real.agent import Estate
 from tests.real.documents import free_port
 from tests.real.harness import Sidecar
 
+HAPPENED = "sidecar_happenings_total"
+
 
 def listens(port: int) -> bool:
     with closing(socket.socket()) as sock:
@@ -67,6 +69,8 @@ def test_callers_are_fenced_off_and_the_service_comes_back_with_the_old_state(tm
         finally:
             stop.set()
             thread.join()
+        heard = [value for labels, value in proxy.metrics().named(HAPPENED) if "agent_event" in labels.values()]
+        assert heard == [2.0], "its begin and its end, for the incidents' timelines"
         assert orders(proxy) == {"tea"}
         assert answers == {200, 503}, "never a refused connection: the fence closes before the service stops"
         assert proxy.metrics().sum("sidecar_requests_total", outcome="manual_open") > 0
