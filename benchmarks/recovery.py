@@ -76,6 +76,10 @@ class Report(msgspec.Struct, frozen=True):
     restarts_with_the_database_down: int
 
 
+class NotReady(RuntimeError):
+    """The sidecar ended or did not serve in time; the message is the end of its log."""
+
+
 # ------------------------------------------------------------------------------------------------ one sidecar
 class Proxy:
     """A sidecar with its service, and who asks it."""
@@ -129,13 +133,13 @@ class Proxy:
     async def ready(self) -> int:
         """Wait until the service answers and its checks say so; its process id."""
         deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self.processes[-1].poll() is None:
             with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError):
                 endpoints = (await self.status())["upstreams"][0]["endpoints"]
                 if all(one["state"] == "healthy" for one in endpoints):
                     return int(await self.ask())
             await asyncio.sleep(0.1)
-        raise TimeoutError(self.log.read_text()[-2000:])
+        raise NotReady(self.log.read_text()[-2000:])
 
     async def load(self) -> None:
         """Requests at RATE, for ever."""
@@ -188,11 +192,23 @@ async def _get(connect: Callable[[], Any], path: str) -> bytes:
 
 
 # ------------------------------------------------------------------------------------------------- the faults
+async def ready(scratch: Path, **how: Any) -> tuple[Proxy, int]:
+    """A sidecar that serves, and its service's process id; begun anew when somebody took one of its ports."""
+    for last in (False, False, True):
+        proxy = Proxy(scratch, **how)
+        try:
+            return proxy, await proxy.ready()
+        except BaseException as error:
+            proxy.stop()
+            if last or not isinstance(error, NotReady):
+                raise
+    raise AssertionError("unreachable")
+
+
 async def trial(fault: str, scratch: Path) -> Trial:
     """One sidecar, one fault."""
-    proxy = Proxy(scratch, reroute=fault == "gone")
+    proxy, pid = await ready(scratch, reroute=fault == "gone")
     try:
-        pid = await proxy.ready()
         load = asyncio.ensure_future(proxy.load())
         await asyncio.sleep(1)
         struck = time.time()
@@ -269,8 +285,7 @@ async def database_down(sidecars: int, seconds: float, scratch: Path) -> int:
             for number in range(sidecars):
                 directory = scratch / f"database-{number}"
                 directory.mkdir()
-                proxies.append(Proxy(directory, database=port))
-            await asyncio.gather(*(one.ready() for one in proxies))
+                proxies.append((await ready(directory, database=port))[0])
             database.kill()
             await asyncio.sleep(seconds)
             found = [await one.status() for one in proxies]

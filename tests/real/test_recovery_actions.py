@@ -6,6 +6,7 @@ each of them came to.
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import socket
@@ -417,6 +418,32 @@ def test_a_bad_order_is_refused_with_advice(trouble: Trouble, path: str, body: b
         got = wire.read_answer("POST")
     assert got.status == status
     assert why in got.body.decode()
+
+
+def test_recover_status_tells_of_those_that_gave_up(trouble: Trouble) -> None:
+    wait_stage(trouble.proxy, "escalated", name="hook-500")
+    told = trouble.proxy.command("recover", "status", check=False)
+    assert told.returncode == 3
+    assert "hook-500" in told.stdout and "answered 500" in told.stdout
+    plain = trouble.proxy.command("recover", "status", "--json", check=False)
+    assert plain.returncode == 3
+    assert {"hook-500", "evict"} <= {one["name"] for one in json.loads(plain.stdout)["rules"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "why"),
+    [
+        (["run"], 2, "needs a NAME"),
+        (["pause", "flush"], 2, "takes no NAME"),
+        (["resume", "--dry-run"], 2, "--dry-run goes with run only"),
+        (["run", "nothing"], 1, "no recovery rule 'nothing'"),
+        (["run", "flush", "--dry-run"], 0, "flush would act (flush_pool); its condition is true: answered 503"),
+    ],
+)
+def test_recover_says_what_is_wrong_with_an_order(trouble: Trouble, words: list[str], code: int, why: str) -> None:
+    done = trouble.proxy.command("recover", *words, check=False)
+    assert done.returncode == code
+    assert why in done.stdout + done.stderr
 
 
 def test_nobody_orders_by_get_or_over_tcp_without_the_token(trouble: Trouble) -> None:
