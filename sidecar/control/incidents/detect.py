@@ -233,5 +233,6 @@ _EVERYWHERE = frozenset(
 
 def concerns(one: Happening, subject: str) -> bool:
     """Whether it belongs to the story of an incident about `subject`."""
-    named = {one.subject, one.subject.partition("/")[0], *(one.fields.get(key) for key in ("upstream", "dependency"))}
+    # compared, not hashed: a report's fields hold whatever was reported
+    named = (one.subject, one.subject.partition("/")[0], *(one.fields.get(key) for key in ("upstream", "dependency")))
     return one.kind in _EVERYWHERE or place(one)[1] == subject or subject in named

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.control.incidents import reports
@@ -44,6 +44,7 @@ def taken(body: bytes) -> list[Happening]:
         return []
 
 
+@settings(max_examples=60, deadline=None)
 @given(report | st.lists(report, max_size=3))
 def test_what_is_taken_never_breaks_the_keeper(body: object) -> None:
     stage = Stage()
