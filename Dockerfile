@@ -31,6 +31,18 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends "restic=0.14.0-*" \
  && rm -rf /var/lib/apt/lists/*
 
+# PostgreSQL's client programs for its backups, with those of their libraries that the base does not have.
+FROM python:3.11-slim-bookworm AS postgres
+SHELL ["/bin/bash", "-eu", "-o", "pipefail", "-c"]
+RUN find /usr/lib -name '*.so*' | sort > /base-has \
+ && apt-get update \
+ && apt-get install -y --no-install-recommends "postgresql-client-15=15.*" \
+ && rm -rf /var/lib/apt/lists/* \
+ && mkdir /rootfs \
+ && cp --parents -t /rootfs /usr/lib/postgresql/15/bin/{pg_basebackup,pg_receivewal,pg_verifybackup,psql} \
+ && ldd /rootfs/usr/lib/postgresql/15/bin/* | sed -n 's|.*=> /\(usr/\)\?\(lib/[^ ]*\) .*|/usr/\2|p' | sort -u \
+  | comm -23 - /base-has | xargs -r cp --parents --dereference --target-directory /rootfs
+
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="sidecar" \
       org.opencontainers.image.description="A reverse proxy next to every service, and a backup agent that proves its backups restore" \
@@ -38,7 +50,8 @@ LABEL org.opencontainers.image.title="sidecar" \
 COPY --from=build --chown=65532:65532 /rootfs/ /
 COPY --from=build /opt/sidecar /opt/sidecar
 COPY --from=restic /usr/bin/restic /usr/bin/restic
-ENV PATH=/opt/sidecar/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+COPY --from=postgres /rootfs/ /
+ENV PATH=/opt/sidecar/bin:/usr/lib/postgresql/15/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 65532:65532
 WORKDIR /
 EXPOSE 8080

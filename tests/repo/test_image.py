@@ -1,6 +1,7 @@
 """The Dockerfile as text: lint, and what it promises about the image. `make image-check` carries out its steps."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -56,3 +58,22 @@ def test_what_is_copied_from_the_context_passes_dockerignore():
     admitted = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     from_context = [argument for keyword, argument in instructions() if keyword == "COPY" and "--from" not in argument]
     assert {source for argument in from_context for source in argument.split()[:-1]} == admitted
+
+
+@pytest.mark.skipif(not PROGRAMS.exists(), reason="make test-tools brings PostgreSQL")
+def test_postgresql_s_programs_come_with_all_they_need(tmp_path: Path):
+    """The stage's own commands but those that install, on a machine where it is installed; they run from there."""
+    steps = instructions()
+    begin = next(index for index, (_, argument) in enumerate(steps) if argument.endswith(" AS postgres"))
+    commands = next(argument for keyword, argument in steps[begin:] if keyword == "RUN").split(" && ")
+    (tmp_path / "base-has").touch()
+    mine = [one for one in commands if not re.match(r" *(find|apt-get|rm) ", one)]
+    script = " && ".join(mine).replace("/rootfs", f"{tmp_path}/rootfs").replace("/base-has", f"{tmp_path}/base-has")
+    subprocess.run(["bash", "-eu", "-o", "pipefail", "-c", script], check=True)
+    root = tmp_path / "rootfs"
+    libraries = next((root / "usr/lib").glob("*-linux-gnu"))
+    for program in (root / PROGRAMS.relative_to("/")).iterdir():
+        done = subprocess.run(
+            [program, "--version"], env={"LD_LIBRARY_PATH": str(libraries)}, capture_output=True, text=True, check=True
+        )
+        assert "PostgreSQL" in done.stdout
