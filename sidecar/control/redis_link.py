@@ -53,6 +53,7 @@ _ADVICE = (
     ("CERTIFICATE", "check shared_state.redis.ca_file and the names in the server's certificate"),
     ("SSL", "check that the server speaks TLS at this port, and shared_state.redis.url"),
     ("No such file", "check the paths of password_file and ca_file"),
+    ("no answer in time", "check host, port, and whether TLS is spoken there, in shared_state.redis.url"),
     ("refused", "start Redis, or check host and port of shared_state.redis.url"),
     ("Connect call failed", "start Redis, or check host and port of shared_state.redis.url"),
 )

@@ -310,6 +310,9 @@ def test_garbage_in_our_keys_and_on_our_channel(three: Fleet, server: ScriptedUp
     assert get(b, "/garbled").decision == "breaker_open", "it decides by itself"
     failed = b.command("breaker", "open", "garbled", "--fleet", check=False)
     assert failed.returncode == 1
+    three.client.set(page, b'9 {"version":9,"epoch":"9","state":"open"}')
+    b.wait_log('"fleet_noticed".*newer version')
+    assert three.client.get(page).startswith(b"9 "), "it is left to those who understand it"
     three.client.delete(page)
     assert all(one.rss() < 120 * 1024 * 1024 for one in three.members)
 
@@ -395,21 +398,30 @@ def test_behind_sentinels_a_failover_loses_nothing(server: ScriptedUpstream) -> 
 
 
 @pytest.mark.parametrize(
-    ("options", "password", "sign", "advice"),
+    ("options", "scheme", "password", "sign", "advice"),
     [
-        (("--requirepass", "right"), "wrong", "WRONGPASS", "password_file"),
-        (("--replicaof", "127.0.0.1 1"), None, "READONLY", "master"),
+        (("--requirepass", "right"), "redis", "wrong", "WRONGPASS", "password_file"),
+        (("--replicaof", "127.0.0.1 1"), "redis", None, "READONLY", "master"),
+        ((), "rediss", None, "no answer in time", "whether TLS is spoken there"),
     ],
 )
 def test_a_redis_that_lets_nobody_write_is_told_once_with_advice(
-    server: ScriptedUpstream, tmp_path: Path, options: tuple[str, ...], password: str | None, sign: str, advice: str
+    server: ScriptedUpstream,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    scheme: str,
+    password: str | None,
+    sign: str,
+    advice: str,
 ) -> None:
     """And each replica decides by itself, with as many trials as it is allowed."""
-    shared = {}
-    if password is not None:
-        (tmp_path / "password").write_text(password)
-        shared["password_file"] = str(tmp_path / "password")
-    with Redis(*options) as closed, Sidecar(member(closed, server, "pod", shared=shared)) as one:
+    with ExitStack() as stack:
+        closed = stack.enter_context(Redis(*options))
+        shared = {"url": f"{scheme}://{closed.address}/0"}
+        if password is not None:
+            (tmp_path / "password").write_text(password)
+            shared["password_file"] = str(tmp_path / "password")
+        one = stack.enter_context(Sidecar(member(closed, server, "pod", shared=shared)))
         told = one.wait_log(r'"shared_state_unreachable".*').group()
         assert sign in told
         assert advice in told
