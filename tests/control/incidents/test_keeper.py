@@ -54,8 +54,11 @@ class Stage:
         self.deliveries.apply({"ops": Receiver(self.ops, "warning", always=True)}, [])
 
     def happens(self, kind: Kind, subject: str, seen_by: int = 7, reason: str = "", **fields: Any) -> None:
-        self.keeper.hear(Happening(kind, subject, self.now, Level.WARNING, reason, "", fields, seen_by))
+        self.keeper.hear(self.happening(kind, subject, seen_by, reason, fields))
         self.keeper.catch_up()
+
+    def happening(self, kind: Kind, subject: str, seen_by: int, reason: str, fields: dict[str, Any]) -> Happening:
+        return Happening(kind, subject, self.now, Level.WARNING, reason, "", fields, seen_by)
 
     def breaker(self, new: str, old: str = "closed", pid: int = 7) -> None:
         self.happens(Kind.BREAKER_CHANGED, "app", pid, upstream="app", old=old, new=new)
