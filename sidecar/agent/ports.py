@@ -253,6 +253,10 @@ class Engine(Protocol):
         """Look at what these lean on; READ reads part n of m of all data."""
         ...
 
+    def mend(self, troubles: Sequence[Trouble]) -> None:
+        """Make sure that nothing new counts on what these say is missing or damaged."""
+        ...
+
     def delete(self, snapshots: Sequence[str]) -> None:
         """Forget snapshots that no point names any more."""
         ...

@@ -22,7 +22,7 @@ from sidecar.agent.faults import Damaged, SourceFailure, StorageFailure
 from sidecar.agent.ports import Kind, Manifest, Parent, SourceFault, SourcePoint, SourcePort, Staged, Tell
 from sidecar.agent.repository.lease import HeldLease
 from sidecar.agent.repository.repository import IndexWriter, Repository
-from sidecar.agent.verify import damaged_snapshots
+from sidecar.agent.verify import damaged_snapshots, newest_troubles
 from sidecar.config.backup import Backup
 
 
@@ -46,6 +46,8 @@ def run_backup(
         name = f"{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         distrusted = damaged_snapshots(catalog)
         earlier = [point for point in repository.readable()[0] if point.complete]
+        if bad := newest_troubles(catalog):
+            repository.engine.mend(bad)
         points: list[SourcePoint] = []
         faults: list[SourceFault] = []
         for source in sources:

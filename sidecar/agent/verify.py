@@ -202,6 +202,13 @@ def damaged_snapshots(catalog: Catalog) -> frozenset[str]:
     return frozenset(name for one in known for trouble in one.troubles for name in trouble.snapshots)
 
 
+def newest_troubles(catalog: Catalog) -> tuple[Trouble, ...]:
+    """What the last verification of the newest point found."""
+    newest = next(iter(catalog.points()), None)
+    known = records(catalog).get(newest.id) if newest is not None else None
+    return known.troubles if known is not None else ()
+
+
 def offered(catalog: Catalog, bad: Verification) -> str | None:
     """The newest verified point that what is wrong with `bad` leaves whole."""
     known = records(catalog)

@@ -155,6 +155,7 @@ def test_bit_rot_is_named_and_the_older_point_is_offered(estate: Estate, tmp_pat
     refused = estate.run("restore", "apply", plan["hash"], code=1)
     assert rotten.name[:10] in refused.stderr
     assert not any((tmp_path / "t").rglob("new"))
+    assert estate.json("backup", "run")["verified"], "what is lost is stored again"
 
 
 def test_killed_at_any_moment_nothing_half_is_left_and_the_next_run_heals(estate: Estate):

@@ -39,7 +39,7 @@ from sidecar.agent.ports import (
     Tell,
     Trouble,
 )
-from sidecar.agent.repository.store import Store
+from sidecar.agent.repository.store import Missing, Store
 
 _TAG = "sidecar"
 _AT_ONCE = 500
@@ -194,6 +194,8 @@ class ResticEngine:
         ]
         if bad or (ended.code == 3 and not lost):
             self.delete([summary.snapshot_id])
+            if parent is not None:  # perhaps it is the parent that cannot be read
+                return self._backup(name, staged, roots, None, tell)
             told = "; ".join(f"{one.item}: {one.why}" for one in bad[:3]) or "; ".join(ended.errors[-1:])
             raise SourceFailure(f"{name}: not all of it can be read: {told}")
         return summary
@@ -283,9 +285,17 @@ class ResticEngine:
             if not troubles and not isinstance(meaning, Damaged):
                 raise meaning
             if not troubles:
-                troubles = [Trouble(what="damaged", where=self._restic.repository, detail=str(meaning))]
+                troubles = [*self._broken(asked)]
             found += [one for one in troubles if not one.snapshots or asked & {*one.snapshots}]
         return found
+
+    def _broken(self, asked: set[str]) -> Iterator[Trouble]:
+        """Which of these lack something: what check complains of may be an older one, long known."""
+        for snapshot in sorted(asked):
+            try:
+                self._restic.run("stats", "--no-lock", "--mode", "raw-data", snapshot)
+            except Damaged as damage:
+                yield Trouble(what="damaged", where=f"snapshots/{snapshot}", detail=str(damage), snapshots=(snapshot,))
 
     def _concerning(self, trouble: Trouble) -> Trouble:
         """The same, with the snapshots that need the pack, as far as they can be found out."""
@@ -300,6 +310,20 @@ class ResticEngine:
 
     def _snapshots(self) -> list[Snapshot]:
         return msgspec.convert(self._restic.json("snapshots", "--no-lock") or [], list[Snapshot])
+
+    def mend(self, troubles: Sequence[Trouble]) -> None:
+        """Restic would not store again what its index says is there: what is not there, or damaged, leaves the index.
+
+        A damaged pack is set aside below `sidecar/damaged`: what of it is whole can still be brought back by hand.
+        """
+        packs = [one for one in troubles if one.where.startswith("data/")]
+        for one in packs:
+            with contextlib.suppress(Missing):
+                self._store.put(f"sidecar/damaged/{os.path.basename(one.where)}", self._store.get(one.where))
+                self._store.delete(one.where)
+        if packs:
+            old = self._restic.version().startswith(("0.14", "0.15"))
+            self._restic.run(*(["rebuild-index"] if old else ["repair", "index"]))
 
     # Letting go ---------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from sidecar.agent.faults import (
     StorageFailure,
     WrongKey,
 )
+from sidecar.config.backup import S3, Repository
 
 _PROGRAM = "restic"
 _PASSED_ON = ("AWS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_")
@@ -33,7 +34,8 @@ _PASSED_ON = ("AWS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "ht
 _GONE = re.compile(r"(Load|List|Stat)\(.*retrying.*(no such file|does not exist|NoSuchKey)")
 _DAMAGE = (
     r"ciphertext verification failed|hash does not match|invalid data returned|does not match, want|unexpected EOF|"
-    r"unexpected file size|no such file or directory|does not exist|NoSuchKey|not found in index|wrong data returned"
+    r"unexpected file size|no such file or directory|does not exist|NoSuchKey|not found in |wrong data returned|"
+    r"repository contains errors|error for tree"
 )
 _MEANINGS: tuple[tuple[str, type[AgentFault], str], ...] = (
     (r"wrong password or no key found", WrongKey, "the password does not open the repository's restic part"),
@@ -93,7 +95,7 @@ class Restic:
         except OSError as error:
             raise StorageFailure(f"backup.state_dir: {self._scratch}: {error.strerror}; it must be writable") from None
         ended = run(
-            [_PROGRAM, *words[:1], *self._given, *words[1:]],
+            [_PROGRAM, *self._given, *words],
             self._env,
             cwd=cwd,
             hear=hear,
@@ -138,3 +140,22 @@ class Restic:
         if ended.code < 0:
             return EngineFailure(f"{about}: it was killed by signal {-ended.code}; is the memory limit too small?")
         return EngineFailure(f"{about}: {said[:400]}")
+
+
+def for_restic(repository: Repository) -> tuple[str, dict[str, str]]:
+    """The repository's place as restic writes it, and what of its environment opens it."""
+    if repository.url.startswith("/"):
+        return repository.url, {}
+    from sidecar.agent.repository.store_s3 import read_secret
+
+    s3 = repository.s3 or S3()
+    endpoint = s3.endpoint or "https://s3.amazonaws.com"
+    files = {
+        "AWS_ACCESS_KEY_ID": s3.access_key_id_file,
+        "AWS_SECRET_ACCESS_KEY": s3.secret_access_key_file,
+        "AWS_SESSION_TOKEN": s3.session_token_file,
+    }
+    secrets = {name: read_secret(file) for name, file in files.items() if file}
+    if s3.region or s3.endpoint:
+        secrets["AWS_DEFAULT_REGION"] = s3.region or "us-east-1"
+    return f"s3:{endpoint.rstrip('/')}/{repository.url.removeprefix('s3://').strip('/')}", secrets

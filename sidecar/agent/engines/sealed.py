@@ -188,6 +188,9 @@ class SealedEngine:
                     tell(Progress(phase="check", done=done))
         return found
 
+    def mend(self, troubles: Sequence[Trouble]) -> None:
+        """Nothing: a new snapshot leans on none that is known to be damaged."""
+
     def delete(self, snapshots: Sequence[str]) -> None:
         for snapshot in snapshots:
             for found in list(self._store.list(f"{OBJECTS}/{snapshot}")):

@@ -1,6 +1,7 @@
 """The lease: one agent at a time writes to a repository.
 
-It is flock on `sidecar/lock`. The kernel gives it back when its holder dies, however it dies.
+In a directory it is flock on `sidecar/lock`. The kernel gives it back when its holder dies, however it dies. In an
+object store it is a claim (`claims.py`).
 
 `generation` grows by one with each lease and orders points where clocks would not.
 """
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from sidecar.agent.faults import Busy, LeaseLost, StorageFailure
-from sidecar.agent.repository.store import LocalStore, advice
+from sidecar.agent.repository.store import LocalStore, Store, advice
 
 LOCK = "sidecar/lock"
 
@@ -29,7 +30,13 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """The kernel's boot id and process name space: pids mean the same only within."""
     started: str = ""
     """When the process began, in the kernel's ticks: pids come again."""
+    beat: int = 0
+    """How often a claim was renewed."""
     generation: int = 0
+
+    def gone(self) -> bool:
+        """Whether it certainly does not live any more."""
+        return self.machine == _machine() and bool(self.started) and _started(self.pid) != self.started
 
 
 def holder(who: str, why: str) -> Holder:
@@ -59,12 +66,17 @@ class HeldLease:
 
 
 @contextlib.contextmanager
-def lease(store: LocalStore, me: Holder, newest: Callable[[], int], patience: float = 0.0) -> Iterator[HeldLease]:
+def lease(store: Store, me: Holder, newest: Callable[[], int], patience: float = 0.0) -> Iterator[HeldLease]:
     """Hold the repository's lease. Raises Busy when another keeps it for longer than `patience` seconds.
 
     `newest` tells the highest generation that a manifest names.
     """
-    held = _lock(store, me, newest, patience)
+    if isinstance(store, LocalStore):
+        held = _lock(store, me, newest, patience)
+    else:
+        from sidecar.agent.repository.claims import Claim
+
+        held = Claim(store, me, newest).acquire(patience)
     try:
         yield held
     finally:
@@ -88,9 +100,9 @@ def _lock(store: LocalStore, me: Holder, newest: Callable[[], int], patience: fl
                 if not isinstance(error, BlockingIOError):
                     raise StorageFailure(f"cannot lock the repository {store.url}: {advice(error)}") from None
                 if time.monotonic() >= until:
-                    raise Busy(_busy(_read(os.pread(fd, 4096, 0)))) from None
+                    raise Busy(busy(read_holder(os.pread(fd, 4096, 0)))) from None
                 time.sleep(0.05)
-        before = _read(os.pread(fd, 4096, 0))
+        before = read_holder(os.pread(fd, 4096, 0))
         generation = 1 + max(before.generation if before else 0, newest())
         text = msgspec.json.encode(msgspec.structs.replace(me, generation=generation))
         try:
@@ -104,13 +116,15 @@ def _lock(store: LocalStore, me: Holder, newest: Callable[[], int], patience: fl
     return HeldLease(generation, lambda: None, lambda: os.close(fd))
 
 
-def _busy(other: Holder | None) -> str:
+def busy(other: Holder | None) -> str:
+    """That somebody else holds it."""
     if other is None:
         return "another agent works on the repository; try again when it is done"
     return f"{other.who} (pid {other.pid}) works on the repository ({other.why}); try again when it is done"
 
 
-def _read(said: bytes) -> Holder | None:
+def read_holder(said: bytes) -> Holder | None:
+    """None: it is not what a holder writes."""
     try:
         return msgspec.json.decode(said, type=Holder)
     except msgspec.DecodeError:

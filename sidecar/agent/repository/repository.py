@@ -24,10 +24,11 @@ from sidecar.agent.ports import Engine, FileEntry, Lease, Manifest, Signed, Sour
 from sidecar.agent.repository.lease import LOCK, HeldLease, holder
 from sidecar.agent.repository.lease import lease as hold
 from sidecar.agent.repository.seal import Keys, Scrypt, unwrap, wrap
-from sidecar.agent.repository.store import TEMPORARY, LocalStore, Missing
+from sidecar.agent.repository.store import TEMPORARY, LocalStore, Missing, Store
 from sidecar.agent.repository.streams import Reader, Writer
 from sidecar.agent.wal import WalArchive
 from sidecar.config.backup import Backup
+from sidecar.config.backup import Repository as Wanted
 
 DESCRIPTION = "sidecar/repository"
 MANIFESTS = "sidecar/manifests"
@@ -51,19 +52,19 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 class Repository:
     """An open repository."""
 
-    def __init__(self, store: LocalStore, keys: Keys, engine: Engine) -> None:
+    def __init__(self, store: Store, keys: Keys, engine: Engine) -> None:
         self.store = store
         self.keys = keys
         self.engine = engine
+        self._known: dict[str, Manifest] = {}
+        """Of a store over the network: a manifest never changes."""
 
     @classmethod
     def open(cls, config: Backup, *, create: bool = False) -> "Repository":
         """Open it; `create`: make it when the place is empty. Raises WrongKey, NoRepository, NotEmpty."""
         wanted = config.repository
-        if not wanted.url.startswith("/"):
-            raise EngineFailure("backup.repository.url: object stores are not supported yet; name a directory")
         password = _password(wanted.password_file)
-        store = LocalStore(wanted.url)
+        store = _store(wanted)
         engine = _engine(config, store)  # before anything is written: its program may be missing
         if store.size(DESCRIPTION) is None:
             if not create:
@@ -107,11 +108,13 @@ class Repository:
         damages: list[str] = []
         for name in self.ids():
             try:
-                found.append(self.manifest(name))
+                found.append(self._known.get(name) or self.manifest(name))
             except Damaged as damage:
                 damages.append(str(damage))
             except Unknown:
                 continue  # it was forgotten meanwhile
+        if not isinstance(self.store, LocalStore):
+            self._known = {point.id: point for point in found}
         return sorted(found, key=lambda point: point.generation, reverse=True), damages
 
     def ids(self) -> list[str]:
@@ -222,23 +225,33 @@ class IndexWriter:
         return self._digest.hexdigest()
 
 
-def _engine(config: Backup, store: LocalStore) -> Callable[[Keys], Engine]:
+def _store(wanted: Wanted) -> Store:
+    if wanted.url.startswith("/"):
+        return LocalStore(wanted.url)
+    from sidecar.agent.repository.store_s3 import S3Store
+
+    return S3Store(wanted)
+
+
+def _engine(config: Backup, store: Store) -> Callable[[Keys], Engine]:
     if config.repository.engine == "sealed":
         return lambda keys: SealedEngine(store, keys)
     from sidecar.agent.engines.restic import ResticEngine
-    from sidecar.agent.engines.restic_program import Restic
+    from sidecar.agent.engines.restic_program import Restic, for_restic
 
-    restic = Restic(store.url, config.repository.password_file, config.state_dir, {})
+    url, secrets = for_restic(config.repository)
+    restic = Restic(url, config.repository.password_file, config.state_dir, secrets)
     return lambda _: ResticEngine(store, restic, config.state_dir)
 
 
-def _describe(store: LocalStore, password: bytes, engine: str) -> None:
+def _describe(store: Store, password: bytes, engine: str) -> None:
     """Make an empty place a repository, under its lease: of two who come at once one does.
 
     What a first run left that was killed meanwhile does not count as content.
     """
     for found in store.list():
-        if found.name not in {LOCK, DESCRIPTION} and not found.name.startswith(f"{TEMPORARY}/"):
+        ours = found.name in {LOCK, DESCRIPTION, "sidecar/generation"}
+        if not ours and not found.name.startswith((f"{TEMPORARY}/", "sidecar/claims/")):
             raise NotEmpty(f"{store.url} is no repository and not empty ({found.name}); name an empty directory")
     with hold(store, holder(socket.gethostname(), "first run"), lambda: 0, patience=30.0):
         if store.size(DESCRIPTION) is None:

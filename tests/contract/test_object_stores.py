@@ -1,0 +1,140 @@
+"""Both engines on a real S3 server, on good days and on bad ones."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.wire import PATIENCE
+from tests.real.estate import Estate, orders
+from tests.real.harness import ROOT
+from tests.real.object_store import KEY, SECRET, BadLink, ObjectStore, files_of
+from tests.real.procfs import children_of
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[ObjectStore]:
+    with ObjectStore() as store:
+        yield store
+
+
+class Remote(Estate):
+    """An estate whose repository is in the object store."""
+
+    def __init__(self, directory: Path, engine: str, store: ObjectStore, endpoint: str = "") -> None:
+        self.store = store
+        self.endpoint = endpoint or store.endpoint
+        self.prefix = directory.name
+        (directory / "id").write_text(f"{KEY}\n")
+        (directory / "secret").write_text(f"{SECRET}\n")
+        super().__init__(directory, engine)
+
+    def write(self, **backup: object) -> None:
+        s3 = {
+            "endpoint": self.endpoint,
+            "access_key_id_file": str(self.directory / "id"),
+            "secret_access_key_file": str(self.directory / "secret"),
+        }
+        url = f"s3://backups/{self.prefix}"
+        repository = {"url": url, "engine": self.engine, "password_file": str(self.key), "s3": s3}
+        super().write(**{"repository": repository, **backup})
+
+    def objects(self) -> dict[str, Path]:
+        mine = f"{self.prefix}/"
+        return {name.removeprefix(mine): path for name, path in files_of(self.store).items() if name.startswith(mine)}
+
+
+@pytest.fixture(params=["sealed", "restic"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def restore(estate: Estate, target: Path) -> None:
+    estate.run("restore", "apply", estate.json("restore", "plan", "--target", str(target))["hash"])
+
+
+def test_it_is_kept_pruned_and_comes_back(engine: str, store: ObjectStore, tmp_path: Path):
+    estate = Remote(tmp_path, engine, store)
+    estate.order("tea")
+    first = estate.backup()
+    (estate.uploads / "more").write_bytes(b"x" * 100_000)
+    second = estate.json("backup", "run")
+    assert second["sources"][1]["parent"] == first
+    estate.run("backup", "verify", "--level", "read")
+    estate.run("backup", "forget", first)
+    estate.run("backup", "prune")
+    assert not [name for name in estate.objects() if name.startswith("sidecar/claims/")], "a lease was left"
+    restore(estate, tmp_path / "t")
+    assert orders(tmp_path / "t" / "db" / "orders.db") == ["tea"]
+    (tmp_path / "secret").write_text("a guess\n")
+    refused = estate.run("backup", "run", code=4)
+    assert "refuses the credentials" in refused.stderr
+    assert SECRET not in refused.stderr + "guess"
+
+
+def test_a_store_that_is_busy_for_a_while_is_asked_again(engine: str, store: ObjectStore, tmp_path: Path):
+    with BadLink(store) as link:
+        estate = Remote(tmp_path, engine, store, link.endpoint)
+        link.refuse = 5
+        assert estate.json("backup", "run")["verified"]
+        assert link.refused == 5
+
+
+def test_an_upload_that_was_acknowledged_and_lost_is_found_and_named(engine: str, store: ObjectStore, tmp_path: Path):
+    with BadLink(store) as link:
+        estate = Remote(tmp_path, engine, store, link.endpoint)
+        (estate.uploads / "large").write_bytes(b"y" * 300_000)
+        good = estate.backup()
+        part = "/objects/" if engine == "sealed" else "/data/"
+        link.lose = lambda path: part in path and not path.endswith("/meta") and not link.lost
+        (estate.uploads / "large").write_bytes(bytes(range(256)) * 2000)
+        told = estate.run("backup", "run", code=1)
+        assert len(link.lost) == 1
+        assert f"missing: {link.lost[0].partition(part)[1].strip('/')}" in told.stderr.replace(
+            link.lost[0], part.strip("/")
+        )
+        listed = {one["id"]: one["verified"] for one in estate.json("backup", "list")}
+        assert listed[good] is True
+        assert list(listed.values()).count(False) == 1
+        assert estate.json("restore", "plan", "--target", str(tmp_path / "t"))["backup"] == good
+        assert estate.json("backup", "run")["verified"], "nothing leans on what is known to be lost"
+
+
+def test_a_slow_link_takes_its_time(store: ObjectStore, tmp_path: Path):
+    with BadLink(store) as link:
+        estate = Remote(tmp_path, "sealed", store, link.endpoint)
+        link.rate = 10_000.0
+        (estate.uploads / "deep" / "b.bin").write_bytes(os.urandom(60_000))
+        began = time.monotonic()
+        assert estate.json("backup", "run")["verified"]
+        assert time.monotonic() - began > 6
+
+
+def test_one_agent_at_a_time_and_a_dead_ones_lease_is_taken_over(store: ObjectStore, tmp_path: Path):
+    with BadLink(store) as link:
+        estate = Remote(tmp_path, "sealed", store, link.endpoint)
+        estate.backup()
+        (estate.uploads / "large").write_bytes(os.urandom(1 << 20))
+        link.rate = 100_000.0
+        words = [sys.executable, "-m", "sidecar", "backup", "run", "-c", str(estate.file)]
+        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + PATIENCE
+        while not any(name.startswith("sidecar/claims/") for name in estate.objects()):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        estate.endpoint = store.endpoint
+        estate.write()
+        assert "works on the repository" in estate.run("backup", "run", code=1).stderr
+        assert not children_of(process.pid)
+        process.kill()
+        process.communicate()
+        estate.backup()
+        estate.run("backup", "verify", "--level", "read")
+        assert not [name for name in estate.objects() if name.startswith("sidecar/claims/")]
