@@ -19,8 +19,8 @@ from sidecar.config.breaker import Breaker as BreakerPolicy
 from sidecar.machines.breaker import Breaker, Refusal, Trial
 from sidecar.machines.breaker_states import BreakerState, Reason
 from sidecar.machines.fleet import Fleet
-from sidecar.machines.fleet_deeds import Adopt, Alone, Deed, Lend, Send, Sync, Synced
-from sidecar.machines.fleet_store import Page, apply
+from sidecar.machines.fleet_deeds import Adopt, Alone, Deed, Lend, Send, Sync
+from sidecar.machines.fleet_store import FleetStore
 from sidecar.machines.fleet_words import Answer, Record
 from sidecar.machines.leases import Ended
 from sidecar.machines.transition import Transition
@@ -74,8 +74,7 @@ class World:
         self.trial_calls = 0
         self.failing_calls = 0
         self.restored: float | None = None
-        self._pages: dict[str, Page] = {}
-        self._present: set[str] = set()
+        self._store = FleetStore()
         self._busy_until = 0.0
         self._events: list[tuple[float, int, Any, Any]] = []
         self._count = 0
@@ -118,14 +117,13 @@ class World:
         one, sent = asked
         second = self.second()
         if isinstance(sent, Sync):
-            answer: Any = self._sync(one, sent)
+            answer: Any = self._store.sync(one.me, sent, self._us())
             price = self.prices.beat
             second.syncs += 1
             second.bytes_in += 130 + len(sent.known) * (KEY + 20)
             second.bytes_out += 40 + 450 * len(answer.records)
         else:
-            page = self._pages.setdefault(sent.name, Page())
-            answer = apply(page, sent.command, self._us(), len(self._present))
+            answer = self._store.run(sent, self._us())
             price = self.prices.command
             second.commands += 1
             second.bytes_in += 150 + 2 * KEY + len(msgspec.json.encode(sent.command))
@@ -153,24 +151,12 @@ class World:
         for one in self.replicas:
             self.at(self._work(self.prices.tell) + self.travel(), one.hint, record)
 
-    def _sync(self, one: "Replica", sync: Sync) -> Synced:
-        self._present.add(one.me)
-        news = {}
-        for name, known in sync.known.items():
-            page = self._pages.get(name)
-            if page is None:
-                if known[0]:
-                    news[name] = Record()
-            elif (page.epoch, page.state) != known:
-                news[name] = page.record(self._us() // 1000)
-        return Synced(news, len(self._present), len(self._present), 1)
-
     def _us(self) -> int:
         return 1_700_000_000_000_000 + int(self.now * 1e6)
 
     def _flush(self, _: None) -> None:
-        self._pages.clear()
-        self._present.clear()
+        self._store.pages.clear()
+        self._store.forget_peers()
 
 
 class Replica:

@@ -19,14 +19,13 @@ import msgspec
 from sidecar.control.fleet_script import BEAT, COMMAND, FOREIGN, SHOW
 from sidecar.control.redis_link import RedisLink, RedisRefused
 from sidecar.machines.fleet_deeds import Synced
-from sidecar.machines.fleet_store import Page
+from sidecar.machines.fleet_page import Page
+from sidecar.machines.fleet_store import PRESENT_FOR
 from sidecar.machines.fleet_words import VERSION, Answer, Record
 
 if TYPE_CHECKING:
     from sidecar.machines.fleet_deeds import Send, Sync
 
-PRESENT_FOR = 30_000
-"""Milliseconds that a replica counts without a beat: three beats."""
 LARGEST_HINT = 4096
 LATEST_EPOCH = 4_102_444_800_000_000
 """The year 2100: beyond it, an epoch is garbage that nobody could ever overtake."""

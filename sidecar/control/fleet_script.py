@@ -1,17 +1,18 @@
-"""What Redis runs for the fleet: `machines/fleet_store.py` once more, in Lua, and the beat of all replicas.
+"""What Redis runs for the fleet: `machines/fleet_page.py` once more, in Lua, and the beat of all replicas.
 
 Everything of one service lies under one hash tag, so that a script reaches it in a cluster, too, and services spread
 over the shards: `{shop:orders}:breaker:payments` is a page, `{shop:orders}:peers` a sorted set of replica -> end of its
 presence (negative: it lives, and carries no traffic), `{shop:orders}:configs` one of configuration -> end, and
 `{shop:orders}:changes` the channel.
 
-A page is one string: epoch, state, and `fleet_store.Page` as JSON with epochs as text, since Lua's numbers print 14
+A page is one string: epoch, state, and `fleet_page.Page` as JSON with epochs as text, since Lua's numbers print 14
 digits. Read and write happen in one script, the write last and only when something changed; its time to live
 is set by changes of state alone. A page of another type, beyond LARGEST bytes or of a newer version is left as it is.
 """
 
 from sidecar.control.redis_link import Script
-from sidecar.machines.fleet_store import BARRED_FOR, DEFAULT_QUORUM, LONGEST_STEP, MOST_BARRED, MOST_VOTES
+from sidecar.machines.fleet_page import BARRED_FOR, DEFAULT_QUORUM, LONGEST_STEP, MOST_BARRED, MOST_VOTES
+from sidecar.machines.fleet_store import FURTHEST
 from sidecar.machines.fleet_words import VERSION
 
 LARGEST = 262_144
@@ -235,7 +236,7 @@ if changed then redis.call('PUBLISH', ARGV[1], cjson.encode({n = ARGV[2], r = re
 return cjson.encode({r = record, a = did, c = changed, g = #grants > 0 and grants or nil, w = wait, k = carrying})
 """.replace("$LARGEST", str(LARGEST))
     .replace("$VERSION", str(VERSION))
-    .replace("$PRESENCE", "120000")
+    .replace("$PRESENCE", str(FURTHEST))
     .replace("$BARRED_FOR", str(BARRED_FOR))
     .replace("$MOST_VOTES", str(MOST_VOTES))
     .replace("$MOST_BARRED", str(MOST_BARRED))
@@ -276,8 +277,8 @@ ask('PEXPIRE', KEYS[1], 3600000)
 ask('ZADD', KEYS[2], now + ttl, config)
 ask('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
 ask('PEXPIRE', KEYS[2], 3600000)
-local carrying = ask('ZCOUNT', KEYS[1], '(' .. now, now + 120000)
-local idle = ask('ZCOUNT', KEYS[1], -now - 120000, '(' .. -now)
+local carrying = ask('ZCOUNT', KEYS[1], '(' .. now, now + $PRESENCE)
+local idle = ask('ZCOUNT', KEYS[1], -now - $PRESENCE, '(' .. -now)
 local news = {}
 for at = 3, #KEYS do
   local known = ARGV[at + 2]
@@ -290,7 +291,7 @@ for at = 3, #KEYS do
   end
 end
 return {now, carrying, carrying + idle, ask('ZCARD', KEYS[2]), news}
-""".replace("$LARGEST", str(LARGEST)),
+""".replace("$LARGEST", str(LARGEST)).replace("$PRESENCE", str(FURTHEST)),
     "fleet_sync",
 )
 """Keys: the peers, the configs, a page per breaker. Arguments: this replica, how long it is present from now on, if

@@ -24,7 +24,7 @@ from sidecar.config.breaker import Breaker as BreakerPolicy
 from sidecar.machines.breaker_states import BreakerState
 from sidecar.machines.fleet_deeds import Deed, Noticed, Ordered, Send, Sync, Synced
 from sidecar.machines.fleet_member import Around, Member
-from sidecar.machines.fleet_store import DEFAULT_QUORUM
+from sidecar.machines.fleet_page import DEFAULT_QUORUM
 from sidecar.machines.fleet_words import Answer, Record
 from sidecar.machines.leases import TrialEnd
 

@@ -1,15 +1,13 @@
 """What replicas say to each other about one breaker, through whoever keeps its page.
 
-The keeper is the pod's own store (`fleet_store.py`) or Redis; the words are the same. A **command** names what its
-sender knows (`epoch`) and carries every figure that the keeper needs (permits, quorum, periods), so the keeper knows no
+The keeper is Redis, or `fleet_store.py` in a simulation; the words are the same. A **command** names what its sender
+knows (`epoch`) and carries every figure that the keeper needs (permits, quorum, periods), so the keeper knows no
 configuration. It is answered with the **record** as it is then, and with what came of it. A record that changed is
 told to everybody.
 
 Durations only: milliseconds, whole ones, since clocks differ and Lua's numbers print 14 digits. NO_END is a duration
 without an end. Keys on the wire are short; a record of a healthy fleet is not sent at all.
 """
-
-from typing import Any
 
 import msgspec
 
@@ -179,13 +177,3 @@ class Look(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="l
 
 
 Command = Vote | Withdraw | Ask | Report | Return | Force | Restore | Heal | Look
-
-
-def plain(word: Any) -> Any:
-    """As plain data, for a frame."""
-    return msgspec.to_builtins(word)
-
-
-def command_of(data: Any) -> Command:
-    """Back from a frame; raises msgspec.ValidationError."""
-    return msgspec.convert(data, Command)  # type: ignore[no-any-return]

@@ -12,7 +12,10 @@ def redis_server():
 
 @pytest.fixture(params=["in process", "redis"])
 def keeper(request):
-    """A keeper of pages with nothing in it, at ten o'clock."""
+    """A keeper with nothing in it, at some time."""
     one = InProcess() if request.param == "in process" else InRedis(request.getfixturevalue("redis_server"))
     one.now_us = 1_700_000_000_000_000
-    return one
+    one.fresh()
+    yield one
+    if isinstance(one, InRedis):
+        one.close()

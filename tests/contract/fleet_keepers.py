@@ -1,77 +1,100 @@
-"""Both keepers of the fleet's pages behind one face, with a clock that the test moves.
+"""Both keepers of a fleet behind one face, with a clock that the test moves.
 
-Redis runs the very script of the product; only the line that reads its clock is replaced, so that both can be told the
-same time. What the script answers and writes is decoded as the product does.
+Redis runs the very scripts of the product, asked by the product's own port; only the line that reads Redis's clock is
+replaced, so that both can be told the same time.
 """
 
-import msgspec
+import asyncio
+
 import redis
 
-from sidecar.control.fleet_redis import read_page
-from sidecar.control.fleet_script import CLOCK, COMMAND
+from sidecar.control.fleet_redis import FleetPort
+from sidecar.control.fleet_script import CLOCK
+from sidecar.machines.breaker_states import BreakerState
+from sidecar.machines.fleet_deeds import Send, Sync
 from sidecar.machines.fleet_store import FleetStore
-from sidecar.machines.fleet_words import Answer
 
-PAGE, PEERS, CHANNEL, TIME = "{t:s}:breaker:x", "{t:s}:peers", "{t:s}:changes", "{t:s}:clock"
-FAR = 10**15
-"""Milliseconds: presence that no test outlives."""
+TIME = "the test's clock"
 
 
-class InProcess:
+class Keeper:
+    """What both have in common."""
+
     def __init__(self):
         self.now_us = 0
-        self.fresh()
-
-    def fresh(self):
-        self._store = FleetStore()
+        self.present = 0
         self.told = []
 
     def carrying(self, count):
-        self._store.carrying = count
+        """So many replicas with traffic show themselves from now on, before each command."""
+        self.present = count
 
     def apply(self, command):
-        answer = self._store.apply("x", command, self.now_us)
+        for number in range(self.present):
+            self.sync(f"r{number}")
+        answer = self.run(Send("x", command, 0.0))
         if answer.changed:
             self.told.append(answer.record)
         return answer
 
     def record(self):
-        page = self._store.pages.get("x")
-        return None if page is None else page.record(self.now_us // 1000)
+        """As a replica reads it that knows nothing."""
+        return self.sync("reader", idle=True, x=(-1, BreakerState.CLOSED)).records["x"]
+
+    def sync(self, me, *, idle=False, config="c1", **known):
+        return self.beat(me, Sync(known, not idle, config, 0.0))
 
 
-class InRedis:
+class InProcess(Keeper):
+    def fresh(self):
+        self._store = FleetStore()
+        self.told = []
+
+    def run(self, send):
+        return self._store.run(send, self.now_us)
+
+    def beat(self, me, sync):
+        return self._store.sync(me, sync, self.now_us)
+
+
+class InRedis(Keeper):
     def __init__(self, server):
-        self.now_us = 0
+        super().__init__()
         self.client = redis.Redis(port=server.port)
-        assert COMMAND.text.count(CLOCK) == 1
-        text = COMMAND.text.replace(CLOCK, f"cjson.decode(redis.call('GET', '{TIME}'))")
-        text = text.replace("now + 120000", f"now + {FAR}")
-        self._script = self.client.register_script(text)
-        self.fresh()
+        self._loop = asyncio.new_event_loop()
+        self._scripts = {}
 
     def fresh(self):
         self.client.flushall()
+        self._told_us = None
         self.told = []
         self._ear = self.client.pubsub(ignore_subscribe_messages=True)
-        self._ear.subscribe(CHANNEL)
+        self._ear.subscribe(FleetPort(self, "t", "s", "me").channel)
         self._ear.get_message(timeout=1.0)
 
-    def carrying(self, count):
-        self.client.delete(PEERS)
-        if count:
-            self.client.zadd(PEERS, {f"r{number}": FAR for number in range(count)})
+    def close(self):
+        self._loop.close()
+        self.client.close()
 
-    def apply(self, command):
-        seconds, rest = divmod(self.now_us, 1_000_000)
-        self.client.set(TIME, f"[{seconds}, {rest}]")
-        text = self._script(keys=[PAGE, PEERS], args=[CHANNEL, "x", msgspec.json.encode(command).decode()])
-        return msgspec.json.decode(text, type=Answer, strict=False)
+    def run(self, send):
+        return self._loop.run_until_complete(FleetPort(self, "t", "s", "me").run(send))
+
+    def beat(self, me, sync):
+        return self._loop.run_until_complete(FleetPort(self, "t", "s", me).sync(sync))
+
+    async def script(self, script, keys, arguments):
+        """Instead of the link's."""
+        run = self._scripts.get(script.sha)
+        if run is None:
+            assert script.text.count(CLOCK) == 1
+            text = script.text.replace(CLOCK, f"cjson.decode(redis.call('GET', \"{TIME}\"))")
+            run = self._scripts[script.sha] = self.client.register_script(text)
+        if self._told_us != self.now_us:
+            self._told_us = self.now_us
+            seconds, rest = divmod(self.now_us, 1_000_000)
+            self.client.set(TIME, f"[{seconds}, {rest}]")
+        return run(keys=keys, args=arguments)
 
     def hints(self):
         while (message := self._ear.get_message()) is not None:
             yield message["data"]
-
-    def record(self):
-        text = self.client.get(PAGE)
-        return None if text is None else read_page(text, self.now_us // 1000)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.machines.breaker_states import BreakerState
-from sidecar.machines.fleet_store import MOST_BARRED, MOST_VOTES, FleetStore, Page, apply
+from sidecar.machines.fleet_page import MOST_BARRED, MOST_VOTES, Page, apply
 from sidecar.machines.fleet_words import (
     NO_END,
     Ask,
@@ -21,8 +21,6 @@ from sidecar.machines.fleet_words import (
     Return,
     Vote,
     Withdraw,
-    command_of,
-    plain,
 )
 
 PERMITS = 2
@@ -64,7 +62,7 @@ def test_what_holds_of_a_page_whatever_is_asked(acts):
     page, now_us = Page(), 10**9
     for kind, step, dice in acts:
         now_us = max(0, now_us + step)
-        command = command_of(plain(word(kind, dice, page.epoch)))
+        command = msgspec.json.decode(msgspec.json.encode(word(kind, dice, page.epoch)), type=Command)
         before = msgspec.json.decode(msgspec.json.encode(page), type=Page)
         answer = apply(page, command, now_us, dice.randrange(4))
         now = now_us // 1000
@@ -100,16 +98,13 @@ def ended(page: Page, command: object, now: int) -> set[str]:
 
 
 def test_what_is_remembered_is_bounded():
-    store = FleetStore()
+    page = Page()
     for number in range(MOST_VOTES + 10):
         vote = Vote(voter=f"v{number}", epoch=0, lasting=60_000, period=60_000, quorum=10_000)
-        store.apply("x", vote, 10**9)
-    assert len(store.pages["x"].votes) == MOST_VOTES
+        apply(page, vote, 10**9)
+    assert len(page.votes) == MOST_VOTES
     for number in range(MOST_BARRED + 10):
-        page = store.pages["x"]
         page.state = BreakerState.HALF_OPEN
         report = Report(holder=f"h{number}", token="t", epoch=page.epoch, ok=False, needed=1, period=1)
-        store.apply("x", report, 10**9 + number)
-    assert len(store.pages["x"].barred) == MOST_BARRED
-    store.forget("x")
-    assert store.pages == {}
+        apply(page, report, 10**9 + number)
+    assert len(page.barred) == MOST_BARRED

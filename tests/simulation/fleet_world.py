@@ -3,7 +3,7 @@
 A **schedule** is a list of acts, each a word and a number; the number chooses among what is there (which replica, which
 message), whatever that is. So any part of a schedule is a schedule, and a failing one is cut down to what matters.
 
-What is real: `Fleet` and `Breaker` of each replica, and the keeper's `apply`. What is simulated: time, which only acts
+What is real: `Fleet` and `Breaker` of each replica, and the keeper's store. What is simulated: time, which only acts
 move; the connections, each of which may break at any moment; messages, which lie about until an act delivers, drops or
 repeats one, in any order; processes that die, stop and start; a Redis that is emptied, falls back to an older state, or
 whose clock jumps; upstreams that are down for all or for one replica only.
@@ -20,14 +20,14 @@ from sidecar.config.breaker import Breaker as BreakerPolicy
 from sidecar.machines.breaker import Breaker, BreakerChange, Refusal, Trial
 from sidecar.machines.breaker_states import BreakerState, Reason
 from sidecar.machines.fleet import MEMORY, Fleet
-from sidecar.machines.fleet_deeds import Adopt, Alone, Lend, Ordered, Send, Sync, Synced
+from sidecar.machines.fleet_deeds import Adopt, Alone, Lend, Ordered, Send, Sync
 from sidecar.machines.fleet_member import WELL
-from sidecar.machines.fleet_store import Page, apply
+from sidecar.machines.fleet_page import Page
+from sidecar.machines.fleet_store import FleetStore
 from sidecar.machines.fleet_words import Ask, Force, Heal, Report, Restore, Vote
 from sidecar.machines.leases import Ended
 
 NAME = "x"
-PRESENT_FOR = 30.0
 TIMEOUT = 4.0
 """The link's: who gets no answer for so long gives the connection up."""
 POLICY = BreakerPolicy(
@@ -48,26 +48,27 @@ class Violation(AssertionError):
 
 
 class Redis:
-    """One primary: the page, who is present, a clock."""
+    """One primary: what it keeps, and a clock."""
 
     def __init__(self):
-        self.page = Page()
-        self.peers = {}  # me -> until, carrying
+        self.store = FleetStore()
         self.offset_us = 1_700_000_000_000_000
         self.lineage = 0
+        self.save()
+
+    @property
+    def page(self):
+        return self.store.pages.setdefault(NAME, Page())
+
+    def save(self):
         self.saved = copy.deepcopy(self.page)
 
-    def carrying(self, now):
-        return sum(1 for until, carrying in self.peers.values() if until > now and carrying)
+    def flush(self):
+        self.store.pages.clear()
+        self.store.forget_peers()
 
-    def run(self, command, now):
-        return apply(self.page, command, self.us(now), self.carrying(now))
-
-    def sync(self, me, sync, now):
-        self.peers[me] = (now + PRESENT_FOR, sync.carrying)
-        record = self.page.record(self.us(now) // 1000)
-        news = {} if (record.epoch, record.state) == sync.known.get(NAME) else {NAME: record}
-        return Synced(news, self.carrying(now), len(self.peers), 1)
+    def fall_back(self):
+        self.store.pages[NAME] = copy.deepcopy(self.saved)
 
     def us(self, now):
         return self.offset_us + int(now * 1_000_000)
@@ -213,7 +214,7 @@ class World:
         for one in self.replicas:
             one.connect()
         self.quiet(1.5 * MEMORY if lone_sick else 12.0)
-        self.redis.saved = copy.deepcopy(self.redis.page)
+        self.redis.save()
         if lone_sick:
             self.replicas[0].sick = True
 
@@ -270,14 +271,14 @@ class World:
                     self.well = bool(number % 2)
                 return f"upstream {'well' if self.well else 'down'}"
             case "save":
-                self.redis.saved = copy.deepcopy(self.redis.page)
+                self.redis.save()
                 return "redis: replicated"
             case "flush" | "fail over":
-                self.redis.page = Page() if word == "flush" else copy.deepcopy(self.redis.saved)
                 self.redis.lineage += 1
                 if word == "flush":
-                    self.redis.peers.clear()
+                    self.redis.flush()
                 else:
+                    self.redis.fall_back()
                     for each in self.replicas:
                         each.cut()
                 return f"redis: {word}, epoch {self.redis.page.epoch}"
@@ -323,10 +324,10 @@ class World:
         """Redis carries out a command; even that takes a microsecond."""
         self.now += 0.000_001
         if isinstance(sent, Sync):
-            self.wire.append(("answer", one, sent, self.redis.sync(one.me, sent, self.now)))
+            self.wire.append(("answer", one, sent, self.redis.store.sync(one.me, sent, self.redis.us(self.now))))
             return f"redis: syncs {one.me}"
         before = self.redis.page.record(self.redis.us(self.now) // 1000)
-        answer = self.redis.run(sent.command, self.now)
+        answer = self.redis.store.run(sent, self.redis.us(self.now))
         self.issued.setdefault(answer.record.epoch, set()).add(answer.record.state)
         self.check_turn(sent.command, before, answer)
         for grant in answer.grants:

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from sidecar.machines import fleet, fleet_member, fleet_store
+from sidecar.machines import fleet, fleet_member, fleet_page
 from tests.simulation.fleet_world import play, schedule, smallest, story, violation
 
 SEEDS, PART, LENGTH = 10_000, 1000, 80
@@ -27,16 +27,16 @@ def test_a_seed_is_the_same_story_each_time():
 
 
 MUTANTS = [
-    ("permits", fleet_store._Turn, "ask", "len(page.leases) < ask.permits", "len(page.leases) <= ask.permits"),
-    ("permits", fleet_store._Turn, "go", "page.votes = {}", "page.votes = {}; page.leases = {}"),
+    ("permits", fleet_page._Turn, "ask", "len(page.leases) < ask.permits", "len(page.leases) <= ask.permits"),
+    ("permits", fleet_page._Turn, "go", "page.votes = {}", "page.votes = {}; page.leases = {}"),
     ("permits", fleet_member.Member, "_answered_ask", "sent.at + grant.left / 1000", "now + grant.left / 300"),
     ("epochs", fleet_member.Member, "heard", "record.epoch > self.record.epoch", "record.epoch != self.record.epoch"),
-    ("stale", fleet_store._Turn, "report", "or report.epoch != page.epoch", ""),
-    ("stale", fleet_store._Turn, "force", "order.epoch < self.page.epoch", "False"),
-    ("stale", fleet_store._Turn, "restore", "known.epoch <= page.epoch or", ""),
-    ("lone", fleet_store._Turn, "vote", "vote.quorum or", "1 or"),
-    ("lone", fleet_store._Turn, "vote", "max(self.carrying, vote.carrying)", "self.carrying"),
-    ("wedged", fleet_store._Turn, "tidy", "if lease.until > now", "if lease.until > 0"),
+    ("stale", fleet_page._Turn, "report", "or report.epoch != page.epoch", ""),
+    ("stale", fleet_page._Turn, "force", "order.epoch < self.page.epoch", "False"),
+    ("stale", fleet_page._Turn, "restore", "known.epoch <= page.epoch or", ""),
+    ("lone", fleet_page._Turn, "vote", "vote.quorum or", "1 or"),
+    ("lone", fleet_page._Turn, "vote", "max(self.carrying, vote.carrying)", "self.carrying"),
+    ("wedged", fleet_page._Turn, "tidy", "if lease.until > now", "if lease.until > 0"),
     ("wedged", fleet_member.Member, "heard", "self._send(Restore(record=mine), now)", ""),
     ("wedged", fleet_member.Member, "failed", "self._asking = False", "pass"),
     ("false", fleet_member.Member, "cut_off", "[Alone(self.name)]", "[Adopt(self.name, _snapshot(Record()))]"),
