@@ -3,4 +3,4 @@
 A feature that lands deletes its line. Paths are written without list positions; a line covers everything below it.
 """
 
-NOT_ACTIVE_YET = ("backup.sources.redis",)
+NOT_ACTIVE_YET: tuple[str, ...] = ()

@@ -79,9 +79,13 @@ def test_absent_means_none():
     assert config.shared_state is None
 
 
-def test_what_is_not_active_yet_is_noted_where_it_is_written():
+def test_all_of_it_is_active():
     assert not any("not active yet" in note.message for note in examine(WHOLE, "f").notes)
-    written = WHOLE.replace("sqlite: {path: /data/orders.db}", "redis: {url: redis://h}")
-    notes = {note.path: note for note in examine(written, "f").notes}
-    assert "not active yet" in notes["backup.sources[0].redis"].message
-    assert notes["backup.sources[0].redis"].mark.line > 82
+
+
+def test_what_is_not_active_yet_is_noted_where_it_is_written(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sidecar.config.load.NOT_ACTIVE_YET", ("backup.drill",))
+    notes = {note.path: note for note in examine(WHOLE, "f").notes}
+    assert "not active yet" in notes["backup.drill"].message
+    assert notes["backup.drill"].mark.line > 82
+    assert not any(path.startswith("backup.drill.") for path in notes), "one note for the whole of it"
