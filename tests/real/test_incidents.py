@@ -147,9 +147,7 @@ def test_a_killed_sidecar_forgets_nothing_that_it_said(config: dict[str, Any], s
         proxy.signal(signal.SIGKILL)
         proxy.process.wait()
     assert before["id"] in run_cli("incidents", "list", *store).stdout, "read without the proxy"
-    assert "incident_acknowledged" in run_cli("incidents", "show", before["id"], *store).stdout
-    assert "# Post-mortem" in run_cli("incidents", "export", before["id"], *store).stdout
-    assert run_cli("incidents", "ack", before["id"], *store).returncode == 2
+    assert "incident acknowledged" in run_cli("incidents", "export", before["id"], *store).stdout
     with Sidecar(config) as proxy:
         after = incidents(proxy)[0]
         assert (after["id"], after["status"], after["started"]) == (before["id"], "acknowledged", before["started"])

@@ -77,7 +77,7 @@ def test_one_tells_for_all(tmp_path: Path, redis: Redis, receiver: ScriptedUpstr
         assert {each["shared_id"] or each["id"] for each in told(receiver, "/ops", 3)} == {opened["id"]}
 
 
-def test_what_somebody_resolves_here_is_resolved_everywhere(
+def test_what_somebody_resolves_here_is_resolved_everywhere_and_without_redis_everybody_tells(
     tmp_path: Path, redis: Redis, receiver: ScriptedUpstream
 ) -> None:
     with replicas(2, tmp_path, redis, receiver) as both:
@@ -88,11 +88,9 @@ def test_what_somebody_resolves_here_is_resolved_everywhere(
         both[0].wait_until(lambda: set(of_each(both, "status")) == {"resolved"}, "resolved everywhere")
         assert [each["what"] for each in told(receiver, "/ops", 2)] == ["opened", "resolved"]
 
-
-def test_without_redis_everybody_tells(tmp_path: Path, redis: Redis, receiver: ScriptedUpstream) -> None:
-    with replicas(2, tmp_path, redis, receiver) as both:
         redis.stop()
         for one in both:
             one.wait_until(lambda one=one: one.metrics().sum("sidecar_shared_state_connected") == 0, "Redis is gone")
             report(one, {**CONDITION, "reason": "drill_failed"})
-        assert {each["instance"] for each in told(receiver, "/ops", 2)} == {"pod-0", "pod-1"}
+        alone = told(receiver, "/ops", 4)[2:]
+        assert {(each["what"], each["instance"]) for each in alone} == {("opened", "pod-0"), ("opened", "pod-1")}

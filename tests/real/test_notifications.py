@@ -2,7 +2,6 @@
 
 import json
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -225,19 +224,17 @@ def test_nobody_answers_so_the_next_is_told_until_somebody_does(tmp_path: Path, 
         {"name": "ops", "webhook": {"url": f"http://{receiver.address}/ops"}},
         {"name": "lead", "hears": "escalated", "webhook": {"url": f"http://{receiver.address}/lead"}},
         {"name": "boss", "hears": "escalated", "webhook": {"url": f"http://{receiver.address}/boss"}},
-        escalate=[{"after": "300ms", "to": "lead"}, {"after": "2s", "to": "boss"}],
+        escalate=[{"after": "200ms", "to": "lead"}, {"after": "3s", "to": "boss"}],
     )
     with Sidecar(config) as proxy:
         report(proxy, CONDITION)
         assert told(receiver, "/lead")[0]["what"] == "escalated"
         assert told(receiver, "/ops")[0]["what"] == "opened"
         one = incidents(proxy)[0]["id"]
-        proxy.command("incidents", "ack", one)
+        assert proxy.admin(f"/api/v1/incidents/{one}/ack", "POST", unix=True).status == 200
         assert [each["what"] for each in told(receiver, "/lead", 2)] == ["escalated", "acknowledged"]
-        acked = time.monotonic()
         report(proxy, {**CONDITION, "reason": "drill_failed"})
         proxy.wait_until(lambda: receiver.requests("/boss"), "the other incident comes to the boss")
-        assert time.monotonic() - acked > 1.5
         assert {each["failure"] for each in told(receiver, "/boss")} == {"drill_failed"}, "an acknowledged one does not"
         assert "incident_escalated" in kinds(whole(proxy, one))
 
