@@ -104,13 +104,13 @@ class HandingOver:
         line = Line(sock)
         self._tasks.start(f"hand-over-{sock.fileno()}", lambda: self._serve(line))
 
-    async def spawn(self, config: str, environment: Mapping[str, str]) -> str:
+    async def spawn(self, config: str, admin_socket: str, environment: Mapping[str, str]) -> str:
         """Start a successor and wait until it has taken over; what came of it. Raises Refused."""
         self.check()
         self._failure = ""
         # to start a program is what was asked for; fork and exec take a few milliseconds
         process = subprocess.Popen(  # noqa: ASYNC220
-            [sys.executable, "-m", "sidecar", "run", "-c", config, "--take-over"],
+            [sys.executable, "-m", "sidecar", "run", "-c", config, f"--take-over={admin_socket}"],
             env=environment,
             stdin=subprocess.DEVNULL,
             start_new_session=True,

@@ -71,9 +71,9 @@ _log = Log(__name__)
 class Program:
     """One run of `sidecar run`."""
 
-    def __init__(self, path: str, command: Sequence[str] = (), *, takes_over: bool = False) -> None:
+    def __init__(self, path: str, command: Sequence[str] = (), *, takes_over: str | None = None) -> None:
         """`path`: the configuration file; `command`: the service to supervise; `takes_over`: go on where the program
-        that runs on the same admin socket is. Raises ConfigError.
+        that runs on this admin socket is; empty: on the configuration's. Raises ConfigError.
         """
         self._path = path
         self._text = read(path)
@@ -146,7 +146,9 @@ class Program:
         logs.setup(config.log.level, config.log.format)
         raise_descriptor_limit()
         self._register_metrics()
-        predecessor = await Predecessor.find(config.admin.socket) if self._takes_over else None
+        predecessor = None
+        if self._takes_over is not None:
+            predecessor = await Predecessor.find(self._takes_over or config.admin.socket)
         try:
             await self._start(config, predecessor)
             self._systemd.ready(f"serving {config.service.name}")
@@ -361,7 +363,9 @@ class Program:
             _parse(read(self._path), self._path)
         except ConfigError as error:
             raise Refused(422, str(error)) from None
-        return await self._handing_over.spawn(self._path, {**os.environ, **self._systemd.for_a_successor})
+        environment = {**os.environ, **self._systemd.for_a_successor}
+        # where we answer: the file may name another place by now
+        return await self._handing_over.spawn(self._path, self._started_with.admin.socket, environment)
 
     def may_be_taken_over(self) -> None:
         self._handing_over.check()

@@ -14,8 +14,10 @@ from sidecar.cli import exits
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--take-over",
-        action="store_true",
-        help="take over from the proxy that runs on the same admin socket, without losing a request",
+        nargs="?",
+        const="",
+        metavar="SOCKET",
+        help="take over from the proxy that runs on this admin socket (the configuration's), without losing a request",
     )
     parser.add_argument("command", nargs="*", metavar="COMMAND", help="a service to supervise, after --")
 
@@ -31,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from sidecar.base.errors import ConfigError
     from sidecar.control.handover import TakeOverFailed
 
-    if args.take_over and args.command:
+    if args.take_over is not None and args.command:
         print("--take-over: a supervised service cannot change its parent; leave the command out", file=sys.stderr)
         return exits.USAGE
     try:

@@ -260,6 +260,22 @@ def test_a_handshake_ends_with_the_one_that_began_it(server: ScriptedUpstream, t
             assert new.send(ask()).read_answer().status == 200
 
 
+def test_the_admin_interface_may_move(config: dict[str, Any]) -> None:
+    """To another port and another socket: the old ones are left to nobody."""
+    with Succession(config) as all_of_them:
+        first = all_of_them.first
+        port, path = first.admin_port, first.socket_path
+        first.admin_port, first.socket_path = free_port(), f"{first.directory}/moved.sock"
+        first.write(config)
+        assert run_cli("upgrade", "--socket", path).returncode == 0
+        assert first.process.wait(20) == 0
+        assert first.probe("/readyz") == 200
+        assert all_of_them.serving() != first.pid
+        assert not os.path.exists(path)
+        with pytest.raises(ConnectionRefusedError):
+            dial(port)
+
+
 def test_health_goes_along(server: ScriptedUpstream, config: dict[str, Any]) -> None:
     """An endpoint that is known to be dead gets no request while its first check is still to come."""
     check = {"http": {"path": "/healthz"}, "interval": "30s", "unhealthy_after": 1}

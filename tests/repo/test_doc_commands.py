@@ -142,7 +142,7 @@ class Stage:
             (here / one).write_text(text)
         self.environment["SIDECAR_CONFIG"] = str(here / "sidecar.yaml")
 
-    def run(self, script: str, patience: float = 40.0) -> str:
+    def run(self, script: str, patience: float = 90.0) -> str:
         """Run it line by line as `bash -eu` does, and end all that it left behind; what it printed."""
         log = self.directory / "said"
         with log.open("wb") as sink:
@@ -176,6 +176,7 @@ def end_of(directory: Path) -> None:
         subprocess.run(words, cwd=ROOT, capture_output=True, check=False)
 
 
+@pytest.mark.timeout(120)
 def test_the_guide_from_top_to_bottom(tmp_path: Path, server: ScriptedUpstream) -> None:
     stage = Stage(tmp_path, server)
     for one in tmp_path.iterdir():
@@ -219,6 +220,7 @@ INSTEAD: dict[str, dict[str, str]] = {
 """What a page leaves to its reader: to put a command into the background, to fill in what another one printed."""
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("page", [one for one in WITH_COMMANDS if one.name != "guide.md"], ids=name)
 def test_a_page_s_commands_do_what_it_says(page: Path, tmp_path: Path, server: ScriptedUpstream) -> None:
     stage = Stage(tmp_path, server)
