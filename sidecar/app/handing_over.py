@@ -32,6 +32,7 @@ from sidecar.control.handover import (
     expect,
 )
 from sidecar.runtime.admin_doors import Refused
+from sidecar.runtime.logs import Log
 from sidecar.runtime.observer import Kind, Level
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from sidecar.control.handover import Place, Standing
     from sidecar.runtime.observer import Observer
     from sidecar.runtime.tasks import Supervisor
+
+_log = Log(__name__)
 
 START_SECONDS = 60.0
 """A successor that has not started by then is given up."""
@@ -167,6 +170,11 @@ class HandingOver:
             left = await self._hand_over(line)
         except (TakeOverFailed, TimeoutError, OSError) as error:
             self._failed(str(error) or "it did not answer in time")
+            await _refuse(line, self._failure)
+            return
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the successor without a word
+            _log.error("hand_over_broke", error=error)
+            self._failed(f"a fault in this process: {error!r}")
             await _refuse(line, self._failure)
             return
         else:

@@ -381,7 +381,7 @@ class Program:
         return "" if self._state() == "ready" else f"this sidecar is {self._state()}"
 
     def places(self) -> list[tuple[Place, int]]:
-        binds = {one.name: one.bind for one in self._config.listeners}
+        binds = {one.name: one.bind for one in self._started_with.listeners}  # a reload opens no sockets
         assert self._admin is not None
         listening = [(("listener", name, binds[name]), sock.fileno()) for name, sock in self._sockets.items()]
         return [*listening, *self._admin.sockets()]

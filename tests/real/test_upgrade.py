@@ -217,6 +217,7 @@ def test_listeners_may_come_and_go(server: ScriptedUpstream, config: dict[str, A
         first = all_of_them.first
         assert first.get("leaving").status == 200
         first.write({**config, "listeners": [config["listeners"][0], local, coming]})
+        first.command("reload")  # which the file's watch might have done meanwhile
         all_of_them.upgrade()
         first.process.wait(20)
         first.config = {**config, "listeners": [*config["listeners"], coming]}
