@@ -13,11 +13,12 @@ from sidecar.agent import history
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.faults import AgentFault, Damaged, StorageFailure, Unknown
 from sidecar.agent.journal import Journal
+from sidecar.agent.paths import chosen
 from sidecar.agent.ports import Manifest, SourcePoint, SourcePort
 from sidecar.agent.repository.lease import HeldLease
 from sidecar.agent.repository.repository import Repository
 from sidecar.agent.restore_plan import RestorePlan
-from sidecar.agent.verify import compare
+from sidecar.agent.verify import compare_all
 from sidecar.config.backup import Backup
 from sidecar.machines.restore import Act, Outcome, Restore, Step, steps
 
@@ -107,10 +108,10 @@ def look_through(
     repository: Repository, point: SourcePoint, into: str, port: SourcePort | None, below: str | None = None
 ) -> None:
     """Compare every restored file with its hash and open the database; `below`: only this path of the source."""
-    for entry in repository.index(point):
-        if entry.sort == "file" and (below is None or entry.path == below or entry.path.startswith(f"{below}/")):
-            wrong = compare(into, entry.path, entry)
-            if wrong:
-                raise Damaged(f"{point.name}: {entry.path}: {wrong}; choose an older backup (sidecar backup list)")
+    only = None if below is None else [below]
+    files = (entry for entry in repository.index(point) if entry.sort == "file" and chosen(entry.path, only))
+    for entry, wrong in compare_all(into, files):
+        if wrong:
+            raise Damaged(f"{point.name}: {entry.path}: {wrong}; choose an older backup (sidecar backup list)")
     for wrong in port.validate(into, point) if port is not None else ():  # the first is enough
         raise Damaged(f"{point.name}: {wrong}; choose an older backup (sidecar backup list)")

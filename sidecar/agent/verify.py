@@ -16,7 +16,9 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import msgspec
@@ -102,12 +104,10 @@ def _sample(
         repository.engine.restore(
             source, lambda: repository.index(source), into, None if whole else sorted(chosen), tell
         )
-        for path, entry in chosen.items():
-            wrong = compare(into, path, entry)
+        for entry, wrong in compare_all(into, chosen.values()):
             if wrong:
-                yield Trouble(
-                    what="damaged", where=f"{source.name}: {path}", detail=wrong, snapshots=(source.snapshot,)
-                )
+                where = f"{source.name}: {entry.path}"
+                yield Trouble(what="damaged", where=where, detail=wrong, snapshots=(source.snapshot,))
         if port is not None and whole:
             for wrong in port.validate(into, source):
                 yield Trouble(what="unsound", where=source.name, detail=wrong, snapshots=(source.snapshot,))
@@ -132,6 +132,25 @@ def _choose(entries: Iterator[FileEntry], *, whole: bool) -> list[FileEntry]:
         elif (place := random.randrange(seen)) < SAMPLE_FILES:
             chosen[place] = entry
     return chosen
+
+
+def compare_all(directory: str, entries: Iterable[FileEntry]) -> Iterator[tuple[FileEntry, str]]:
+    """Each restored file and what is wrong with it, in order. Hashing lets go of the interpreter: in threads."""
+    workers = min(4, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers, thread_name_prefix="compare") as threads:
+        under_way: deque[tuple[FileEntry, Future[str]]] = deque()
+        try:
+            for entry in entries:
+                under_way.append((entry, threads.submit(compare, directory, entry.path, entry)))
+                if len(under_way) >= 16 * workers:
+                    first, wrong = under_way.popleft()
+                    yield first, wrong.result()
+            while under_way:
+                first, wrong = under_way.popleft()
+                yield first, wrong.result()
+        finally:
+            for _, left in under_way:
+                left.cancel()
 
 
 def compare(directory: str, path: str, entry: FileEntry) -> str:
