@@ -141,11 +141,9 @@ class Worker:
         return self.registry.snapshot()
 
     def endpoints(self) -> Endpoints:
-        """What each endpoint has to do at the moment."""
-        return {
-            upstream.name: [_view_endpoint(one) for one in upstream.endpoints]
-            for upstream in self.plane.upstreams.values()
-        }
+        """What each endpoint has to do at the moment; none before the start."""
+        upstreams = self._plane.upstreams if self._plane else {}
+        return {one.name: [_view_endpoint(each) for each in one.endpoints] for one in upstreams.values()}
 
     def set_health(self, upstream: str, address: str, healthy: bool) -> None:
         """An active check found an endpoint healthy or not."""
@@ -169,8 +167,8 @@ class Worker:
         doing[verb](*argument)
 
     def breakers(self) -> list[dict[str, Any]]:
-        """Every breaker, for people."""
-        return [one.view() for one in self.plane.breakers().values()]
+        """Every breaker, for people; none before the start."""
+        return [one.view() for one in self._plane.breakers().values()] if self._plane else []
 
     def order(self, name: str, action: str, seconds: float | None, by: str, why: str) -> bool:
         """Open, close or reset a breaker by hand; False: there is none of that name."""
