@@ -171,7 +171,10 @@ class Sidecar:
 
     async def state(self) -> dict[str, Any]:
         found = json.loads(await self.admin("/api/v1/breakers"))
-        return next(one for one in found if one["name"] == "app")
+        for one in found:
+            if one["name"] == "app":
+                return dict(one)
+        raise ValueError("it has only begun to start")
 
     async def ready(self) -> None:
         """Serving, and one of the fleet."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sidecar.machines.breaker import BreakerChange
     from sidecar.proxy.breakers import Guarded
 
-SILENCE_SECONDS = 5.0
+SILENCE_SECONDS = 3.0
 """So long without a word from the program, and it is taken for gone."""
 _AGAIN = 0.2
 _TRIPS = AUTOMATIC[BreakerState.CLOSED, BreakerState.OPEN]

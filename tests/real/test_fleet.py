@@ -25,7 +25,7 @@ from tests.real.harness import Sidecar, ask
 OUT = says(b"out", "503 Service Unavailable")
 FINE = says(b"fine")
 LONG = {"open_for": "60s"}
-QUICK = {"open_for": "1s", "half_open_permits": 1, "half_open_successes": 1, "half_open_timeout": "5s"}
+QUICK = {"open_for": "1s", "half_open_permits": 1, "half_open_successes": 1, "half_open_timeout": "3s"}
 BREAKERS: dict[str, dict[str, Any]] = {
     "both": LONG,
     "sick": LONG,
