@@ -195,18 +195,6 @@ def test_what_runs_ends_with_the_old_one(server: ScriptedUpstream, config: dict[
         assert all_of_them.first.process.wait(20) == 0
 
 
-def test_again_and_again(server: ScriptedUpstream, config: dict[str, Any]) -> None:
-    with Succession(config) as all_of_them, Load(all_of_them.port, 2) as load:
-        seen = {all_of_them.first.pid}
-        for _ in range(2):
-            all_of_them.upgrade()
-            seen.add(all_of_them.serving())
-            load.go_on_for(20)
-        assert len(seen) == 3
-        load.stop()
-        assert load.failures == []
-
-
 def test_listeners_may_come_and_go(server: ScriptedUpstream, config: dict[str, Any]) -> None:
     """A reload cannot change a listener's address; an upgrade can. A Unix socket goes along, too."""
     path = str(Path(os.environ.get("TMPDIR", "/tmp")) / f"in-{free_port()}.sock")
@@ -505,10 +493,17 @@ async def offered(line: Line, protocol: int = PROTOCOL) -> Any:
     return word
 
 
-def test_one_that_vanishes_at_the_last_moment(config: dict[str, Any]) -> None:
-    """It said Ready, so the running one accepts nobody; clients that come now are served when it takes that back."""
+def test_some_that_fail_at_the_last_moment(config: dict[str, Any]) -> None:
+    """They said Ready, so the running one accepts nobody; clients that come now are served when it takes that back."""
 
-    async def play(line: Line) -> None:
+    async def despairs(line: Line) -> None:
+        await offered(line)
+        await line.send(Ready())
+        await line.receive()
+        await line.send(Refusal("out of heart"))
+        await line.receive()
+
+    async def vanishes(line: Line) -> None:
         await offered(line)
         await line.send(Ready())
         assert isinstance(await line.receive(), Yours)
@@ -518,23 +513,12 @@ def test_one_that_vanishes_at_the_last_moment(config: dict[str, Any]) -> None:
         knocking.close()
 
     with Succession(config) as all_of_them:
-        as_successor(all_of_them, play)
+        as_successor(all_of_them, vanishes)
         untouched(all_of_them)
-        all_of_them.upgrade()
-
-
-def test_one_that_says_it_cannot_after_all(config: dict[str, Any]) -> None:
-    async def play(line: Line) -> None:
-        await offered(line)
-        await line.send(Ready())
-        await line.receive()
-        await line.send(Refusal("out of heart"))
-        await line.receive()
-
-    with Succession(config) as all_of_them:
-        as_successor(all_of_them, play)
+        as_successor(all_of_them, despairs)
         untouched(all_of_them)
         assert "out of heart" in all_of_them.first.log
+        all_of_them.upgrade()
 
 
 def test_some_that_do_not_speak_as_they_should(config: dict[str, Any]) -> None:
