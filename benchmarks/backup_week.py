@@ -93,7 +93,7 @@ def week(seed: int, rpo: float = 900.0, typical: float = 40.0, faults: Faults | 
     last_good = last_began = -1.0
     schedule, promise, age = Schedule(rpo, 0.0), PromiseKeeper(rpo, 0.0), PointAge()
     down_until = 0.0
-    ends, began, good = 0.0, 0.0, False
+    ends, began, good, worked, floor = 0.0, 0.0, False, 0.0, 0.0
     runs = failed = 0
     longest_period = worst = missed = excused = silent = longest_recovery = 0.0
     waiting: float | None = None  # since the end of an outage or a sleep
@@ -112,10 +112,10 @@ def week(seed: int, rpo: float = 900.0, typical: float = 40.0, faults: Faults | 
         if world.now < world.asleep_until:  # nothing happens, and time goes on
             world.now = world.asleep_until
             world.excused_until, waiting = world.now + rpo, world.now
-            last_good = -1.0
+            last_good, floor = -1.0, world.now
         if world.now < world.away_until:
             world.excused_until, waiting = world.away_until + rpo, world.away_until
-            last_good = -1.0
+            last_good, floor = -1.0, world.now
         wall = world.now + world.wall_error
         if down_until and world.now >= down_until:  # started again: only the catalog is remembered
             down_until = 0.0
@@ -129,12 +129,12 @@ def week(seed: int, rpo: float = 900.0, typical: float = 40.0, faults: Faults | 
             ends = 0.0
         if not down_until:
             if ends and world.now >= ends:
-                took_now = world.now - began
-                schedule.ended(world.now, verified=good)
+                took_now = min(world.now - began, worked)
+                schedule.ended(world.now, verified=good, took=took_now)
                 failed += not good
                 if good:
                     took.append(took_now)
-                    catalog = (f"p{runs}", wall - took_now)
+                    catalog = (f"p{runs}", wall - (world.now - began))
                     true_moment = began
                     age.made(catalog[0], catalog[1], began)
                     if last_good >= 0:
@@ -142,7 +142,7 @@ def week(seed: int, rpo: float = 900.0, typical: float = 40.0, faults: Faults | 
                     if waiting is not None and began >= waiting:
                         longest_recovery = max(longest_recovery, world.now - waiting)
                         waiting = None
-                last_good = began if good else -1.0
+                last_good = began if good and began >= floor else -1.0
                 ends = 0.0
             if not ends and schedule.due(world.now):
                 began = last_began = world.now
@@ -150,7 +150,8 @@ def week(seed: int, rpo: float = 900.0, typical: float = 40.0, faults: Faults | 
                 schedule.began(world.now)
                 seconds = typical * rng.uniform(0.6, 1.4) * (3.0 if rng.random() < faults.slow else 1.0)
                 good = rng.random() >= faults.fails and world.now >= world.away_until
-                ends = world.now + (seconds if good else min(seconds, 5.0))
+                worked = (seconds if good else min(seconds, 5.0)) + STEP
+                ends = world.now + worked - STEP
             promise.judge(age.age(world.now), world.now)
         else:
             ends, last_good = 0.0, -1.0

@@ -106,7 +106,8 @@ class Backing:
         except Exception as error:  # noqa: BLE001 - whatever it is, the next run is tried
             self._stock.close()
             self._failed(error, kind)
-        self.schedule.ended(since_boot(), verified=turn is not None and turn.good)
+        took = None if turn is None else turn.seconds  # without what the machine slept
+        self.schedule.ended(since_boot(), verified=turn is not None and turn.good, took=took)
         if turn is not None:
             self._finished(turn, began, wall)
         self._tell_unreachable()

@@ -87,14 +87,15 @@ class Schedule:
         """A run begins, due or ordered: what was missed before it is made up for by it."""
         self._began = now
 
-    def ended(self, now: float, *, verified: bool) -> None:
-        """It ended, with a verified point or without."""
+    def ended(self, now: float, *, verified: bool, took: float | None = None) -> None:
+        """It ended, with a verified point or without. `took`: seconds of work, when the machine slept meanwhile."""
         began = now if self._began is None else self._began
+        took = now - began if took is None else took
         self._began = None
         if verified:
-            self._took.append(now - began)
+            self._took.append(took)
             self._failures = 0
-            self.next_at = max(began + self._pause(), now + BREATH * (now - began) if self.unreachable else now)
+            self.next_at = max(began + self._pause(), now + BREATH * took if self.unreachable else now)
         else:
             retry = exponential(self._failures, self._rpo / 60, self._pause())
             self._failures += 1

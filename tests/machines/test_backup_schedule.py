@@ -151,3 +151,12 @@ def test_whatever_happens_the_next_run_is_ahead_and_at_most_a_period_away(rpo: f
         now += seconds
         schedule.ended(now, verified=verified)
         assert now <= schedule.next_at <= now + max(300.0, 0.25 * seconds + 1e-6)
+
+
+def test_a_machine_that_slept_in_the_middle_of_a_run_does_not_count_that_as_work():
+    schedule = Schedule(900.0, 0.0)
+    schedule.began(0.0)
+    schedule.ended(7200.0, verified=True, took=20.0)
+    assert schedule.typical == 20.0
+    assert schedule.unreachable is None
+    assert schedule.due(7200.0), "what was missed asleep is made up for at once"

@@ -64,7 +64,7 @@ def test_it_goes_on_where_the_last_one_was_and_makes_up_for_what_was_missed_once
     with Agent(estate) as agent:
         status = agent.json("/api/v1/status")
         assert status["rpo"]["age_seconds"] is not None
-        assert 200 < status["run"]["next_in_seconds"] <= 300, "no run on each restart"
+        assert 0 < status["run"]["next_in_seconds"] <= 300, "no run on each restart"
     estate.write(rpo="3s")  # the next is overdue by now, or will be in a second
     with Agent(estate) as agent:
         agent.wait_log('"backup_finished"')
