@@ -5,7 +5,6 @@ each of them came to.
 """
 
 import contextlib
-import itertools
 import json
 import os
 import signal
@@ -78,89 +77,75 @@ def well(proxy: Sidecar) -> None:
 
 
 # --------------------------------------------------------------------------------------------- led elsewhere
-def test_a_reroute_lasts_until_the_sick_one_is_well() -> None:
-    with ScriptedUpstream() as first, ScriptedUpstream() as spare:
-        app = Flippable(first)
-        tree = document(
-            [listener("in", [route("all", "app")])],
-            [upstream("app", first.address, health_check=HEALTH), upstream("spare", spare.address)],
-            recovery=[act("lead", {"reroute": {"upstream": "app", "to": "spare"}})],
-            workers=2,
-        )
-        with Sidecar(tree) as proxy:
+def test_what_leads_requests_elsewhere_lasts_until_the_sick_one_is_well() -> None:
+    """A reroute, a drain and a shift, in every worker and in those that come later.
 
-            def port() -> int:
-                return int(proxy.get("in", "/x").json()["port"])
-
-            assert port() == first.port
-            app.fails.add("/health")
-            wait_stage(proxy, "proving", "healed", name="lead")
-            assert [port() for _ in range(8)] == [spare.port] * 8  # several clients: every worker
-            gone = proxy.status()["worker_pids"]
-            os.kill(gone[0], signal.SIGKILL)
-            proxy.wait_until(
-                lambda: len(now := proxy.status()["worker_pids"]) == 2 and gone[0] not in now,
-                "another worker",
-                PATIENCE,
-            )
-            assert [port() for _ in range(8)] == [spare.port] * 8  # those that come later too
-            assert rule(proxy, "lead")["in_force"]
-            assert proxy.status()["upstreams"][0]["endpoints"][0]["state"] == "unhealthy"
-            wait_stage(proxy, "healed", name="lead")
-            app.fails.clear()
-            proxy.wait_until(lambda: not rule(proxy, "lead")["in_force"], "the way back", PATIENCE)
-            assert [port() for _ in range(8)] == [first.port] * 8
-            assert attempts(proxy, "verified", "reroute") == 1
-
-
-def test_errors_now_and_then_drain_an_endpoint_and_shift_a_priority_until_they_are_over() -> None:
-    """Never two failures in a row: only their share shows them.
-
-    `drained` panics, so that its sick endpoint is asked whatever its check says; that of `shifted` passes its check.
+    `app` fails its checks. The others fail every second request, so only their share shows it: `drained` panics, so
+    that its sick endpoint is asked whatever its check says; that of `shifted` passes its check.
     """
     failing = says(b"", "500 Internal Server Error")
-    with ScriptedUpstream() as sick, ScriptedUpstream() as moody, ScriptedUpstream() as well:
+    with contextlib.ExitStack() as stack:
+        first, spare, sick, moody, well_ = (stack.enter_context(ScriptedUpstream()) for _ in range(5))
+        app = Flippable(first)
+        first.otherwise(says(b"first"))
         sick.otherwise(failing)
         moody.on("/health", says(b"")).otherwise(failing)
-        well.on("/health", says(b"")).otherwise(says(b"well"))
+        spare.otherwise(says(b"elsewhere"))
+        well_.on("/health", says(b"")).otherwise(says(b"elsewhere"))
         pool = {"health_check": HEALTH, "balance": "round_robin"}
-        drained = upstream("drained", sick.address, well.address, panic_threshold=1, **pool)
-        shifted = upstream("shifted", moody.address, well.address, **pool)
+        drained = upstream("drained", sick.address, well_.address, panic_threshold=1, **pool)
+        shifted = upstream("shifted", moody.address, well_.address, **pool)
         shifted["endpoints"][1]["priority"] = 1
+        ratios = [
+            act(
+                do,
+                {do: name},
+                when={
+                    "error_ratio": {"upstream": name, "above": 0.3, "window": "3s", "minimum_requests": 5},
+                    "unhealthy_for": "100ms",
+                },
+            )
+            for do, name in (("drain", "drained"), ("shift", "shifted"))
+        ]
         tree = document(
-            [listener("in", [route("one", "drained", "/one"), route("two", "shifted", "/two")])],
-            [drained, shifted],
-            recovery=[
-                act(
-                    do,
-                    {do: name},
-                    when={
-                        "error_ratio": {"upstream": name, "above": 0.3, "window": "3s", "minimum_requests": 5},
-                        "unhealthy_for": "100ms",
-                    },
+            [
+                listener(
+                    "in", [route("one", "drained", "/drain"), route("two", "shifted", "/shift"), route("all", "app")]
                 )
-                for do, name in (("drain", "drained"), ("shift", "shifted"))
             ],
+            [upstream("app", first.address, health_check=HEALTH), upstream("spare", spare.address), drained, shifted],
+            recovery=[act("lead", {"reroute": {"upstream": "app", "to": "spare"}}), *ratios],
+            workers=2,
         )
-        with Sidecar(tree) as proxy:
-            codes: list[int] = []
+        proxy = stack.enter_context(Sidecar(tree))
+        places = {"lead": "/", "drain": "/drain", "shift": "/shift"}
 
-            def both_stand() -> bool:
-                codes.append(proxy.get("in", "/one").status)
-                proxy.get("in", "/two")
-                return all(rule(proxy, name)["in_force"] for name in ("drain", "shift"))
+        def answers(path: str, times: int = 8) -> set[bytes]:
+            return {proxy.get("in", path).body for _ in range(times)}  # several clients: every worker
 
-            proxy.wait_until(both_stand, "the drain and the shift", PATIENCE)
-            assert max(a + b for a, b in itertools.pairwise(codes)) < 1000, "two failures in a row"
-            for path in ("/one", "/two"):
-                assert [proxy.get("in", path).body for _ in range(6)] == [b"well"] * 6
-            assert sick.address in came_to(proxy, "drain", "running")
-            assert "endpoints of priority 1" in came_to(proxy, "shift", "running")
-            assert "requests failed within 3s" in proxy.wait_log(r'.*"recovery_detected".*')[0]
-            moody.otherwise(says(b"well again"))
-            sick.otherwise(says(b"well again"))
-            proxy.wait_until(lambda: proxy.get("in", "/two").body == b"well again", "the way back", PATIENCE)
-            proxy.wait_until(lambda: proxy.get("in", "/one").body == b"well again", "the way back", PATIENCE)
+        def all_in_force() -> bool:
+            return all([answers(path, 2) and rule(proxy, name)["in_force"] for name, path in places.items()])
+
+        assert answers("/") == {b"first"}
+        app.fails.add("/health")
+        proxy.wait_until(all_in_force, "all three", PATIENCE)
+        assert [answers(path) for path in places.values()] == [{b"elsewhere"}] * 3
+        assert sick.address in came_to(proxy, "drain", "running")
+        assert "endpoints of priority 1" in came_to(proxy, "shift", "running")
+        assert "requests failed within 3s" in proxy.wait_log(r'.*"recovery_detected".*requests failed.*')[0]
+        gone = proxy.status()["worker_pids"]
+        os.kill(gone[0], signal.SIGKILL)
+        proxy.wait_until(
+            lambda: len(now := proxy.status()["worker_pids"]) == 2 and gone[0] not in now, "another worker", PATIENCE
+        )
+        assert [answers(path) for path in places.values()] == [{b"elsewhere"}] * 3
+        app.fails.clear()
+        for server in (moody, sick):
+            server.otherwise(says(b"first"))
+        for path in places.values():
+            proxy.wait_until(lambda path=path: b"first" in answers(path, 2), f"the way back of {path}", PATIENCE)
+        proxy.wait_until(lambda: not rule(proxy, "lead")["in_force"], "the end of the reroute", PATIENCE)
+        assert attempts(proxy, "verified", "reroute") == 1
 
 
 def test_liveness_fails_until_the_service_answers_again() -> None:
@@ -218,7 +203,6 @@ def test_a_wedged_process_is_signalled_by_its_name(tmp_path: Path, monkeypatch: 
             assert pid(but=first) != first
             assert f"SIGTERM to {first}" in rule(proxy, "knock")["record"][-1]["did"]
             assert "shareProcessNamespace" in came_to(proxy, "typo", "failed")
-            wait_stage(proxy, "healed", name="knock")
     finally:
         os.killpg(kubelet.pid, signal.SIGKILL)
         kubelet.wait()

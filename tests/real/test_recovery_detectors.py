@@ -38,7 +38,7 @@ class Watched:
             "breaker": {"upstream": "payments"},
             "dependency": {"dependency": "db"},
             "crashes": {"crashes": {"count": 2, "within": "10m"}},
-            "lag": {"event_loop_lag": "250ms"},
+            "lag": {"event_loop_lag": "80ms"},
             "memory": {"memory": {"above": 0.9, "cgroup": str(self.cgroup)}},
             "agent": {"agent": {"condition": "replication_behind"}},
         }
@@ -95,14 +95,11 @@ def test_a_breaker_that_opens_is_seen(watched: Watched) -> None:
     assert "its breaker is open" in watched.told("breaker")
 
 
-def test_a_dependency_that_goes_is_seen_and_so_is_its_return(watched: Watched) -> None:
+def test_a_dependency_that_goes_is_seen(watched: Watched) -> None:
     assert watched.hooks.requests("/dependency") == []
-    port = watched.database.port
     watched.database.stop()
     assert "refused" in watched.told("dependency")
     assert wait_stage(watched.proxy, "proving", "waiting", name="dependency")["watches"] == "dependency db"
-    with ScriptedUpstream(port):
-        wait_stage(watched.proxy, "quiet", "healed", name="dependency")
 
 
 def test_deaths_are_counted(watched: Watched) -> None:
@@ -117,7 +114,7 @@ def test_deaths_are_counted(watched: Watched) -> None:
 
 def test_a_late_event_loop_is_seen(watched: Watched) -> None:
     watched.proxy.signal(signal.SIGSTOP)  # as a starved container is
-    time.sleep(1.0)
+    time.sleep(1.5)
     watched.proxy.signal(signal.SIGCONT)
     assert "the event loop is" in watched.told("lag")
 
