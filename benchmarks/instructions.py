@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.rig import routes
+from benchmarks.rig.certificate import trusting_anybody
 from benchmarks.rig.machine import ROOT, build_facts
 from benchmarks.rig.origin import origins
 from benchmarks.rig.peers import Running, peer_named, started
@@ -31,7 +32,12 @@ _BATCHES = 10
 """The least of so many counts: what happens by the clock, or because a busy machine delivered an answer in two pieces,
 stays out."""
 
-WORKS = {"get-1k": b"k" * 1024, "post-1k": b"stored\n", "chunked-16x1k": b"\r\n0\r\n\r\n"}
+WORKS = {
+    "get-1k": b"k" * 1024,
+    "post-1k": b"stored\n",
+    "chunked-16x1k": b"\r\n0\r\n\r\n",
+    "get-1k-tls": b"k" * 1024,
+}
 """The counted requests (`routes.REQUESTS`) and how their answers end."""
 
 
@@ -64,9 +70,11 @@ def tracer(scratch: Path) -> tuple[str, ...]:
 
 def _count(running: Running, scratch: Path, work: str, requests: int) -> float:
     assert running.process is not None
-    port = running.ports.streams if work == "chunked-16x1k" else running.ports.files
+    secure = work.endswith("-tls")
+    port = running.ports.tls if secure else running.ports.streams if work == "chunked-16x1k" else running.ports.files
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-        send = sender(connection, routes.REQUESTS[work], WORKS[work])
+        spoken = trusting_anybody().wrap_socket(connection) if secure else connection
+        send = sender(spoken, routes.REQUESTS[work], WORKS[work])
         return count(running.process.tree(), scratch, send, requests)
 
 

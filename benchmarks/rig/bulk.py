@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.rig.certificate import trusting_anybody
 from benchmarks.rig.client import await_go
 from benchmarks.rig.routes import request
 
@@ -51,18 +52,11 @@ def _put(connection: socket.socket, path: str, size: int) -> int:
     return not connection.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
-def _trusting_anybody() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 def _main(kind: str, port: int, path: str, size: int) -> dict[str, float]:
     # A refused connection or a broken transfer ends this program with a traceback, which `drive` reports.
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.settimeout(None)
-        spoken = _trusting_anybody().wrap_socket(connection) if kind == "get-tls" else connection
+        spoken = trusting_anybody().wrap_socket(connection) if kind == "get-tls" else connection
         await_go()
         started = time.perf_counter()
         errors = (_put if kind == "put" else _get)(spoken, path, size)

@@ -1,5 +1,6 @@
 """The certificate that every peer shows: ECDSA on P-256, for localhost, its key in the same file."""
 
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -15,3 +16,11 @@ def certificate(directory: Path) -> Path:
     )  # fmt: skip
     whole.write_bytes(whole.read_bytes() + key.read_bytes())
     return whole
+
+
+def trusting_anybody() -> ssl.SSLContext:
+    """What a generator needs to speak TLS to a peer."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
