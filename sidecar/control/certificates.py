@@ -1,7 +1,7 @@
 """Certificates: what `tls` sections name is read again when it changes, tried out, and only then served.
 
 Theory. Whoever renews a certificate (cert-manager, SPIRE, a person) writes files; Kubernetes swaps them by the symlink
-`..data`. Both show in the content, which is looked at every two seconds, whole, through the paths as they were given.
+`..data`. Every two seconds the files are looked at through the paths as they were given, and read when they differ.
 New content goes to all who serve at once; connections that are open go on as they began. Content that cannot be used
 changes nothing: what is in memory serves on, and once the same fault is seen at two looks (a certificate and its key
 are two files, and one is written first) it is told, and again each hour.
@@ -15,6 +15,7 @@ Runs in the program's process, once, however many workers serve.
 
 import asyncio
 import hashlib
+import os
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -34,6 +35,8 @@ LOOK_SECONDS = 2.0
 AGAIN_SECONDS = 3600.0
 """What is wrong is told again so often while it lasts."""
 
+Stamp = tuple[int, ...] | None
+"""What changes when a file does; None: it cannot be reached."""
 Serve = Callable[[Config, dict[str, Credentials]], Awaitable[bool]]
 
 
@@ -64,6 +67,8 @@ class Certificates:
         self._config = Config()
         self._known: dict[str, Credentials] = {}
         self._held: list[Held] = []
+        self._paths: list[str] = []
+        self._stamps: list[Stamp] = []  # of the files when they were read last
         self._suspects: dict[str, str] = {}  # owner -> what was wrong at the last look
         self._told: dict[tuple[str, str], dict[str, float]] = {}  # (owner, `refused` or `expires`) -> words -> when
         self._calling: dict[str, Calling] = {}  # by upstream, for checks
@@ -73,6 +78,8 @@ class Certificates:
         """`config` serves with `files`, which were read for it."""
         gone = self._known.keys() - files.keys()
         self._config, self._known, self._pending = config, files, None
+        self._paths = [path for _, _, section in tls.sections(config) for path in tls.files_of(section).values()]
+        self._stamps = []
         for owner in gone:
             self._forget(owner)
         self._hold()
@@ -99,7 +106,13 @@ class Certificates:
                 self._pending = None
                 await self._retry()
                 return
+        if not self._paths:
+            return
         config = self._config
+        stamps = await asyncio.to_thread(_stamps, self._paths)
+        if stamps == self._stamps and not self._suspects:
+            return  # nobody touched a file
+        self._stamps = stamps
         news = await asyncio.to_thread(_examine, config, self._known)
         good = {owner: found for owner, found in news.items() if isinstance(found, Credentials)}
         if config is not self._config or (good and not await self._serve(config, {**self._known, **good})):
@@ -222,6 +235,19 @@ def _examine(config: Config, known: dict[str, Credentials]) -> dict[str, Credent
         except BadFile as bad:
             news[owner] = bad
     return news
+
+
+def _stamps(paths: list[str]) -> list[Stamp]:
+    """What each file looks like from outside, symlinks followed. For a thread."""
+    found: list[Stamp] = []
+    for path in paths:
+        try:
+            seen = os.stat(path)
+        except OSError:
+            found.append(None)
+        else:
+            found.append((seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns))
+    return found
 
 
 def _seen(config: Config) -> str:
