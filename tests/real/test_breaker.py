@@ -488,7 +488,7 @@ def test_orders_need_the_socket_or_the_token(proxy: Sidecar) -> None:
 
 
 def test_an_order_for_the_fleet_is_not_taken_for_one_here(server: ScriptedUpstream) -> None:
-    """With shared_state too: nobody hears it but us, so it is refused and nothing changes."""
+    """The keeper is out of reach: it is refused, says what helps, and nothing changes here."""
     config = document(
         [listener("in", [route("all", "app")])],
         [upstream("app", server.address, breaker={})],
@@ -498,7 +498,7 @@ def test_an_order_for_the_fleet_is_not_taken_for_one_here(server: ScriptedUpstre
     with Sidecar(config) as proxy:
         refused = proxy.command("breaker", "open", "app", "--fleet", check=False)
         assert refused.returncode == 1
-        assert "leave --fleet out" in refused.stderr
+        assert "without --fleet it is carried out here" in refused.stderr
         assert proxy.get("in", "/fine").status == 200
         proxy.command("breaker", "open", "app")
         assert proxy.get("in", "/fine").decision == "manual_open"
