@@ -10,6 +10,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCKED := install --quiet --require-hashes --only-binary :all:
 
+# Minutes long; everything else is `make test`.
+SLOW := tests/contract/test_engines.py tests/contract/test_object_stores.py
+
 RUN_READY := $(VENV)/.ready-run
 DEV_READY := $(VENV)/.ready-dev
 RUN_LOCKS := requirements.txt requirements-build.txt
@@ -28,7 +31,10 @@ demo: $(RUN_READY) ## installs, then runs a service, the proxy, traffic and faul
 	@exec $(BIN)/python -m sidecar.demo $(ARGS)
 
 test: $(DEV_READY) test-tools ## installs what the tests need and runs every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SLOW:%=--ignore=%) $(ARGS)
+
+chaos: $(DEV_READY) test-tools ## the slow proofs: both engines killed, starved and damaged, on disk and in S3
+	$(BIN)/python -m pytest $(SLOW) $(ARGS)
 
 check: $(DEV_READY) ## lint, format, strict types, the floors, generated files fresh
 	$(BIN)/ruff check .
