@@ -26,6 +26,7 @@ from statistics import median
 import msgspec
 import yaml
 
+from benchmarks.rig import results
 from benchmarks.rig.machine import ROOT, facts
 
 WALL, UNCHANGED, RESTORE, RSS = 1.2, 2.0, 1.2, 80.0
@@ -322,7 +323,7 @@ def main() -> None:
             print(f"round {number + 1} of {args.rounds}", flush=True)
             rounds.append(one_round(bench, number))
         done = report(rounds, bench, args.mib, restic)
-    args.json.write_bytes(msgspec.json.format(msgspec.json.encode(done), indent=1) + b"\n")
+    results.write(done, args.json)
     print(table(done))
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.rig import results
 from benchmarks.rig.machine import ROOT, facts
 from sidecar.machines.backup_schedule import Promise, PromiseKeeper, Schedule
 from sidecar.machines.point_age import PointAge
@@ -179,9 +180,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/backup-week.json")
     args = parser.parse_args()
     weeks = [week(seed, args.rpo, args.typical) for seed in range(args.weeks)]
-    args.json.write_bytes(
-        msgspec.json.format(msgspec.json.encode({"machine": facts(), "weeks": weeks}), indent=1) + b"\n"
-    )
+    results.write({"machine": facts(), "weeks": weeks}, args.json)
     print("| seed | runs | failed | longest period | worst age | missed | in outages | unsaid | back after |")
     print("|---|---|---|---|---|---|---|---|---|")
     for one in weeks:

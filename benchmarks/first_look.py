@@ -18,6 +18,7 @@ from urllib.request import urlopen
 
 import msgspec
 
+from benchmarks.rig import results
 from benchmarks.rig.machine import ROOT, facts
 from benchmarks.rig.process import free_port
 
@@ -81,7 +82,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/first_look.json")
     asked = parser.parse_args()
     report = measure(asked.source, cache=not asked.no_cache)
-    asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    results.write(report, asked.json)
     print(report)
     return 0 if report.open_breaker <= LIMIT else 1
 

@@ -10,11 +10,9 @@ import asyncio
 import contextlib
 import json
 import math
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.rig import results
 from benchmarks.rig.machine import ROOT, facts
 from benchmarks.rig.process import _cpu_of, free_port
 
@@ -532,12 +531,9 @@ def main() -> int:
     parser.add_argument("--only", default="converge,trials,killed,black-hole,operations,flush")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/fleet.json")
     asked = parser.parse_args()
-    scratch = Path(tempfile.mkdtemp(prefix="bench-"))
-    try:
+    with results.scratch() as scratch:
         report = asyncio.run(run(asked, scratch))
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    results.write(report, asked.json)
     print(table(report))
     return 0 if met(report) else 1
 

@@ -14,7 +14,7 @@ from statistics import median
 
 import msgspec
 
-from benchmarks.rig import routes, wrk
+from benchmarks.rig import results, routes, wrk
 from benchmarks.rig.client import drive
 from benchmarks.rig.machine import ROOT, facts
 from benchmarks.rig.origin import GIB, Origin, origins
@@ -152,7 +152,7 @@ def main() -> int:
             figures.append(_measure(name, scratch, origin, asked.connections))
             print(figures[-1], file=sys.stderr)
     report = Report(facts(), figures, _check_help_cpu_seconds())
-    asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    results.write(report, asked.json)
     print(table(report))
     return 0
 

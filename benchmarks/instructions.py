@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.rig import routes
+from benchmarks.rig import results, routes
 from benchmarks.rig.certificate import trusting_anybody
 from benchmarks.rig.machine import ROOT, build_facts
 from benchmarks.rig.origin import origins
@@ -168,7 +168,7 @@ def main() -> int:
     if asked.record:
         earlier = allowed.per_request if allowed and allowed.build == build_facts() else {}
         recorded = Budget(build_facts(), {**earlier, **{work: round(count) for work, count in counted.items()}})
-        BUDGET.write_bytes(msgspec.json.format(msgspec.json.encode(recorded), indent=1) + b"\n")
+        results.write(recorded, BUDGET)
         return 0
     if allowed is None or asked.peer != "sidecar":
         return 0

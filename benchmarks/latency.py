@@ -12,6 +12,7 @@ from statistics import median
 
 import msgspec
 
+from benchmarks.rig import results
 from benchmarks.rig.client import drive
 from benchmarks.rig.machine import ROOT, facts
 from benchmarks.rig.origin import origins
@@ -100,7 +101,7 @@ def main() -> int:
     asked = parser.parse_args()
     rounds, seconds = (3, 2.0) if asked.quick else (asked.rounds, asked.seconds)
     report = measure(asked.peers.split(","), asked.rate, rounds, seconds)
-    asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    results.write(report, asked.json)
     print(table(report))
     return 1 if any(figure.errors for figure in report.figures) else 0
 

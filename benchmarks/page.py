@@ -22,6 +22,7 @@ from urllib.request import urlopen
 import msgspec
 import yaml
 
+from benchmarks.rig import results
 from benchmarks.rig.machine import ROOT, cores, facts
 from benchmarks.rig.origin import Origin, origins
 from benchmarks.rig.process import Process, free_port, running
@@ -224,7 +225,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/page.json")
     asked = parser.parse_args()
     report = measure(asked.seconds, asked.loads)
-    asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    results.write(report, asked.json)
     print(report)
     within = (
         report.payload_bytes <= PAYLOAD_LIMIT

@@ -12,11 +12,9 @@ import contextlib
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -26,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.rig import results
 from benchmarks.rig.machine import ROOT, facts
 from benchmarks.rig.process import free_port
 
@@ -349,12 +348,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="so long the database is down")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/recovery.json")
     asked = parser.parse_args()
-    scratch = Path(tempfile.mkdtemp(prefix="bench-"))
-    try:
+    with results.scratch() as scratch:
         report = asyncio.run(run(asked, scratch))
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    results.write(report, asked.json)
     print(table(report))
     return 0 if met(report) else 1
 

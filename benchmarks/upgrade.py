@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import yaml
 
+from benchmarks.rig import results
 from benchmarks.rig.client import drive
 from benchmarks.rig.machine import ROOT, cores, facts
 from benchmarks.rig.origin import origins
@@ -138,7 +139,7 @@ def main() -> int:
         figures.append(measure(int(workers), asked.rate, asked.seconds, asked.every))
         print(figures[-1])
     report = Report(facts(), asked.rate, asked.seconds, figures)
-    asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    results.write(report, asked.json)
     return 1 if any(one.failed or one.refused or not one.upgrades for one in figures) else 0
 
 

@@ -5,16 +5,13 @@ of a request's instructions (callgrind). The result is committed; `--json` elsew
 """
 
 import argparse
-import shutil
 import sys
-import tempfile
 from pathlib import Path
-
-import msgspec
 
 from benchmarks.failures import cost, tally
 from benchmarks.failures.report import Report, rows, table
 from benchmarks.failures.storm import OPEN_FOR, storm
+from benchmarks.rig import results
 from benchmarks.rig.machine import ROOT, facts
 
 PARTS = ("storms", "micro", "instructions")
@@ -50,12 +47,9 @@ def main() -> int:
     asked = parser.parse_args()
     seconds, faults, requests = (15.0, 3, 300) if asked.quick else (60.0, 10, 1000)
     shared_memory = Path("/dev/shm")
-    scratch = Path(tempfile.mkdtemp(prefix="bench-", dir=shared_memory if shared_memory.is_dir() else None))
-    try:
+    with results.scratch(shared_memory if shared_memory.is_dir() else None) as scratch:
         report = measure(scratch, asked.parts.split(","), asked.rate, seconds, faults, requests)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    results.write(report, asked.json)
     print(table(report))
     return 0 if all(row.met for row in rows(report)) else 1
 

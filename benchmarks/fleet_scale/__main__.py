@@ -11,11 +11,10 @@ import time
 from pathlib import Path
 from statistics import quantiles
 
-import msgspec
-
 from benchmarks.fleet_scale import price
 from benchmarks.fleet_scale.report import RESULT, Figures, Report, met, table, write_pages
 from benchmarks.fleet_scale.world import ENDS, FAILS, HEALTHY, NAME, Second, World
+from benchmarks.rig import results
 from benchmarks.rig.machine import facts
 from sidecar.machines.breaker_states import BreakerState
 
@@ -88,7 +87,7 @@ def main() -> int:
         print(f"{size} sidecars", file=sys.stderr)
         rows.append(simulate(size, asked.upstreams, prices))
     report = Report(facts(), prices, rows)
-    asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    results.write(report, asked.json)
     print(table(report))
     if asked.json == RESULT:
         write_pages(report)

@@ -9,12 +9,11 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-import msgspec
-
 from benchmarks.load.report import Report
 from benchmarks.load.table import summary, tables
 from benchmarks.load.tally import Figure, tally
 from benchmarks.load.works import WORKS, Work
+from benchmarks.rig import results
 from benchmarks.rig.machine import ROOT, facts
 from benchmarks.rig.origin import origins
 from benchmarks.rig.peers import Running, peer_named, started
@@ -72,7 +71,7 @@ def main() -> int:
     works = [work for work in WORKS if work.name in chosen]
     report = _measure(works, asked.peers.split(","), rounds, seconds)
     asked.json.parent.mkdir(parents=True, exist_ok=True)
-    asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    results.write(report, asked.json)
     print(tables(report.figures))
     print(summary(report.figures))
     valid = all(figure.valid for of_work in report.figures.values() for figure in of_work)
