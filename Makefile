@@ -10,9 +10,6 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCKED := install --quiet --require-hashes --only-binary :all:
 
-# Minutes long; everything else is `make test`.
-SLOW := tests/contract/test_engines.py tests/contract/test_object_stores.py
-
 RUN_READY := $(VENV)/.ready-run
 DEV_READY := $(VENV)/.ready-dev
 RUN_LOCKS := requirements.txt requirements-build.txt
@@ -30,11 +27,11 @@ help: ## this list
 demo: $(RUN_READY) ## installs, then runs a service, the proxy, traffic and faults; Ctrl-C ends it
 	@exec $(BIN)/python -m sidecar.demo $(ARGS)
 
-test: $(DEV_READY) test-tools ## installs what the tests need and runs every test
-	$(BIN)/python -m pytest $(SLOW:%=--ignore=%) $(ARGS)
+test: $(DEV_READY) test-tools ## installs what the tests need and runs the tests
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-chaos: $(DEV_READY) test-tools ## the slow proofs: both engines killed, starved and damaged, on disk and in S3
-	$(BIN)/python -m pytest $(SLOW) $(ARGS)
+chaos: $(DEV_READY) test-tools ## the slow proofs: restic killed, starved and damaged, on disk and in S3
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 check: $(DEV_READY) ## lint, format, strict types, the floors, generated files fresh
 	$(BIN)/ruff check .

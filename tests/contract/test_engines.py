@@ -21,7 +21,7 @@ from tests.real.procfs import children_of
 pytestmark = pytest.mark.timeout(240)  # many processes, each of which derives its keys anew
 
 
-@pytest.fixture(params=["sealed", "restic"])
+@pytest.fixture(params=["sealed", pytest.param("restic", marks=pytest.mark.slow)])
 def estate(request: pytest.FixtureRequest, tmp_path: Path) -> Estate:
     return Estate(tmp_path, request.param)
 

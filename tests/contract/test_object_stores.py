@@ -50,7 +50,7 @@ class Remote(Estate):
         return {name.removeprefix(mine): path for name, path in files_of(self.store).items() if name.startswith(mine)}
 
 
-@pytest.fixture(params=["sealed", "restic"])
+@pytest.fixture(params=["sealed", pytest.param("restic", marks=pytest.mark.slow)])
 def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -144,6 +144,7 @@ def test_a_base_backup_by_command_is_a_cluster_that_starts(
     assert not list((tmp_path / "state").rglob(".service-*")), "the password was left behind"
 
 
+@pytest.mark.timeout(180)
 def test_the_log_brings_any_moment_back(estate: Estate, primary: Primary, tmp_path: Path):
     write(
         estate,
@@ -199,6 +200,7 @@ def below(pid: int) -> list[int]:
     return [pid, *children_of(pid)]
 
 
+@pytest.mark.timeout(180)
 def test_a_server_that_is_away_is_told_and_the_stream_goes_on_when_it_is_back(estate: Estate, tmp_path: Path):
     with Primary() as primary:
         (tmp_path / "dsn").write_text(primary.dsn())
