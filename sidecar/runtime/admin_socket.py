@@ -64,6 +64,6 @@ def _clear(path: str, key: str) -> None:
         except OSError:
             pass  # busy, or not ours to open: someone is there
     raise ConfigError(
-        f"{key}: another sidecar answers at {path}; stop it (sidecar stop --socket {path}), take over from it "
-        "(sidecar run --take-over), or choose another path"
+        f"{key}: another sidecar answers at {path}; stop it (sidecar stop --socket {path}) or choose another path; "
+        "from a proxy, sidecar run --take-over takes over"
     )
