@@ -15,8 +15,7 @@ from sidecar.machines.fleet_deeds import Send, Sync
 from sidecar.machines.fleet_words import Ask, Force, Look, Record, Vote
 from sidecar.runtime.metrics import Registry
 from sidecar.runtime.observer import Observer
-from tests.real.databases import Redis
-from tests.real.documents import free_port
+from tests.real.databases import Redis, RedisCluster
 
 VOTE = Vote(voter="a", epoch=0, lasting=60_000, period=60_000, quorum=1, reason="failure_rate", detail="9 of 10")
 
@@ -239,15 +238,7 @@ def test_a_page_without_changes_goes_and_an_order_without_an_end_stays(server):
 
 def test_everything_of_a_service_lies_in_one_slot():
     async def story():
-        with Redis("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(b"CLUSTER ADDSLOTSRANGE 0 16383\r\n")
-            assert await reader.readline() == b"+OK\r\n"
-            info = b""
-            while b"cluster_state:ok" not in info:
-                writer.write(b"CLUSTER INFO\r\n")
-                info = await reader.read(65536)
-            writer.close()
+        with RedisCluster() as server:
             async with ports(server, "a", cluster=True) as (_, a):
                 assert (await a.run(Send("pay", VOTE, 0.0))).did == "opened"
                 assert (await a.sync(beat(pay=0, tax=0))).records["pay"].state is BreakerState.OPEN

@@ -14,7 +14,7 @@ from sidecar.control.redis_link import RedisGone, RedisLink, RedisRefused, Scrip
 from sidecar.runtime import series
 from sidecar.runtime.metrics import Registry
 from sidecar.runtime.observer import Observer
-from tests.real.databases import Redis, RedisSentinel
+from tests.real.databases import Redis, RedisCluster, RedisSentinel
 from tests.real.documents import black_hole, free_port
 
 ECHO = Script("return {KEYS[1], ARGV[1]}")
@@ -317,15 +317,7 @@ def test_sentinels_tell_the_master(redis):
 
 def test_a_cluster_takes_keys_of_one_slot():
     async def story():
-        with Redis("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(b"CLUSTER ADDSLOTSRANGE 0 16383\r\n")
-            assert await reader.readline() == b"+OK\r\n"
-            info = b""
-            while b"cluster_state:ok" not in info:
-                writer.write(b"CLUSTER INFO\r\n")
-                info = await reader.read(65536)
-            writer.close()
+        with RedisCluster() as server:
             async with linked(at(server, cluster=True)) as one:
                 await one.until(True)
                 write = Script("redis.call('SET', KEYS[1], 1) return redis.call('GET', KEYS[2])")

@@ -115,6 +115,23 @@ class Redis(Server):
             return False
 
 
+class RedisCluster(Redis):
+    """A cluster of one node, which owns all slots."""
+
+    def __init__(self) -> None:
+        super().__init__("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+
+    def answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as sock:
+                sock.sendall(b"CLUSTER ADDSLOTSRANGE 0 16383\r\nCLUSTER INFO\r\n")
+                with sock.makefile("rb") as replies:
+                    replies.readline()  # OK, or that they are assigned already
+                    return b"cluster_state:ok" in replies.read(int(replies.readline()[1:]))
+        except OSError:
+            return False
+
+
 class RedisSentinel(Redis):
     """A sentinel that watches `master` under the name `main`."""
 

@@ -37,3 +37,17 @@ def session_members(session: int) -> list[int]:
         if int(words[3]) == session and words[0] != "Z":
             members.append(int(name))
     return members
+
+
+def processes_naming(text: str) -> list[str]:
+    """The command lines in which `text` stands."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if text.encode() in words:
+                found.append(words.replace(b"\0", b" ").decode(errors="replace"))
+    return found

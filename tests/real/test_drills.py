@@ -15,6 +15,7 @@ import pytest
 from tests.fakes.wire import PATIENCE
 from tests.real.agent import Agent, Estate
 from tests.real.harness import ROOT
+from tests.real.procfs import processes_naming
 
 SERVE = [sys.executable, "-m", "http.server", "-b", "127.0.0.1", "-d", "{restored}", "{port}"]
 
@@ -31,16 +32,7 @@ def scratch_of(estate: Estate) -> list[str]:
 
 def running_on(estate: Estate) -> list[str]:
     """Command lines of processes that were started on a copy."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if f"{estate.directory}/state/scratch".encode() in words:
-                found.append(words.decode(errors="replace"))
-    return found
+    return processes_naming(f"{estate.directory}/state/scratch")
 
 
 def drill(**more: Any) -> dict[str, Any]:

@@ -18,8 +18,8 @@ import redis as redis_py
 
 from tests.fakes.upstream import ScriptedUpstream, says
 from tests.fakes.wire import Message, Wire
-from tests.real.databases import Redis, RedisSentinel
-from tests.real.documents import document, free_port, listener, route, upstream
+from tests.real.databases import Redis, RedisCluster, RedisSentinel
+from tests.real.documents import document, listener, route, upstream
 from tests.real.harness import Sidecar, ask
 
 OUT = says(b"out", "503 Service Unavailable")
@@ -358,12 +358,7 @@ def test_without_redis_what_was_open_is_tried_by_each_alone(redis: Redis, server
 
 # ------------------------------------------------------------------------------------- other sorts of Redis
 def test_in_a_cluster_too(server: ScriptedUpstream) -> None:
-    """A cluster of one node, which owns all slots."""
-    with Redis("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as node, ExitStack() as stack:
-        client = stack.enter_context(redis_py.Redis(port=node.port))
-        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        while client.execute_command("CLUSTER INFO").get("cluster_state") != "ok":
-            time.sleep(0.05)
+    with RedisCluster() as node, ExitStack() as stack:
         several = Fleet(node, server, stack, 2, shared={"cluster": True})
         trip(several.members[0], server, "/literal")
         several.wait_state("literal", "open")

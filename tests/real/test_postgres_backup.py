@@ -13,6 +13,7 @@ import pytest
 from tests.real.agent import Agent, Estate
 from tests.real.databases import Postgres, Server, find
 from tests.real.documents import free_port
+from tests.real.procfs import children_of, processes_naming
 
 pytestmark = pytest.mark.timeout(240)
 SECRET = "hush 'tis=a secret"
@@ -104,19 +105,6 @@ def reaches(estate: Estate, moment: datetime) -> bool:
     return estate.run_any("restore", "plan", "--target", target, "--to", moment.isoformat()).returncode == 0
 
 
-def servers_on(estate: Estate) -> list[str]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if str(estate.directory).encode() in words:
-                found.append(words.replace(b"\0", b" ").decode(errors="replace"))
-    return found
-
-
 def drop(primary: Primary, estate: Estate) -> None:
     primary.sql(
         f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 's{estate.port}'"
@@ -140,7 +128,7 @@ def test_a_base_backup_by_command_is_a_cluster_that_starts(
     told = estate.json("drill", "run")
     assert told["passed"], told
     assert told["steps"]["starting"] > 0, "a server of its own was started on the copy"
-    assert servers_on(estate) == []
+    assert processes_naming(str(estate.directory)) == []
     assert not list((tmp_path / "state").rglob(".service-*")), "the password was left behind"
 
 
@@ -183,7 +171,7 @@ def test_the_log_brings_any_moment_back(estate: Estate, primary: Primary, tmp_pa
         assert "that is the latest --to" in refused.stderr
         told = estate.json("drill", "run")
         assert told["passed"], told
-        assert servers_on(estate) == []
+        assert processes_naming(str(estate.directory)) == []
 
         # what the log lacks is found
         segments = sorted((estate.repository / "sidecar" / "wal" / "pg").glob("0*"))
@@ -195,8 +183,6 @@ def test_the_log_brings_any_moment_back(estate: Estate, primary: Primary, tmp_pa
 
 
 def below(pid: int) -> list[int]:
-    from tests.real.procfs import children_of
-
     return [pid, *children_of(pid)]
 
 
