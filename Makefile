@@ -30,7 +30,7 @@ demo: $(RUN_READY) ## installs, then runs a service, the proxy, traffic and faul
 test: $(DEV_READY) test-tools ## installs what the tests need and runs the tests
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-chaos: $(DEV_READY) test-tools ## the slow proofs: restic killed, starved and damaged, on disk and in S3
+chaos: $(DEV_READY) test-tools ## the slow proofs: restic killed, starved and damaged, a slow store, a server that is away
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 check: $(DEV_READY) ## lint, format, strict types, the floors, generated files fresh

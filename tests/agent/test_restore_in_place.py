@@ -225,7 +225,7 @@ def test_nothing_is_changed_when_somebody_has_the_data_open(estate: Estate, monk
 
 def test_a_rotten_point_is_found_before_anything_is_exchanged(estate: Estate):
     plan = estate.plan()
-    for path in Path(estate.config.repository.url, "objects").rglob("0*"):
+    for path in Path(estate.config.repository.url, "objects").glob("*/0*"):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)

@@ -37,6 +37,7 @@ def test_runs_that_take_too_long_miss_it_and_it_is_said():
     assert lived.silent_seconds == 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.skipif(shutil.which("restic") is None, reason="no restic here")
 def test_the_benchmark_runs(tmp_path: Path):

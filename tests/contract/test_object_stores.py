@@ -106,6 +106,7 @@ def test_an_upload_that_was_acknowledged_and_lost_is_found_and_named(engine: str
         assert estate.json("backup", "run")["verified"], "nothing leans on what is known to be lost"
 
 
+@pytest.mark.slow
 def test_a_slow_link_takes_its_time(store: ObjectStore, tmp_path: Path):
     with BadLink(store) as link:
         estate = Remote(tmp_path, "sealed", store, link.endpoint)

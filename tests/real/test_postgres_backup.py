@@ -186,6 +186,7 @@ def below(pid: int) -> list[int]:
     return [pid, *children_of(pid)]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_server_that_is_away_is_told_and_the_stream_goes_on_when_it_is_back(estate: Estate, tmp_path: Path):
     with Primary() as primary:
