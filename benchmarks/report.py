@@ -8,7 +8,7 @@ import sys
 
 import msgspec
 
-from benchmarks import first_look, fleet, footprint, instructions, latency, page, upgrade
+from benchmarks import first_look, fleet, footprint, incidents, instructions, latency, page, recovery, upgrade
 from benchmarks.failures import report as failures
 from benchmarks.load import table
 from benchmarks.load.report import Report as LoadReport
@@ -44,6 +44,12 @@ def sections() -> dict[str, str]:
         replaced = msgspec.json.decode(path.read_bytes(), type=upgrade.Report)
         run = f"{replaced.rate:,.0f} requests/s for {replaced.seconds:g} s."
         found["upgrade"] = f"{run} {_machine(replaced.machine)}\n\n{upgrade.table(replaced)}"
+    if (path := _RESULTS / "recovery.json").exists():
+        healed = msgspec.json.decode(path.read_bytes(), type=recovery.Report)
+        found["recovery"] = f"{_machine(healed.machine)}\n\n{recovery.table(healed)}"
+    if (path := _RESULTS / "incidents.json").exists():
+        told = msgspec.json.decode(path.read_bytes(), type=incidents.Report)
+        found["incidents"] = f"{_machine(told.machine)}\n\n{incidents.table(told)}"
     if (path := _RESULTS / "page.json").exists():
         looked = msgspec.json.decode(path.read_bytes(), type=page.Report)
         found["page"] = f"{_machine(looked.machine)}\n\n{page.table(looked)}"
