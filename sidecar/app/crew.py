@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sidecar.machines.breaker import Snapshot as BreakerSnapshot
     from sidecar.proxy.breakers import Guarded
     from sidecar.runtime.metrics import Snapshot
+    from sidecar.runtime.observer import Observer
+    from sidecar.runtime.tasks import Supervisor
     from sidecar.runtime.tls import Known
 
 
@@ -45,7 +47,7 @@ class Crew(Protocol):
         """Serve with certificates that changed. Raises ConfigError."""
 
     async def snapshot(self) -> Snapshot:
-        """Everybody's numbers, merged."""
+        """All numbers, the program's own with them."""
         ...
 
     async def endpoints(self) -> Endpoints:
@@ -108,6 +110,15 @@ class Crew(Protocol):
 
     async def stop(self) -> None:
         """Cut off what runs, end."""
+
+
+def crew(count: int, worker: Worker, tasks: Supervisor, observer: Observer) -> Crew:
+    """`count` that serve; a single one is `worker`, in this process. Their numbers and `worker`'s are one."""
+    if count == 1:
+        return LocalCrew(worker)
+    from sidecar.app.processes import ProcessCrew
+
+    return ProcessCrew(count, worker.registry, tasks, observer, worker.tie)
 
 
 class LocalCrew:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 import random
 import secrets
-import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from sidecar.app.neighbours import member
+from sidecar.app.neighbours import instance, member
 from sidecar.config.incidents import Incidents as Settings
 from sidecar.control.incidents.answers import Answers
 from sidecar.control.incidents.deliveries import Deliveries, Receiver
@@ -59,7 +58,7 @@ class Incidents:
         self._tasks = tasks
         settings = config.incidents
         self._writer = Writer(_store(settings.store if settings is not None else None), registry, observer)
-        self._book = IncidentBook(config.service.name, config.service.instance or socket.gethostname(), _new_id)
+        self._book = IncidentBook(config.service.name, instance(config), _new_id)
         names = Names(
             lambda: {one.name for one in self._config.upstreams},
             lambda: {one.name for one in self._config.dependencies},

@@ -45,7 +45,6 @@ class Neighbours:
         tell: Tell,
         is_healthy: IsHealthy,
         ready: Callable[[], bool],
-        own: frozenset[tuple[str, int]],
         link: RedisLink | None = None,
     ) -> None:
         """`ready`: whether this instance takes requests; `link`: to what is shared; the rest as `Discovery` has it."""
@@ -53,20 +52,23 @@ class Neighbours:
         self._tasks = tasks
         self._is_healthy = is_healthy
         self._ready = ready
-        self._discovery = Discovery(self._source, tell, is_healthy, own, tasks, registry, observer)
+        self._discovery = Discovery(self._source, tell, is_healthy, tasks, registry, observer)
         self.link = link
         self._registry: ServiceRegistry | None = None
         self._shared = shared = config.shared_state
         if shared is not None and link is not None:
             from sidecar.control.registry import ServiceRegistry
 
-            instance = config.service.instance or socket.gethostname()
             self._registry = ServiceRegistry(
-                link, registry, shared.namespace, config.service.name, instance, shared.registry, self._state
+                link, registry, shared.namespace, config.service.name, instance(config), shared.registry, self._state
             )
 
-    async def start(self) -> None:
-        """Begin to look around; returns when the first answers are there, or their time is up."""
+    async def start(self, own: frozenset[tuple[str, int]]) -> None:
+        """Begin to look around; returns when the first answers are there, or their time is up.
+
+        `own`: where our admin interface answers, which is nobody's upstream.
+        """
+        self._discovery.keep_out(own)
         if self._registry is not None:
             self._tasks.start("registry", self._registry.run)
         await self._discovery.apply(self._config)
@@ -138,10 +140,17 @@ class Neighbours:
 
 
 def member(config: Config) -> str:
-    """This sidecar's name among the replicas of its service, the same after a restart; a host may have several."""
+    """This sidecar's name among the replicas of its service: the instance's, told apart from others on the same host,
+    and the same after a restart, so that a sidecar that crashes again and again has one vote.
+    """
     places = [config.admin.bind, config.admin.socket, *(one.bind for one in config.listeners)]
     digest = hashlib.sha256("\n".join(map(str, places)).encode()).hexdigest()[:6]
-    return f"{config.service.instance or socket.gethostname()}/{digest}"
+    return f"{instance(config)}/{digest}"
+
+
+def instance(config: Config) -> str:
+    """This instance's name, as people know it."""
+    return config.service.instance or socket.gethostname()
 
 
 class _AfterRestart:

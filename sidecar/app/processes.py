@@ -248,7 +248,8 @@ class ProcessCrew:
 
     async def snapshot(self) -> Snapshot:
         await self._fetch_now()
-        return merge([self._past, *(worker.snapshot for worker in self._crew.values())])
+        workers = (worker.snapshot for worker in self._crew.values())
+        return merge([self._registry.snapshot(), self._past, *workers])
 
     async def endpoints(self) -> Endpoints:
         total: Endpoints = {}

@@ -1,39 +1,33 @@
-"""The program: what `sidecar run` starts and the operator talks to.
+"""The program: what `sidecar run` starts and the operator gives orders to.
 
-It reads the configuration, binds every socket before anything else starts, lets its crew serve, answers on the admin
-interface, reloads when the file changes or somebody asks, and goes away without losing a request: the states of that
-are `machines/drain.py`'s, the acts are here.
+It binds every socket before anything else starts, lets its crew serve, reloads when the file changes or somebody asks,
+hands over to a successor or takes over from the one before, and goes away without losing a request: the states of that
+are `machines/drain.py`'s, the acts are here. What can be seen of it is `overview.py`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
-import time
-from datetime import UTC, datetime
+import sys
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from sidecar import __version__
-from sidecar.app.crew import Crew, LocalCrew
+from sidecar.app.crew import LocalCrew, crew
 from sidecar.app.handing_over import HandingOver
-from sidecar.app.history import PERIOD, History, Point
 from sidecar.app.incidents import Incidents
 from sidecar.app.neighbours import Neighbours
-from sidecar.app.rates import Rates
+from sidecar.app.overview import Overview
 from sidecar.app.recovery import Around, ProgramRecovery
+from sidecar.app.served_file import ServedFile
 from sidecar.app.taking_over import Predecessor
-from sidecar.app.view import Counted, Seen, totals, view
 from sidecar.app.worker import Worker
 from sidecar.base.errors import ConfigError, SidecarError
-from sidecar.config.changes import changes
-from sidecar.config.effective import fingerprint, to_plain
-from sidecar.config.load import parse, read
 from sidecar.control import orphans
 from sidecar.control.admin import Admin, ReloadResult
 from sidecar.control.backups import Backups
@@ -43,23 +37,21 @@ from sidecar.control.handover import Place, Standing
 from sidecar.control.health import HealthChecks
 from sidecar.control.orders import Body
 from sidecar.control.service_orders import ServiceOrders
-from sidecar.control.sockets import bind_all, raise_descriptor_limit, shut_door
+from sidecar.control.sockets import bind_all, raise_descriptor_limit, shown, shut_door, unlink_names
 from sidecar.control.watch import watch
 from sidecar.machines.breaker_states import BreakerState
 from sidecar.machines.drain import Drain, Phase
 from sidecar.runtime import logs, series, tls
 from sidecar.runtime.admin_doors import Refused
 from sidecar.runtime.logs import Log
-from sidecar.runtime.metrics import Snapshot, merge
-from sidecar.runtime.observer import Happening, Kind, Level
+from sidecar.runtime.observer import Kind
 from sidecar.runtime.systemd import Systemd
 from sidecar.runtime.tasks import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from sidecar.app.sharing import Sharing
-    from sidecar.config.changes import Change
     from sidecar.config.document import Config
     from sidecar.control.recovery.orders import Order
 
@@ -75,77 +67,80 @@ class Program:
         """`path`: the configuration file; `command`: the service to supervise; `takes_over`: go on where the program
         that runs on this admin socket is; empty: on the configuration's. Raises ConfigError.
         """
-        self._path = path
-        self._text = read(path)
-        self._config = _parse(self._text, path)
-        self._started_with = self._config  # what a restart is needed for is counted from here
-        self._files = tls.read_all(self._config)
-        self._hash = fingerprint(self._config)
-        self._sharing: Sharing | None = None
         self._worker = Worker()  # its registry counts for the program too, whoever serves
-        self._registry = self._worker.registry
-        self.observer = self._worker.observer  # hears the workers' too, when there are some
-        self._tasks = Supervisor(self._registry)
-        if self._config.shared_state is not None:
+        self._registry = registry = self._worker.registry
+        self.observer = observer = self._worker.observer  # hears the workers' too, when there are some
+        self._tasks = tasks = Supervisor(registry)
+        self._file = ServedFile(path, registry, observer)
+        config = self._file.config
+        self._sharing: Sharing | None = None
+        if config.shared_state is not None:
             from sidecar.app.sharing import Sharing
 
-            self._sharing = Sharing(self._config.shared_state, self._config, self._tasks, self._registry, self.observer)
+            self._sharing = Sharing(config.shared_state, config, tasks, registry, observer)
             self._worker.tie = self._sharing.fleet
-        self._crew: Crew = LocalCrew(self._worker)
-        self._certificates = Certificates(self._registry, self.observer, self._renew, self.reload)
+        self._crew = crew(config.workers, self._worker, tasks, observer)
+        self._certificates = Certificates(registry, observer, self._renew, self.reload)
         self._health = HealthChecks(
-            self._registry, self._tasks, self.observer, self._tell_health, self._requests, self._certificates.calling
+            registry, tasks, observer, self._crew.set_health, self._requests, self._certificates.calling
         )
-        self._incidents = Incidents(
-            self._config, self._tasks, self._registry, self.observer, self._health.view, self._snapshot
+        link = None if self._sharing is None else self._sharing.link
+        self._neighbours = Neighbours(
+            config, tasks, registry, observer, self._tell_endpoints, self._health.healthy, self.ready, link
         )
-        self._backups = Backups(self._config.backup)
-        self._neighbours: Neighbours | None = None
-        self._child = (
-            Child(command, self._registry, self._tasks, self.observer, self._child_finished) if command else None
-        )
+        self._incidents = Incidents(config, tasks, registry, observer, self._health.view, self._crew.snapshot)
+        self._backups = Backups(config.backup)
+        self._child = Child(command, registry, tasks, observer, self._child_finished) if command else None
         around = Around(
             self._health,
             self._child,
-            config=lambda: self._config,
-            crew=lambda: self._crew,
+            config=lambda: self._file.config,
+            crew=self._crew,
             sockets=lambda: self._sockets,
             leaving=lambda: self._drain.phase is not Phase.SERVING,
         )
-        self._recovery = ProgramRecovery(around, self._tasks, self._registry, self.observer)
-        self._drain = Drain(self._config.shutdown.delay, self._config.shutdown.drain_timeout)
+        self._recovery = ProgramRecovery(around, tasks, registry, observer)
+        self._overview = Overview(
+            self._file,
+            self._crew,
+            self._sharing,
+            self._neighbours,
+            self._health,
+            {
+                "state": self._state,
+                "child": lambda: None if self._child is None else self._child.view(),
+                "recovery": self._recovery.view,
+                "incidents": self._incidents.open_ones,
+                "figures": self._incidents.figures,
+                "backups": self._backups.view,
+                "certificates": self._certificates.view,
+            },
+            registry,
+            observer,
+        )
+        self._drain = Drain(config.shutdown.delay, config.shutdown.drain_timeout)
         self._takes_over = takes_over
-        self._handing_over = HandingOver(self, self._config.service.name, self._tasks, self.observer)
+        self._handing_over = HandingOver(self, config.service.name, tasks, observer)
         self._handed_over = False
         self._committing = False  # a successor is about to serve: nothing else may begin
         self._left: frozenset[str] | None = None  # a successor serves; of our listeners, those that it did not want
         self._keeping_incidents = False
         self._sockets: dict[str, socket.socket] = {}
         self._admin: Admin | None = None
-        self._forbidden: frozenset[tuple[str, int]] = frozenset()  # where our admin answers: never an upstream
         self._started = False
         self._stop_owed = False  # somebody said stop while we started
-        self._began = monotonic()
-        self._loaded_at = time.time()
-        self._reload_error: str | None = None
-        self._restart_needed: list[str] = []
         self._reloading = asyncio.Lock()
         self._wake = asyncio.Event()
-        self._happened = 0
-        self._news = asyncio.Event()  # set, and replaced, whenever something happens
-        self.observer.subscribe(self._note)
-        self._rates: Rates[Counted] = Rates(self._began)
-        self._history = History()
         self._systemd = Systemd(os.environ)
 
     # The run ------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Serve until stopped. Raises ConfigError when the start fails."""
-        config = self._config
+        config = self._file.config
         logs.setup(config.log.level, config.log.format)
         raise_descriptor_limit()
-        self._register_metrics()
+        self._registry.cell(series.BUILD_INFO, __version__, sys.version.split()[0]).value = 1
         predecessor = None
         if self._takes_over is not None:
             predecessor = await Predecessor.find(self._takes_over or config.admin.socket)
@@ -166,67 +161,50 @@ class Program:
                 predecessor.close()
 
     async def _start(self, config: Config, predecessor: Predecessor | None) -> None:
+        files = tls.read_all(config)
         if predecessor is None:
             self._sockets = bind_all(config.listeners)
         else:
             self._left = frozenset()  # nothing is ours before the other lets go
             self._sockets = bind_all(config.listeners, predecessor.listener)
-        self._admin = Admin(
-            config.admin, self, self._incidents.tables, self._backups.tables, ServiceOrders(self._child).tables
-        )
+        parts = (self._incidents.tables, self._backups.tables, ServiceOrders(self._child).tables)
+        self._admin = Admin(config.admin, self, self._overview, *parts)
         if predecessor is None:
             await self._incidents.start()
             self._keeping_incidents = True
             bound = await self._admin.start()
         else:
             bound = await self._admin.start(predecessor.door, serve=False)
-        self._forbidden = frozenset((one.host, one.port) for one in bound.values() if one.port)
+        ours = frozenset((one.host, one.port) for one in bound.values() if one.port)
         if self._child is not None:
             orphans.adopt()
             self._child.start()  # a command that cannot be run ends us before anybody is served
         if self._child is not None or os.getpid() == 1:
             self._tasks.start("orphans", orphans.bury)
-        if config.workers > 1:
-            from sidecar.app.processes import ProcessCrew
-
-            self._crew = ProcessCrew(config.workers, self._registry, self._tasks, self.observer, self._worker.tie)
-        await self._crew.start(
-            config, self._text, self._sockets, self._forbidden, self._files, accepting=predecessor is None
-        )
-        self._certificates.take(config, self._files)
+        await self._crew.start(config, self._file.text, self._sockets, ours, files, accepting=predecessor is None)
+        self._certificates.take(config, files)
         await self._health.apply(config)
         self._watch_signals()
         self._tasks.start("backups", self._backups.run)
-        self._tasks.start("history", self._keep_history)
-        self._tasks.start("config-watch", lambda: watch(self._path, self.reload))
-        self._neighbours = Neighbours(
-            config,
-            self._tasks,
-            self._registry,
-            self.observer,
-            self._tell_endpoints,
-            self._health.healthy,
-            self.ready,
-            self._forbidden,
-            None if self._sharing is None else self._sharing.link,
-        )
+        self._tasks.start("overview", self._overview.run)
+        self._tasks.start("config-watch", lambda: watch(self._file.path, self.reload))
         if self._sharing is not None:
             self._sharing.start(config, self._crew.guarded, self._crew.calls)
-        await self._neighbours.start()
+        await self._neighbours.start(ours)
         self._recovery.share(self._neighbours.link, config)
         self._incidents.share(self._neighbours.link, config)
         if predecessor is not None:
             await self._take_over(predecessor)
             await self._incidents.start()  # it has closed its book
-            self._incidents.see(await self._known_breakers())
+            self._incidents.see(await self._overview.known_breakers())
             self._keeping_incidents = True
         self._tasks.start("certificates", self._certificates.run)
         await self._recovery.apply(config)
         self._started = True
         for name, sock in self._sockets.items():
-            _log.info("listener_bound", listener=name, address=_shown(sock))
+            _log.info("listener_bound", listener=name, address=shown(sock))
         _log.info("started", service=config.service.name, version=__version__, pid=os.getpid(),
-                  admin=config.admin.bind, workers=config.workers, config_hash=self._hash)  # fmt: skip
+                  admin=config.admin.bind, workers=config.workers, config_hash=self._file.hash)  # fmt: skip
 
     async def _until_stopped(self) -> None:
         while self._drain.phase is not Phase.STOPPED:
@@ -247,7 +225,7 @@ class Program:
         phase = self._drain.phase
         if phase is before:
             return
-        self.observer.tell(Kind.PHASE_CHANGED, self._config.service.name, before=before.value, now=phase.value)
+        self.observer.tell(Kind.PHASE_CHANGED, self._file.config.service.name, before=before.value, now=phase.value)
         if phase is Phase.DRAINING:
             await self._crew.drain()
         elif phase is Phase.STOPPING:
@@ -257,7 +235,7 @@ class Program:
             await self._crew.drain()
             for sock in self._own_sockets():
                 shut_door(sock)
-            _unlink_names(self._own_sockets())
+            unlink_names(self._own_sockets())
             if not isinstance(self._crew, LocalCrew):
                 # ours first: the workers' copies keep the queue alive until its last client was taken
                 self._close_sockets()
@@ -265,7 +243,7 @@ class Program:
 
     async def _end(self) -> None:
         await self._recovery.stop()
-        if self._neighbours is not None and self._left is None:
+        if self._started and self._left is None:
             await self._neighbours.leave()
         await self._crew.stop()
         if self._child is not None:
@@ -276,7 +254,7 @@ class Program:
             await orphans.end_all(self._child.patience)
         if self._admin is not None:
             await self._admin.stop()
-        _unlink_names(self._own_sockets())
+        unlink_names(self._own_sockets())
         self._close_sockets()
         if self._started:
             _log.info("stopped")
@@ -320,15 +298,6 @@ class Program:
         if self._drain.phase in {Phase.SERVING, Phase.DRAINING} and self._drain.deadline is None:
             self._stop_now()
 
-    def _register_metrics(self) -> None:
-        registry = self._registry
-        import platform
-
-        registry.cell(series.BUILD_INFO, __version__, platform.python_version()).value = 1
-        registry.cell(series.CONFIG_RELOAD_OK).value = 1
-        registry.cell(series.CONFIG_HASH).value = int(self._hash[:12], 16)
-        registry.cell(series.CONFIG_RELOAD_TIME).value = self._loaded_at
-
     # A successor, a predecessor -------------------------------------------------------------------------------------
 
     async def _take_over(self, predecessor: Predecessor) -> None:
@@ -353,19 +322,19 @@ class Program:
             raise
         self._left = None
         self.observer.tell(
-            Kind.TAKEN_OVER, self._config.service.name, predecessor=predecessor.pid, version=predecessor.version,
+            Kind.TAKEN_OVER, self._file.config.service.name, predecessor=predecessor.pid, version=predecessor.version,
             listeners=list(self._sockets),
             breakers=sorted(name for name, one in breakers.items() if one.state is not BreakerState.CLOSED),
         )  # fmt: skip
 
     async def upgrade(self) -> str:
         try:
-            _parse(read(self._path), self._path)
+            self._file.look()
         except ConfigError as error:
             raise Refused(422, str(error)) from None
         environment = {**os.environ, **self._systemd.for_a_successor}
         # where we answer: the file may name another place by now
-        return await self._handing_over.spawn(self._path, self._started_with.admin.socket, environment)
+        return await self._handing_over.spawn(self._file.path, self._file.started_with.admin.socket, environment)
 
     def may_be_taken_over(self) -> None:
         self._handing_over.check()
@@ -381,7 +350,7 @@ class Program:
         return "" if self._state() == "ready" else f"this sidecar is {self._state()}"
 
     def places(self) -> list[tuple[Place, int]]:
-        binds = {one.name: one.bind for one in self._started_with.listeners}  # a reload opens no sockets
+        binds = {one.name: one.bind for one in self._file.started_with.listeners}  # a reload opens no sockets
         assert self._admin is not None
         listening = [(("listener", name, binds[name]), sock.fileno()) for name, sock in self._sockets.items()]
         return [*listening, *self._admin.sockets()]
@@ -407,8 +376,7 @@ class Program:
 
     async def cede(self, successor: int) -> None:
         self._systemd.succeeded_by(successor)
-        if self._neighbours is not None:
-            self._neighbours.hand_over()
+        self._neighbours.hand_over()
         if self._sharing is not None:
             self._sharing.hand_over()
         await self._recovery.stop()
@@ -428,81 +396,21 @@ class Program:
 
     # What the upkeep needs ------------------------------------------------------------------------------------------
 
-    async def _tell_health(self, upstream: str, address: str, healthy: bool) -> None:
-        await self._crew.set_health(upstream, address, healthy)
-
     async def _tell_endpoints(self, upstream: str, endpoints: list[tuple[str, int, int]]) -> None:
         await self._crew.set_endpoints(upstream, endpoints)
         await self._health.set_endpoints(upstream, [address for address, _, _ in endpoints])
 
-    async def _snapshot(self) -> Snapshot:
-        return await self._crew.snapshot()
-
     async def _requests(self) -> dict[str, float]:
         """How many requests each upstream has had."""
         snapshot = await self._crew.snapshot()
-        return {one.name: snapshot.total(series.REQUESTS, upstream=one.name) for one in self._config.upstreams}
+        return {one.name: snapshot.total(series.REQUESTS, upstream=one.name) for one in self._file.config.upstreams}
 
     # What the admin interface asks (control.admin.Program) ----------------------------------------------------------
-
-    async def metrics(self) -> Snapshot:
-        """All numbers: ours, and the workers' when there are some."""
-        if isinstance(self._crew, LocalCrew):
-            return await self._crew.snapshot()
-        return merge([self._registry.snapshot(), await self._crew.snapshot()])
-
-    async def status(self) -> dict[str, Any]:
-        """What runs, for the status page and `sidecar status`."""
-        snapshot = await self.metrics()
-        now = monotonic()
-        seen = Seen(
-            snapshot,
-            await self._crew.endpoints(),
-            await self._known_breakers(),
-            await self.health(),
-            await self.registry(),
-            self._rates.take(now, totals(snapshot)),
-        )
-        return {
-            "service": self._config.service.name,
-            "instance": self._config.service.instance or socket.gethostname(),
-            "version": __version__,
-            "pid": os.getpid(),
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "uptime_seconds": round(now - self._began, 1),
-            "state": self._state(),
-            "workers": self._config.workers,
-            "worker_pids": self._crew.pids(),
-            "child": None if self._child is None else self._child.view(),
-            "recovery": self._recovery.view(),
-            "config": {
-                "path": self._path,
-                "hash": self._hash,
-                "loaded_at": datetime.fromtimestamp(self._loaded_at, UTC).isoformat(timespec="seconds"),
-                "last_reload_ok": self._reload_error is None,
-                "last_reload_error": self._reload_error,
-                "restart_needed": self._restart_needed,
-            },
-            "incidents": self._incidents.open_ones(),
-            "figures": self._incidents.figures(),
-            "backups": self._backups.view(),
-            "certificates": self._certificates.view(),
-            **view(self._config, seen),
-        }
 
     def _state(self) -> str:
         if not self._started:
             return "starting"
         return {Phase.SERVING: "ready", Phase.DRAINING: "draining"}.get(self._drain.phase, "stopping")
-
-    async def breakers(self) -> list[dict[str, Any]]:
-        found = await self._crew.breakers()
-        return found if self._sharing is None else await self._sharing.look(found)
-
-    async def _known_breakers(self) -> list[dict[str, Any]]:
-        """The same without asking anybody elsewhere."""
-        found = await self._crew.breakers()
-        return found if self._sharing is None else self._sharing.view(found)
 
     async def order(self, name: str, action: str, said: Body) -> str:
         if said.fleet:
@@ -520,15 +428,6 @@ class Program:
         until = "until it is reset" if said.for_seconds is None else f"for {said.for_seconds:g} seconds"
         return f"the breaker of {name} is held {'open' if action == 'open' else 'closed'} {until}{more}"
 
-    async def health(self) -> list[dict[str, Any]]:
-        return self._health.view()
-
-    async def registry(self) -> list[dict[str, Any]]:
-        return [] if self._neighbours is None else self._neighbours.view()
-
-    def config(self) -> dict[str, Any]:
-        return to_plain(self._config)
-
     def live(self) -> bool:
         return True
 
@@ -542,30 +441,8 @@ class Program:
     def service_live(self) -> bool:
         return self._recovery.service_live()
 
-    async def recovery(self) -> dict[str, Any]:
-        return self._recovery.view()
-
     async def recover(self, order: Order) -> str:
         return await self._recovery.order(order)
-
-    async def _keep_history(self) -> None:
-        while True:
-            self._history.take(time.time(), monotonic(), await self.metrics())
-            await asyncio.sleep(PERIOD)
-
-    def history(self, after: int) -> list[Point]:
-        return self._history.after(after)
-
-    async def news(self, seen: int) -> int:
-        while self._happened <= seen:
-            await self._news.wait()
-        return self._happened
-
-    def _note(self, happening: Happening) -> None:
-        self._registry.cell(series.HAPPENINGS, happening.kind).value += 1
-        self._happened += 1
-        self._news.set()
-        self._news = asyncio.Event()
 
     async def drain(self) -> None:
         before = self._drain.phase
@@ -581,81 +458,31 @@ class Program:
             self._systemd.reloading()
             config: Config | None = None
             try:
-                text = read(self._path)
-                config = _parse(text, self._path)
-                found = changes(self._config, config)
+                reading = self._file.look()
+                config = reading.config
                 files = tls.read_all(config)
-                await self._crew.apply(config, text, files)
+                await self._crew.apply(config, reading.text, files)
             except ConfigError as error:
                 self._certificates.missed(config)
-                return self._reload_failed(str(error))
+                self._systemd.ready("the last reload failed; the configuration before it serves")
+                return self._file.refuse(str(error))
             self._certificates.take(config, files)
             await self._health.apply(config)
             self._incidents.apply(config)
-            if self._neighbours is not None:
-                await self._neighbours.apply(config)
+            await self._neighbours.apply(config)
             if self._sharing is not None:
                 self._sharing.apply(config)
-            done = self._reload_done(config, text, found)
+            logs.set_level(config.log.level)
+            self._drain.retime(config.shutdown.delay, config.shutdown.drain_timeout)
+            done = self._file.take(reading)
+            self._systemd.ready(f"serving {config.service.name}")
             await self._recovery.apply(config)
             return done
 
     async def _renew(self, config: Config, files: dict[str, tls.Credentials]) -> bool:
         """Certificates changed under `config`; False: it is not the present one."""
         async with self._reloading:
-            if config is not self._config:
+            if config is not self._file.config:
                 return False
             await self._crew.renew(files)
             return True
-
-    def _reload_failed(self, reason: str) -> ReloadResult:
-        self._reload_error = reason
-        self._registry.cell(series.CONFIG_RELOAD_OK).value = 0
-        self._systemd.ready("the last reload failed; the configuration before it serves")
-        self.observer.tell(
-            Kind.CONFIG_RELOAD_FAILED, self._path, level=Level.ERROR, reason=reason, path=self._path,
-            advice="the running configuration stays; mend the file (`sidecar check`)",
-        )  # fmt: skip
-        return ReloadResult(ok=False, message=reason)
-
-    def _reload_done(self, config: Config, text: bytes, found: list[Change]) -> ReloadResult:
-        self._config, self._text, self._hash = config, text, fingerprint(config)
-        logs.set_level(config.log.level)
-        self._drain.retime(config.shutdown.delay, config.shutdown.drain_timeout)
-        self._loaded_at = time.time()
-        self._reload_error = None
-        self._systemd.ready(f"serving {config.service.name}")
-        needed = [one for one in changes(self._started_with, config) if not one.live]
-        self._restart_needed = [f"{one.path}: {one.why}" for one in needed]
-        registry = self._registry
-        registry.cell(series.CONFIG_RELOAD_OK).value = 1
-        registry.cell(series.CONFIG_HASH).value = int(self._hash[:12], 16)
-        registry.cell(series.CONFIG_RELOAD_TIME).value = self._loaded_at
-        live = [one.path for one in found if one.live]
-        self.observer.tell(
-            Kind.CONFIG_RELOADED, self._path, config_hash=self._hash, changed=live, restart_needed=self._restart_needed
-        )
-        if self._restart_needed:
-            message = "reloaded; some changes need a restart"
-        else:
-            message = "reloaded" if found else "reloaded; nothing had changed"
-        return ReloadResult(ok=True, message=message, changes=[*live, *self._restart_needed])
-
-
-def _parse(text: bytes, path: str) -> Config:
-    return parse(text, path, os.environ)
-
-
-def _shown(sock: socket.socket) -> str:
-    name = sock.getsockname()
-    if isinstance(name, tuple):
-        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
-    return f"unix:{name}"
-
-
-def _unlink_names(sockets: Iterable[socket.socket]) -> None:
-    """Take the names of Unix sockets away, so that nobody comes any more."""
-    for sock in sockets:
-        if sock.fileno() >= 0 and sock.family == socket.AF_UNIX:
-            with contextlib.suppress(OSError):
-                os.unlink(sock.getsockname())

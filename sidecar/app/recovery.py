@@ -38,7 +38,7 @@ class Around:
         child: Child | None,
         *,
         config: Callable[[], Config],
-        crew: Callable[[], Crew],
+        crew: Crew,
         sockets: Callable[[], Mapping[str, socket.socket]],
         leaving: Callable[[], bool],
     ) -> None:
@@ -60,22 +60,22 @@ class Around:
         return Address(host={"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port=int(name[1]))
 
     async def endpoints(self, upstream: str) -> list[tuple[str, int]]:
-        return [(one.address, one.priority) for one in (await self._crew().endpoints()).get(upstream, [])]
+        return [(one.address, one.priority) for one in (await self._crew.endpoints()).get(upstream, [])]
 
     async def breakers(self) -> list[dict[str, Any]]:
-        return await self._crew().breakers()
+        return await self._crew.breakers()
 
     async def reset_breakers(self, upstream: str) -> None:
-        for one in await self._crew().breakers():
+        for one in await self._crew.breakers():
             ours = one["name"] == upstream or one["name"].startswith(f"{upstream}/")
             if ours and one["machine"] in {"open", "half_open"}:
-                await self._crew().order(one["name"], "reset", None, "recovery", "the process is another one")
+                await self._crew.order(one["name"], "reset", None, "recovery", "the process is another one")
 
     async def serve(self, verb: str, *argument: Any) -> None:
-        await self._crew().serve(verb, *argument)
+        await self._crew.serve(verb, *argument)
 
     async def snapshot(self) -> Snapshot:
-        return await self._crew().snapshot()
+        return await self._crew.snapshot()
 
 
 class ProgramRecovery:

@@ -7,10 +7,9 @@ not change while it runs is taken from the first configuration, as `config/chang
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import socket
 from typing import TYPE_CHECKING, Any
 
+from sidecar.app.neighbours import member
 from sidecar.app.pod import breakers_of
 from sidecar.control.fleet import FleetShell
 from sidecar.control.fleet_redis import FleetPort
@@ -40,7 +39,7 @@ class Sharing:
     ) -> None:
         self._tasks = tasks
         self.link = RedisLink(shared.redis, registry, observer)
-        me = replica(config)
+        me = member(config)
         port = FleetPort(self.link, shared.namespace, config.service.name, me)
         self.fleet = FleetShell(me, self.link, port, registry, observer)
 
@@ -105,12 +104,3 @@ async def order_fleet(sharing: Sharing | None, name: str, action: str, said: Bod
         return f"the breaker of {name} is automatic again in all replicas{more}"
     until = "until it is reset" if said.for_seconds is None else f"for {said.for_seconds:g} seconds"
     return f"the breaker of {name} is held {'open' if action == 'open' else 'closed'} in all replicas {until}{more}"
-
-
-def replica(config: Config) -> str:
-    """This sidecar's name among the replicas: the instance's, told apart from others on the same host, and the same
-    after a restart, so that a sidecar that crashes again and again has one vote.
-    """
-    instance = config.service.instance or socket.gethostname()
-    places = [config.admin.bind, config.admin.socket, *(one.bind for one in config.listeners)]
-    return f"{instance}/{hashlib.sha256(repr(places).encode()).hexdigest()[:6]}"

@@ -1,7 +1,7 @@
 """The admin interface: what may be asked of the running proxy, and what it answers.
 
-By whom and through which door, the doors know (`runtime/admin_doors.py`). The program itself is behind the port
-`Program`; this module knows HTTP, not proxies.
+By whom and through which door, the doors know (`runtime/admin_doors.py`). The program itself is behind the ports
+`Program` and `Overview`; this module knows HTTP, not proxies.
 """
 
 import asyncio
@@ -52,8 +52,8 @@ class ReloadResult:
     changes: list[str] = field(default_factory=list)
 
 
-class Program(Protocol):
-    """What the admin interface needs of the program. Everything returned is JSON-shaped and free of secrets."""
+class Overview(Protocol):
+    """What can be seen of the program. Everything returned is JSON-shaped and free of secrets."""
 
     async def metrics(self) -> Snapshot:
         """All workers' numbers, merged."""
@@ -78,10 +78,6 @@ class Program(Protocol):
 
     async def breakers(self) -> list[dict[str, Any]]: ...
 
-    async def order(self, name: str, action: str, said: orders.Body) -> str:
-        """Open, close or reset a breaker by hand; what was done, in a sentence. Raises Refused."""
-        ...
-
     async def health(self) -> list[dict[str, Any]]: ...
 
     async def registry(self) -> list[dict[str, Any]]: ...
@@ -90,13 +86,23 @@ class Program(Protocol):
         """Recovery's rules and whether they are paused: the shape of `RecoveryEngine.view`."""
         ...
 
-    async def recover(self, order: recovery_orders.Order) -> str:
-        """Pause or resume recovery, or run a rule; what was done, in a sentence. Raises Refused."""
-        ...
-
     def config(self) -> dict[str, Any]:
         """The effective configuration, defaults filled in; `*_file` keys hold paths, never contents."""
         ...
+
+    def history(self, after: int) -> Sequence[tuple[float | None, ...]]:
+        """Points of the plots that came after the one of this number: number, Unix seconds, requests and errors per
+        second, p50 and p99 in milliseconds.
+        """
+        ...
+
+    async def news(self, seen: int) -> int:
+        """How much has happened so far, once it is more than `seen`."""
+        ...
+
+
+class Program(Protocol):
+    """The program, to probe and to give orders to."""
 
     def live(self) -> bool:
         """The event loop turns; nothing else counts."""
@@ -112,6 +118,14 @@ class Program(Protocol):
 
     def service_live(self) -> bool:
         """False while recovery wants the service's container restarted."""
+        ...
+
+    async def order(self, name: str, action: str, said: orders.Body) -> str:
+        """Open, close or reset a breaker by hand; what was done, in a sentence. Raises Refused."""
+        ...
+
+    async def recover(self, order: recovery_orders.Order) -> str:
+        """Pause or resume recovery, or run a rule; what was done, in a sentence. Raises Refused."""
         ...
 
     async def drain(self) -> None:
@@ -136,23 +150,14 @@ class Program(Protocol):
     def hand_over(self, sock: socket.socket) -> None:
         """A successor is at the other end of `sock`; returns at once."""
 
-    def history(self, after: int) -> Sequence[tuple[float | None, ...]]:
-        """Points of the plots that came after the one of this number: number, Unix seconds, requests and errors per
-        second, p50 and p99 in milliseconds.
-        """
-        ...
-
-    async def news(self, seen: int) -> int:
-        """How much has happened so far, once it is more than `seen`."""
-        ...
-
 
 class Admin:
     """The three doors of one program."""
 
-    def __init__(self, config: AdminConfig, program: Program, *parts: Tables) -> None:
+    def __init__(self, config: AdminConfig, program: Program, overview: Overview, *parts: Tables) -> None:
         """`parts`: what parts of the program answer themselves."""
         self._program = program
+        self._overview = overview
         self._viewers = 0
         self._takes_orders = config.token_file is not None
         self._probes: dict[str, Handler] = {
@@ -161,18 +166,18 @@ class Admin:
             "/healthz": probe(program.ready, "not ready: starting, or draining"),
             "/startupz": probe(program.started, "still starting"),
             "/livez/service": probe(program.service_live, "recovery wants the service restarted"),
-            "/metrics": metrics(program.metrics),
+            "/metrics": metrics(overview.metrics),
         }
         self._reads: dict[str, Handler] = {
             **self._probes,
             "/": self._page,
             **{path: _asset(*asset) for path, asset in page.assets().items()},
             "/events": self._events,
-            "/api/v1/status": reading(program.status),
-            "/api/v1/breakers": reading(program.breakers),
-            "/api/v1/health": reading(program.health),
-            "/api/v1/registry": reading(program.registry),
-            "/api/v1/recovery": reading(program.recovery),
+            "/api/v1/status": reading(overview.status),
+            "/api/v1/breakers": reading(overview.breakers),
+            "/api/v1/health": reading(overview.health),
+            "/api/v1/registry": reading(overview.registry),
+            "/api/v1/recovery": reading(overview.recovery),
             "/api/v1/config": self._effective,
             "/api/v1/incidents": reading(_none_yet),  # until the parts that keep them answer
             "/api/v1/backups": reading(_none_yet),
@@ -222,7 +227,7 @@ class Admin:
 
     async def _shown(self) -> dict[str, Any]:
         """The status as the page shows it."""
-        return {**await self._program.status(), "orders": self._takes_orders}
+        return {**await self._overview.status(), "orders": self._takes_orders}
 
     async def _events(self, _request: Request) -> Response:
         if self._viewers >= MAX_VIEWERS:
@@ -235,13 +240,13 @@ class Admin:
         follower = page.Follower()
         drawn = 0
         try:
-            seen = await self._program.news(-1)
+            seen = await self._overview.news(-1)
             status = await self._shown()
             yield f"retry: 2000\nevent: version\ndata: {status['version']}\n\n".encode()
             while True:
                 parts = follower.changed(status, monotonic())
                 yield b"event: parts\ndata: " + msgspec.json.encode(parts) + b"\n\n" if parts else b""
-                points = self._program.history(drawn)
+                points = self._overview.history(drawn)
                 if points:
                     drawn = int(points[-1][0] or 0)
                     yield b"event: points\ndata: " + msgspec.json.encode(points) + b"\n\n"
@@ -255,11 +260,11 @@ class Admin:
         await asyncio.sleep(EVENT_GAP)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EVENT_INTERVAL - EVENT_GAP):
-                return await self._program.news(seen)
+                return await self._overview.news(seen)
         return seen
 
     async def _effective(self, _request: Request) -> Response:
-        return as_json(self._program.config())
+        return as_json(self._overview.config())
 
     async def _order(self, request: Request) -> Response:
         try:

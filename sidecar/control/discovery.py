@@ -27,7 +27,7 @@ from sidecar.runtime.logs import Log
 from sidecar.runtime.observer import Kind, Level
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from sidecar.config.document import Config
     from sidecar.config.upstreams import Discovery as DiscoveryConfig
@@ -155,20 +155,23 @@ class Discovery:
         make_source: MakeSource,
         tell: Tell,
         is_healthy: IsHealthy,
-        own: frozenset[tuple[str, int]],
         tasks: Supervisor,
         registry: Registry,
         observer: Observer,
     ) -> None:
-        """`tell(upstream, endpoints)` those who serve; `own`: where our admin interface answers."""
+        """`tell(upstream, endpoints)` those who serve."""
         self._make_source = make_source
         self.tell = tell
         self.is_healthy = is_healthy
-        self._own = [Address(host, port) for host, port in own]
+        self._own: list[Address] = []
         self._tasks = tasks
         self.registry = registry
         self.observer = observer
         self._watched: dict[str, Watched] = {}
+
+    def keep_out(self, own: Iterable[tuple[str, int]]) -> None:
+        """Where our admin interface answers: nobody is ever called there."""
+        self._own = [Address(host, port) for host, port in own]
 
     async def apply(self, config: Config) -> None:
         """Look for what `config` says; what it does not change goes on."""

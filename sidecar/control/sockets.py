@@ -101,6 +101,22 @@ def _advice(error: OSError) -> str:
     return error.strerror or str(error)
 
 
+def shown(sock: socket.socket) -> str:
+    """Where it listens, for people."""
+    name = sock.getsockname()
+    if isinstance(name, tuple):
+        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+    return f"unix:{name}"
+
+
+def unlink_names(sockets: Iterable[socket.socket]) -> None:
+    """Take the names of Unix sockets away, so that nobody comes any more."""
+    for sock in sockets:
+        if sock.fileno() >= 0 and sock.family == socket.AF_UNIX:
+            with contextlib.suppress(OSError):
+                os.unlink(sock.getsockname())
+
+
 def shut_door(sock: socket.socket) -> None:
     """Let nobody join the queue of this listening socket any more; who is in it can still be accepted.
 

@@ -48,11 +48,11 @@ class Stage:
             self._source,
             self._tell,
             lambda _, address: self.health.get(address),
-            OWN,
             self.tasks,
             self.metrics,
             Observer(),
         )
+        self.discovery.keep_out(OWN)
 
     def _source(self, config):
         self.sources[config.file] = Scripted(config.file)

@@ -94,7 +94,7 @@ def running(config: AdminConfig) -> Iterator[Running]:
     program = FakeProgram()
 
     async def start() -> Running:
-        return Running(program, Admin(config, program))
+        return Running(program, Admin(config, program, program))
 
     try:
         one = run(start())

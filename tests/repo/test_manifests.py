@@ -103,7 +103,7 @@ def test_probes_ask_what_the_probes_door_answers(tmp_path: Path):
     assert ports == {"http": 8080, "probes": door}
     asked = [sidecar[kind]["httpGet"] for kind in ("startupProbe", "livenessProbe", "readinessProbe")]
     asked.append(service["livenessProbe"]["httpGet"])
-    answered = Admin(config.admin, FakeProgram())._probes
+    answered = Admin(config.admin, *2 * (FakeProgram(),))._probes
     for probe in asked:
         assert ports.get(probe["port"], probe["port"]) == door
         assert probe["path"] in answered
