@@ -38,7 +38,6 @@ from sidecar.control.health import HealthChecks
 from sidecar.control.orders import Body
 from sidecar.control.service_orders import ServiceOrders
 from sidecar.control.sockets import bind_all, raise_descriptor_limit, shown, shut_door, unlink_names
-from sidecar.control.watch import watch
 from sidecar.machines.breaker_states import BreakerState
 from sidecar.machines.drain import Drain, Phase
 from sidecar.runtime import logs, series, tls
@@ -187,7 +186,7 @@ class Program:
         self._watch_signals()
         self._tasks.start("backups", self._backups.run)
         self._tasks.start("overview", self._overview.run)
-        self._tasks.start("config-watch", lambda: watch(self._file.path, self.reload))
+        self._tasks.start("config-watch", lambda: self._file.watch(self.reload))
         if self._sharing is not None:
             self._sharing.start(config, self._crew.guarded, self._crew.calls)
         await self._neighbours.start(ours)
@@ -329,7 +328,7 @@ class Program:
 
     async def upgrade(self) -> str:
         try:
-            self._file.look()
+            self._file.examine()
         except ConfigError as error:
             raise Refused(422, str(error)) from None
         environment = {**os.environ, **self._systemd.for_a_successor}
@@ -458,7 +457,7 @@ class Program:
             self._systemd.reloading()
             config: Config | None = None
             try:
-                reading = self._file.look()
+                reading = self._file.read_again()
                 config = reading.config
                 files = tls.read_all(config)
                 await self._crew.apply(config, reading.text, files)

@@ -2,16 +2,22 @@
 
 A bad file never replaces a good one: what is read is not the present configuration until it is taken, which whoever
 serves by it says once all of it does. What only a restart brings is counted from what the program started with.
+
+Kubernetes swaps a ConfigMap by pointing the symlink `..data` elsewhere; editors write a new file and rename it; others
+write in place. All of these show in the content, so the content is what is watched, through the path as it was given.
+What was read once, good or bad, on whoever's order, is not read again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from sidecar.base.errors import ConfigError
 from sidecar.config.changes import changes
 from sidecar.config.effective import fingerprint
 from sidecar.config.load import parse, read
@@ -20,10 +26,16 @@ from sidecar.runtime import series
 from sidecar.runtime.observer import Kind, Level
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from sidecar.config.changes import Change
     from sidecar.config.document import Config
     from sidecar.runtime.metrics import Registry
     from sidecar.runtime.observer import Observer
+
+
+LOOK_SECONDS = 2.0
+"""Between two looks for another content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +54,8 @@ class ServedFile:
         self.path = path
         self._registry = registry
         self._observer = observer
-        self._present = self.look()
+        self._read = b""
+        self._present = self.read_again()
         self.started_with = self.config
         self.hash = fingerprint(self.config)
         self._loaded_at = time.time()
@@ -60,10 +73,27 @@ class ServedFile:
         """Its source."""
         return self._present.text
 
-    def look(self) -> Reading:
+    def examine(self) -> None:
+        """Raises ConfigError when what stands in the file cannot be served by."""
+        parse(read(self.path), self.path, os.environ)
+
+    def read_again(self) -> Reading:
         """What stands in the file now; raises ConfigError."""
-        text = read(self.path)
+        self._read = text = read(self.path)
         return Reading(text, parse(text, self.path, os.environ))
+
+    async def watch(self, changed: Callable[[], Awaitable[object]]) -> None:
+        """Call `changed` when another content stands in the file than was read last. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if await asyncio.to_thread(self._is_another):
+                await changed()
+
+    def _is_another(self) -> bool:
+        try:
+            return read(self.path) != self._read
+        except ConfigError:  # not there, as in the middle of a swap
+            return False
 
     def take(self, reading: Reading) -> ReloadResult:
         """It is served by from now on."""

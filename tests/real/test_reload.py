@@ -64,6 +64,20 @@ def test_no_request_is_lost_over_a_reload(
     assert load.closed == 0, "a reload is no reason to close a client's connection"
 
 
+def test_what_was_undone_between_two_looks_is_seen(
+    proxy: Sidecar, config: dict[str, Any], server: ScriptedUpstream, other: ScriptedUpstream
+) -> None:
+    """Another content than the one read last counts, not another than at the watch's own last look."""
+    proxy.write(towards(config, other))
+    proxy.wait_until(lambda: serves(proxy, other), "the other upstream")  # a look, just now
+    proxy.write(towards(config, server))
+    proxy.admin("/reload", "POST", unix=True)
+    proxy.write(towards(config, other))
+    proxy.wait_until(lambda: serves(proxy, other), "the other upstream again")
+    proxy.write(towards(config, server))
+    proxy.admin("/reload", "POST", unix=True)
+
+
 def test_many_reloads_under_load(
     proxy: Sidecar, config: dict[str, Any], server: ScriptedUpstream, other: ScriptedUpstream
 ) -> None:
