@@ -145,6 +145,7 @@ def table() -> dict[str, Callable[[], str]]:
 
     made = {"docs/reference/cli.md": references.cli, "docs/reference/events.md": references.events}
     made["docs/reference/decisions.md"] = references.decisions
+    made["docs/reference/modules.md"] = references.modules
     made |= {"docs/reference/metrics.md": metrics, "docs/reference/breaker.md": breaker}
     made["docs/reference/recovery.md"] = recovery
     made["docs/reference/incident.md"] = incident

@@ -1,10 +1,12 @@
-"""The reference pages of the command line and of the log's events, from the parser and the enum that are their truth."""
+"""Reference pages from what is their truth: the parser, the enums, the modules' own words."""
 
 import argparse
 import ast
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+
+SIDECAR = Path(__file__).resolve().parent.parent / "sidecar"
 
 
 def cli() -> str:
@@ -132,3 +134,29 @@ def _said(root: Path) -> dict[str, tuple[set[str], set[str]]]:
                     one.arg for one in call.keywords if one.arg and one.arg not in {"every", "about", "error", "extra"}
                 }
     return found
+
+
+def modules() -> str:
+    """Every module with the first sentence of its theory, by directory."""
+    lines = [
+        "# Modules",
+        "",
+        "Generated from the first paragraph of each module by `make generate`: which room a behaviour lives in. How the floors",
+        "lie above each other: [Architecture](../architecture.md).",
+    ]
+    for directory in (SIDECAR, *sorted(one for one in SIDECAR.rglob("*") if one.is_dir())):
+        found = [(path.name, _theory(path)) for path in sorted(directory.glob("*.py"))]
+        told = [(name, theory) for name, theory in found if theory]
+        if not told:
+            continue
+        lines += ["", f"## {directory.relative_to(SIDECAR.parent)}", ""]
+        own = [theory for name, theory in told if name == "__init__.py"]
+        rest = [f"* `{name}`: {theory}" for name, theory in told if name != "__init__.py"]
+        lines += [*own, *([""] if own and rest else []), *rest]
+    return "\n".join([*lines, ""])
+
+
+def _theory(path: Path) -> str:
+    """The first paragraph of its docstring, on one line."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return " ".join(text.partition("\n\n")[0].split())
