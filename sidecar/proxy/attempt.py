@@ -55,6 +55,8 @@ def attempt(exchange: Exchange) -> None:
     exchange.attempt += 1
     connection = endpoint.take()  # type: ignore[attr-defined]
     if connection is not None:
+        if not first:
+            exchange.client.let_go()  # the try before this one may have waited for a connection
         forward(exchange, connection)
         if first and exchange.uploaded:
             # what `deadline.rearm` would come to, for a request that is here as a whole

@@ -65,8 +65,8 @@ def connect_fault(error: Exception) -> RequestFault:
 
 
 def _hand(exchange: Exchange, connection: UpstreamConnection) -> None:
-    forward(exchange, connection)
     exchange.client.let_go()
+    forward(exchange, connection)
     deadline.rearm(exchange, monotonic())
 
 
