@@ -15,6 +15,9 @@ class Figures:
     def __init__(self, registry: Registry, rpo: float, age: PointAge, clock: Callable[[], float]) -> None:
         self._registry = registry
         registry.cell(series.BACKUP_RPO_TARGET).value = rpo
+        for level in Level:  # from zero on, so that the first is an increase
+            for result in ("ok", "damaged"):
+                registry.cell(series.BACKUP_VERIFY, level, result)
         registry.gauge_function(series.BACKUP_RPO, lambda: age.age(clock()))
         registry.gauge_function(series.BACKUP_RECOVERY_POINT, lambda: age.date)
 

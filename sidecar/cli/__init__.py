@@ -21,8 +21,14 @@ DEFAULT_CONFIG = "/etc/sidecar/sidecar.yaml"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb that `argv` (the process's own arguments when None) calls for; return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    wanted = next((word for word in arguments if not word.startswith("-")), "")
-    args = _parser(wanted).parse_args(arguments)
+    parser = _parser(_verb_of(arguments))
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return exits.USAGE
+    args, surplus = parser.parse_known_args(arguments)
+    if surplus:
+        file = next((f"; name the file with -c {word}" for word in surplus if word.endswith((".yaml", ".yml"))), "")
+        args.parser.error(f"unrecognized: {' '.join(surplus)}{file}")
     args.config_given = args.config is not None
     args.config = args.config or os.environ.get("SIDECAR_CONFIG") or DEFAULT_CONFIG
     try:
@@ -44,6 +50,12 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _verb_of(arguments: Sequence[str]) -> str:
+    """The first word that is neither an option nor the file of -c."""
+    pairs = zip(("", *arguments), arguments, strict=False)
+    return next((word for last, word in pairs if word[:1] != "-" and last not in ("-c", "--config")), "")
+
+
 def _parser(wanted: str) -> argparse.ArgumentParser:
     """Build the parser; only the wanted verb's module is imported for its arguments."""
     parser = argparse.ArgumentParser(
@@ -52,17 +64,13 @@ def _parser(wanted: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"sidecar {sidecar.__version__}")
+    _add_config(parser, None)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in VERBS:
         subparser = verbs.add_parser(verb.name, help=verb.help, description=_sentence(verb.help), allow_abbrev=False)
         if verb.name == wanted:
-            subparser.set_defaults(verb=verb.name)
-            subparser.add_argument(
-                "-c",
-                "--config",
-                metavar="FILE",
-                help=f"the configuration (default: $SIDECAR_CONFIG, else {DEFAULT_CONFIG})",
-            )
+            subparser.set_defaults(verb=verb.name, parser=subparser)
+            _add_config(subparser, argparse.SUPPRESS)  # not given here: what stands before the verb counts
             module = import_module(verb.module)
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
@@ -71,6 +79,11 @@ def _parser(wanted: str) -> argparse.ArgumentParser:
         close = difflib.get_close_matches(wanted, names, n=1)
         parser.error(f"there is no verb {wanted!r}" + (f"; did you mean {close[0]}?" if close else "; see --help"))
     return parser
+
+
+def _add_config(parser: argparse.ArgumentParser, default: str | None) -> None:
+    text = f"the configuration (default: $SIDECAR_CONFIG, else {DEFAULT_CONFIG})"
+    parser.add_argument("-c", "--config", metavar="FILE", default=default, help=text)
 
 
 def _sentence(text: str) -> str:

@@ -37,6 +37,10 @@ class OutlierReason(StrEnum):
     MODE_CHANGED = "mode_changed"
 
 
+EJECTING = tuple(OutlierReason)[:4]
+"""Those of ejections."""
+
+
 class Standing:
     """What is known of one endpoint. The data plane keeps it with the endpoint and hands it to `record`."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from sidecar.machines.outlier import Ejection, Outliers
+from sidecar.machines.outlier import EJECTING, Ejection, Outliers
 from sidecar.runtime import series
 from sidecar.runtime.observer import Kind, Level
 
@@ -35,6 +35,8 @@ class OutlierWatch:
         self.record = self._machine.record
         """Hears what came of each call; an ejection that it returns goes to `tell`."""
         self.slow_after = self._machine.slow_after
+        for reason in EJECTING:  # from zero on, so that the first is an increase
+            registry.cell(series.OUTLIER_EJECTIONS, upstream, reason)
 
     @property
     def deadline(self) -> float:

@@ -88,6 +88,8 @@ class RoutePlan:
                     backoff=config.retry.backoff,
                     backoff_max=config.retry.backoff_max,
                 )
+                for reason in sorted(self.retry.reasons):  # from zero on, so that the first is an increase
+                    registry.cell(series.RETRIES, self.upstream_name, reason)
         self.patience = min(self.timeout, self.per_try_timeout)  # until something must have come of a try
         self.given_up = frozenset() if self.retry is None else self.retry.statuses  # answers that may not be relayed
 

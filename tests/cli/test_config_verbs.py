@@ -141,6 +141,8 @@ def test_a_file_that_is_not_there_is_a_fault_of_the_configuration(write, capsys)
 def test_the_file_comes_from_the_environment_when_nobody_names_it(write, capsys, monkeypatch):
     monkeypatch.setenv("SIDECAR_CONFIG", write(SOUND, "env.yaml"))
     assert sidecar(capsys, "check") == (0, "env.yaml: ok\n", "")
+    for before in (["-c", write(SOUND)], ["--config=c.yaml"]):
+        assert sidecar(capsys, *before, "check") == (0, "c.yaml: ok\n", ""), "before the verb, too"
 
 
 def test_print_defaults_loads_to_the_same_configuration(write, capsys):
@@ -196,11 +198,14 @@ def test_schema_is_json(capsys):
 
 
 def test_usage(capsys):
-    assert sidecar(capsys)[0] == 2
+    code, _, err = sidecar(capsys)
+    assert code == 2
+    assert "backup" in err, "without a verb it tells all of them"
     code, _, err = sidecar(capsys, "chek")
     assert code == 2
     assert "did you mean check?" in err
     assert sidecar(capsys, "check", "--nonsense")[0] == 2
+    assert "name the file with -c my.yaml" in sidecar(capsys, "check", "my.yaml")[2]
     assert sidecar(capsys, "--version")[1].startswith("sidecar ")
 
 

@@ -132,6 +132,8 @@ def test_the_program_describes_itself(proxy: Sidecar) -> None:
     assert metrics.sum("sidecar_config_last_reload_successful") == 1
     assert metrics.sum("sidecar_build_info") == 1
     assert metrics.sum("sidecar_config_hash") > 0
+    for rare in ("outlier_ejections_total", "incident_ack_seconds_count", "incident_resolve_seconds_count"):
+        assert metrics.named(f"sidecar_{rare}"), f"{rare} is there from zero on: its first event is an increase"
     proxy.wait_until(
         lambda: proxy.metrics().sum("sidecar_event_loop_lag_seconds_count") > 0, "a look at the loop's lag"
     )

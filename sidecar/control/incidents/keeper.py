@@ -75,6 +75,9 @@ class Keeper:
         self._work = asyncio.Event()
         self._listeners: list[Listener] = []
         self._open = registry.cell(series.INCIDENTS_OPEN)
+        self._detect, self._ack, self._resolve = (
+            registry.cell(one) for one in (series.INCIDENT_DETECT, series.INCIDENT_ACK, series.INCIDENT_RESOLVE)
+        )
 
     def listen(self, listener: Listener) -> None:
         """Call it with every change of an incident, notes left out."""
@@ -187,7 +190,7 @@ class Keeper:
         if changes is None or incident is None:
             return False
         if first:
-            self._registry.cell(series.INCIDENT_ACK).observe(max(0.0, now - incident.detected))
+            self._ack.observe(max(0.0, now - incident.detected))
         self._became(changes)
         await self._writer.settled()
         return True
@@ -253,9 +256,9 @@ class Keeper:
     def _tell(self, change: Change) -> None:
         one, what = change.incident, change.what
         if what is What.OPENED:
-            self._registry.cell(series.INCIDENT_DETECT).observe(max(0.0, one.detected - one.started))
+            self._detect.observe(max(0.0, one.detected - one.started))
         elif what is What.RESOLVED:
-            self._registry.cell(series.INCIDENT_RESOLVE).observe(max(0.0, (one.resolved or 0.0) - one.started))
+            self._resolve.observe(max(0.0, (one.resolved or 0.0) - one.started))
         bad = what in {What.OPENED, What.WORSENED, What.RELAPSED, What.REOPENED}
         worst = Level.WARNING if one.severity is Severity.WARNING else Level.ERROR
         self._observer.tell(

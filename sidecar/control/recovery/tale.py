@@ -50,6 +50,7 @@ class Tale:
         """The last tries, oldest first: at, attempt, result, detail, did, seconds (from detection to proof)."""
         for result in RESULTS:  # from zero on, so that the first one is an increase
             registry.cell(series.RECOVERY_ATTEMPTS, strategy, result)
+        self._duration = registry.cell(series.RECOVERY_DURATION, strategy)
 
     def did(self, what: str) -> None:
         """The action of the present try was done."""
@@ -77,7 +78,7 @@ class Tale:
         elif new is Stage.HEALED:
             seconds = change.at - (change.at if detected_at is None else detected_at)
             self._ended("verified", change, round(seconds, 3))
-            self._registry.cell(series.RECOVERY_DURATION, self._strategy).observe(seconds)
+            self._duration.observe(seconds)
             self._say(Kind.RECOVERY_VERIFIED, change, count="verified", seconds=round(seconds, 3))
         elif new is Stage.ESCALATED and change.reason != "known":
             self._say(Kind.RECOVERY_ESCALATED, change, Level.ERROR, count="escalated")
