@@ -1,6 +1,6 @@
 """`sidecar check`: every fault of a configuration, each as `file:line:col: path: message`.
 
-Notes (what is not active yet, secret files that are not there, what hardly is as meant) do not make it fail.
+Notes (secret files that are not there, what hardly is as meant) do not make it fail.
 """
 
 import argparse

@@ -48,7 +48,6 @@ def run(args: argparse.Namespace) -> int:
         "source": told.source,
         "one of": ", ".join(told.one_of),
         "keys": ", ".join(told.keys),
-        "active": "" if told.active else "not yet: it is checked, but nothing acts on it",
     }
     for word, fact in facts.items():
         if fact:

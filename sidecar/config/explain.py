@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from sidecar.config.document import Config
 from sidecar.config.effective import show
-from sidecar.config.inactive import NOT_ACTIVE_YET
 from sidecar.config.kinds import Kind, Section
 from sidecar.config.shape import Field, ListOf, MapOf, Shape, fields
 
@@ -27,7 +26,6 @@ class Explanation(NamedTuple):
     default: str
     """As the file would write it; empty when the key must be given."""
     source: str
-    active: bool
     about: str
     """For a section: what it is."""
     one_of: tuple[str, ...]
@@ -72,16 +70,10 @@ def explain_field(path: str, field: Field) -> Explanation:
         unit=unit(field.shape),
         default=default_text(field),
         source=field.doc.source,
-        active=is_active(path),
         about=(section.__doc__ or "").strip() if section else "",
         one_of=section.one_of if section else (),
         keys=tuple(inner.name for inner in fields(section)) if section else (),
     )
-
-
-def is_active(path: str) -> bool:
-    """Whether anything acts on the key at `path` yet."""
-    return not any(path == rule or path.startswith(rule + ".") for rule in NOT_ACTIVE_YET)
 
 
 def section_of(shape: Shape) -> type[Section] | None:

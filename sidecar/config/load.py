@@ -12,7 +12,6 @@ from sidecar.config.check import problems
 from sidecar.config.decode import Decoder
 from sidecar.config.document import Config
 from sidecar.config.faults import Fault, InvalidConfig, Mark, Path, show_path
-from sidecar.config.inactive import NOT_ACTIVE_YET
 from sidecar.config.kinds import Section
 from sidecar.config.nodes import compose
 from sidecar.config.problem import Problem
@@ -20,8 +19,8 @@ from sidecar.config.shape import fields
 
 MAX_FILE_BYTES = 1 << 20
 
-Rules = Callable[[Any, Mapping[Path, Mark]], Iterable[Problem]]
-"""The rules between the fields of a decoded section; told where each given value stands."""
+Rules = Callable[[Any], Iterable[Problem]]
+"""The rules between the fields of a decoded section."""
 
 AlsoRules = Callable[[Config], Iterable[Problem]]
 
@@ -79,12 +78,11 @@ def _examine(
     exists: Callable[[str], bool],
     also: AlsoRules | None = None,
 ) -> Examination:
-    def rules(config: Config, places: Mapping[Path, Mark]) -> Iterator[Problem]:
+    def rules(config: Config) -> Iterator[Problem]:
         yield from problems(config)
         if also is not None:
             yield from also(config)
         yield from _missing_files(config, exists)
-        yield from _not_active_yet(places)
 
     config, faults, notes = examine_as(Config, rules, text, file, env)
     assert config is None or isinstance(config, Config)
@@ -112,7 +110,7 @@ def examine_as(
     decoded = decoder.document(root, section)
     faults += decoder.faults
     notes: list[Fault] = []
-    for problem in rules(decoded, decoder.places):
+    for problem in rules(decoded):
         if not any(_touch(problem.path, wrong) for wrong in decoder.wrong):
             place = _nearest(decoder.places, problem.path)
             found = Fault(file, place, show_path(problem.path), problem.message)
@@ -120,12 +118,6 @@ def examine_as(
     faults.sort(key=lambda fault: fault.mark)
     notes.sort(key=lambda note: note.mark)
     return None if faults else decoded, faults, notes
-
-
-def _not_active_yet(places: Mapping[Path, Mark]) -> Iterator[Problem]:
-    for path in places:
-        if ".".join(step for step in path if isinstance(step, str)) in NOT_ACTIVE_YET and isinstance(path[-1], str):
-            yield Problem(path, "is valid but not active yet: nothing acts on it", warning=True)
 
 
 def _missing_files(section: Section, exists: Callable[[str], bool], path: Path = ()) -> Iterator[Problem]:

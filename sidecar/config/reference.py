@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 from sidecar.config.document import Config
-from sidecar.config.explain import Explanation, explain_field, is_active, section_of
-from sidecar.config.inactive import NOT_ACTIVE_YET
+from sidecar.config.explain import Explanation, explain_field, section_of
 from sidecar.config.kinds import Section
 from sidecar.config.shape import Field, ListOf, fields
 
@@ -23,7 +22,6 @@ shows the keys at work, `config/schema.json` completes and checks them in an edi
   that is not set and has no default is an error. `$${env:` stands for `${env:`. Within `{ }` and `[ ]` YAML wants
   quotes around it.
 * Secrets stand in files of their own; the configuration only names them (`*_file`).
-* *Not active yet* marks what is checked already though nothing acts on it.
 """
 
 
@@ -38,9 +36,6 @@ def _section(section: type[Section], path: str, title: str, level: int) -> Itera
     about = " ".join((section.__doc__ or "").split())
     yield about
     yield ""
-    if path and not is_active(path):
-        yield "Not active yet."
-        yield ""
     if section.one_of:
         yield f"Exactly one of {', '.join(f'`{name}`' for name in section.one_of)} is given."
         yield ""
@@ -63,8 +58,6 @@ def _row(field: Field, told: Explanation) -> str:
     meaning = told.meaning
     if told.source:
         meaning += f" *Source: {told.source}.*"
-    if told.path in NOT_ACTIVE_YET:
-        meaning += " **Not active yet.**"
     cells = (f"`{field.name}`", value, default or "*required*", meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

@@ -151,7 +151,7 @@ def load_scenario(file: str, configs: Iterable[Config]) -> Scenario:
     """Read the scenario in `file`; it must fit all of `configs`. Raises `InvalidConfig` with every fault."""
     configs = list(configs)
 
-    def rules(scenario: Scenario, _: object) -> Iterator[Problem]:
+    def rules(scenario: Scenario) -> Iterator[Problem]:
         yield from _phases(scenario)
         known: set[Problem] = set()
         for config in configs:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from sidecar.config.breaker import Breaker, Outlier
-from sidecar.config.load import InvalidConfig, examine, parse
+from sidecar.config.load import InvalidConfig, parse
 from sidecar.config.upstreams import Limits, RetryBudget, Upstream
 
 with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "contract.yaml"), encoding="utf-8") as _file:
@@ -77,15 +77,3 @@ def test_absent_means_none():
     assert config.recovery == ()
     assert config.incidents is None
     assert config.shared_state is None
-
-
-def test_all_of_it_is_active():
-    assert not any("not active yet" in note.message for note in examine(WHOLE, "f").notes)
-
-
-def test_what_is_not_active_yet_is_noted_where_it_is_written(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("sidecar.config.load.NOT_ACTIVE_YET", ("backup.drill",))
-    notes = {note.path: note for note in examine(WHOLE, "f").notes}
-    assert "not active yet" in notes["backup.drill"].message
-    assert notes["backup.drill"].mark.line > 82
-    assert not any(path.startswith("backup.drill.") for path in notes), "one note for the whole of it"

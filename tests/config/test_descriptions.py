@@ -9,7 +9,6 @@ from sidecar.config.changes import changes
 from sidecar.config.document import Config
 from sidecar.config.explain import UnknownKey, explain, section_of, walk
 from sidecar.config.generate import GENERATED
-from sidecar.config.inactive import NOT_ACTIVE_YET
 from sidecar.config.schema import schema
 from sidecar.config.shape import fields
 
@@ -38,10 +37,6 @@ def test_every_default_of_a_number_or_duration_that_shapes_traffic_has_a_source(
         for key in KEYS:
             if key.startswith(prefix):
                 assert explain(key).source, key
-
-
-def test_what_is_not_active_yet_exists():
-    assert set(NOT_ACTIVE_YET) <= set(KEYS)
 
 
 def test_positions_and_names_in_a_path_do_not_matter():
