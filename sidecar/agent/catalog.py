@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sidecar.agent import findings
 from sidecar.agent.faults import StorageFailure
 from sidecar.agent.ports import Manifest, Signed
 
@@ -61,10 +62,10 @@ class Catalog:
             connection.execute("DELETE FROM points WHERE id = ?", (name,))
 
     def rebuild(self, repository: "Repository") -> tuple[int, list[str]]:
-        """Know again what the repository holds: how many points, and what is wrong with those that cannot be read."""
+        """Know again what the repository holds: how many points, and what of it cannot be read."""
         found, damages = repository.readable()
         with self.connect() as connection:
             connection.execute("DELETE FROM points")
         for manifest in found:
             self.add(repository.signed(manifest.id))
-        return len(found), damages
+        return len(found), damages + findings.collect(repository, self)

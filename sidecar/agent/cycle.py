@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from sidecar.agent import history
+from sidecar.agent import findings, history
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.faults import AgentFault, Busy
 from sidecar.agent.holds import holds
@@ -19,7 +19,8 @@ from sidecar.agent.ports import Kind, Level, Manifest, SourcePort, Tell, Trouble
 from sidecar.agent.repository.repository import Repository
 from sidecar.agent.retain import carry_out, decide
 from sidecar.agent.run import run_backup
-from sidecar.agent.verify import Verification, record, records, verified, verify_point
+from sidecar.agent.verdicts import Verification, record, records, verified
+from sidecar.agent.verify import verify_point
 from sidecar.config.backup import Backup
 from sidecar.machines.backup_schedule import Made, choose
 
@@ -58,7 +59,7 @@ def make_point(
         point = run_backup(config, who, repository, catalog, sources, requested, tell, asked)
         scratch = os.path.join(config.state_dir, "scratch")
         seen = verify_point(repository, point, Level.SAMPLE, {one.name: one for one in sources}, scratch, tell)
-        record(catalog, seen)
+        record(repository, catalog, seen)
     except (Busy, Stopped):
         raise
     except AgentFault as fault:
@@ -102,6 +103,7 @@ def forget(config: Backup, repository: Repository, catalog: Catalog) -> int:
 def prune(repository: Repository, tell: Tell) -> int:
     """Remove the data that no point needs; bytes that came free."""
     with repository.lease("prune") as lease:
+        findings.sweep(repository, lease)
         return repository.prune(lease, tell)
 
 
@@ -117,7 +119,7 @@ def read_part(repository: Repository, catalog: Catalog, part: int, parts: int, t
         if mine:
             seconds = time.monotonic() - began
             found.append(Verification(point=point.id, level=Level.READ, at=at, seconds=seconds, troubles=mine))
-            record(catalog, found[-1])
+            record(repository, catalog, found[-1])
     history.note_read(catalog, part, len(troubles))
     return found
 

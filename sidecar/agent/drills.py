@@ -4,7 +4,7 @@ What comes after what, the machine knows (`machines/drill.py`); here it is done.
 its hash, databases are opened, with a server of their own if they need one, the service may be started on the copy, and
 the configured checks must hold. Whatever happens, the copy and what was started on it are cleared away.
 
-A drill needs no lease, for it writes nothing into the repository and may take long; backups go on meanwhile. It never
+A drill needs no lease, for it changes nothing of what is stored and may take long; backups go on meanwhile. It never
 touches what is backed up: it works in a directory of its own making, which is refused where it would overlap a source.
 """
 
@@ -20,14 +20,17 @@ from typing import Any
 
 import msgspec
 
+from sidecar.agent import findings
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.cycle import Stopped
 from sidecar.agent.drill_checks import Checked, Copy, carry_out, started
 from sidecar.agent.faults import AgentFault, Busy, Damaged, StorageFailure, Unknown
+from sidecar.agent.findings import Sort
 from sidecar.agent.ports import Database, Logged, Manifest, Progress, SourcePoint, SourcePort, Tell
 from sidecar.agent.repository.repository import Repository
 from sidecar.agent.restore_plan import check_target
-from sidecar.agent.verify import compare, records
+from sidecar.agent.verdicts import records
+from sidecar.agent.verify import compare
 from sidecar.base.clock import since_boot
 from sidecar.config.backup import Backup
 from sidecar.config.backup import Drill as Rules
@@ -37,8 +40,6 @@ LARGE = 100 << 30
 """Bytes, to which a drill's time is stretched to be held against the RTO."""
 _HEADROOM = 64 << 20
 _PREFIX = "sidecar-drill-"
-_TABLE = "CREATE TABLE IF NOT EXISTS drills (at TEXT NOT NULL, passed INTEGER NOT NULL, body BLOB NOT NULL)"
-REMEMBERED = 1000
 
 
 class DrillReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +91,7 @@ def run_drill(
         finally:
             one.clear()
         report = one.report(asked)
-    _record(catalog, report)
+    findings.add(repository, catalog, Sort.DRILL, findings.ALL, msgspec.json.encode(report))
     return report
 
 
@@ -317,20 +318,10 @@ def _sweep(top: str) -> None:
 # The record -----------------------------------------------------------------------------------------------------------
 
 
-def _record(catalog: Catalog, report: DrillReport) -> None:
-    with catalog.connect() as connection:
-        connection.execute(_TABLE)
-        row = (report.at.isoformat(), report.passed, msgspec.json.encode(report))
-        connection.execute("INSERT INTO drills VALUES (?, ?, ?)", row)
-        connection.execute("DELETE FROM drills WHERE rowid <= (SELECT max(rowid) FROM drills) - ?", (REMEMBERED,))
-
-
 def drills(catalog: Catalog, count: int = 100) -> list[DrillReport]:
     """The last ones, newest first."""
-    with catalog.connect() as connection:
-        connection.execute(_TABLE)
-        rows = connection.execute("SELECT body FROM drills ORDER BY rowid DESC LIMIT ?", (count,)).fetchall()
-    return [msgspec.json.decode(body, type=DrillReport) for (body,) in rows]
+    found = findings.found(catalog, Sort.DRILL, count)
+    return [msgspec.json.decode(body, type=DrillReport) for _, body in found if body is not None]
 
 
 def usual(earlier: Sequence[DrillReport], name: str) -> float | None:

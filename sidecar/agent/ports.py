@@ -134,7 +134,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Signed(msgspec.Struct, frozen=True, kw_only=True):
-    """A manifest's bytes as they were signed."""
+    """Bytes as they were signed: a manifest's, a finding's."""
 
     body: bytes
     signature: bytes

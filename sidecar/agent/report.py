@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from sidecar.agent.catalog import Catalog
-from sidecar.agent.verify import Verification, offered
+from sidecar.agent.verdicts import Verification, offered
 from sidecar.base.clock import since_boot
 from sidecar.runtime.logs import Log
 from sidecar.runtime.observer import Happening, Kind, Level, Observer

@@ -19,7 +19,7 @@ from sidecar.agent.exchange import Exchange
 from sidecar.agent.faults import AgentFault, NotEmpty, StorageFailure, Unknown
 from sidecar.agent.ports import Logged, Manifest, SourcePoint, SourcePort
 from sidecar.agent.repository.repository import Repository
-from sidecar.agent.verify import records, verified
+from sidecar.agent.verdicts import records, verified
 from sidecar.config.backup import Backup
 from sidecar.machines.restore import steps
 

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from sidecar.agent import findings
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.faults import AgentFault, Unknown
 from sidecar.agent.holds import Hold, holds
 from sidecar.agent.ports import Manifest
 from sidecar.agent.repository.repository import Repository
-from sidecar.agent.verify import Verification, forget_records, records, verified
+from sidecar.agent.verdicts import Verification, records, verified
 from sidecar.config.backup import Backup
 from sidecar.machines.retention import Kept, Plan, Rules, Standing, dispensable, plan
 
@@ -27,7 +28,7 @@ def carry_out(repository: Repository, catalog: Catalog, ids: Sequence[str]) -> l
         repository.forget(lease, going)
         for name in going:
             catalog.remove(name)
-        forget_records(catalog, going)
+        findings.forget(repository, catalog, lease, going)
         return going
 
 

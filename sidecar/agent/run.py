@@ -22,7 +22,7 @@ from sidecar.agent.faults import Damaged, SourceFailure, StorageFailure
 from sidecar.agent.ports import Kind, Manifest, Parent, SourceFault, SourcePoint, SourcePort, Staged, Tell
 from sidecar.agent.repository.lease import HeldLease
 from sidecar.agent.repository.repository import IndexWriter, Repository
-from sidecar.agent.verify import damaged_snapshots, newest_troubles
+from sidecar.agent.verdicts import damaged_snapshots, newest_troubles
 from sidecar.config.backup import Backup
 
 

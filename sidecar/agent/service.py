@@ -32,7 +32,7 @@ from sidecar.agent.rereading import Rereading
 from sidecar.agent.show import as_plain
 from sidecar.agent.stock import Stock
 from sidecar.agent.streaming import Streaming
-from sidecar.agent.verify import records
+from sidecar.agent.verdicts import records
 from sidecar.base.clock import since_boot
 from sidecar.base.errors import ConfigError
 from sidecar.config.load import parse, read

@@ -3,7 +3,7 @@
 from typing import Any
 
 from sidecar.agent.ports import Manifest
-from sidecar.agent.verify import Verification
+from sidecar.agent.verdicts import Verification
 
 
 def as_plain(point: Manifest, seen: Verification | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from sidecar.agent import findings
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.ports import SourcePort
 from sidecar.agent.repository.repository import Repository
@@ -40,6 +41,8 @@ class Stock:
         repository, catalog = self.repository(), self.catalog()
         if set(repository.ids()) != {point.id for point in catalog.points()}:
             catalog.rebuild(repository)
+        else:
+            findings.collect(repository, catalog)
 
     def close(self) -> None:
         """The repository failed: it is opened anew the next time."""

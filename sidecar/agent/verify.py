@@ -1,12 +1,12 @@
-"""Verification: is a point what was stored, and would it come back? Three levels, each recorded in the catalog.
+"""Verification: is a point what was stored, and would it come back? Three levels, and a record (`verdicts.py`).
 
 * manifest: the signature, the index, and that every object is there with its size. Cheap.
 * sample (the default, and what *verified* means): besides, some files and every database are restored into a scratch
   directory; files are compared with the hashes that the index holds, databases are opened and checked.
 * read: besides, every stored byte is read and opened.
 
-What is wrong is named: the object, the file, and what is the matter with it. Verification writes nothing into the
-repository, so it needs no lease; it may run beside a backup.
+What is wrong is named: the object, the file, and what is the matter with it. Verification changes nothing of what is
+stored, so it needs no lease; it may run beside a backup.
 """
 
 import hashlib
@@ -17,40 +17,19 @@ import stat
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 
-import msgspec
-
-from sidecar.agent.catalog import Catalog
 from sidecar.agent.faults import AgentFault, Damaged, StorageFailure
 from sidecar.agent.paths import safe_join
 from sidecar.agent.ports import FileEntry, Kind, Level, Manifest, SourcePoint, SourcePort, Tell, Trouble
 from sidecar.agent.repository.repository import Repository
+from sidecar.agent.verdicts import Verification
 from sidecar.agent.wal import segments
-from sidecar.machines.verification import Candidate, offer
 
 SAMPLE_FILES, SAMPLE_BYTES = 16, 64 << 20
 """Of a source of files, at most; a database is always restored whole."""
-_TABLE = """
-CREATE TABLE IF NOT EXISTS verifications (
-  point TEXT NOT NULL, level TEXT NOT NULL, at TEXT NOT NULL, seconds REAL NOT NULL, troubles BLOB NOT NULL
-)"""
-
-
-class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one."""
-
-    point: str
-    level: Level
-    at: datetime
-    seconds: float
-    troubles: tuple[Trouble, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        return not self.troubles
 
 
 def verify_point(
@@ -170,74 +149,3 @@ def compare(directory: str, path: str, entry: FileEntry) -> str:
 
 def _damaged(damage: AgentFault, source: SourcePoint) -> Trouble:
     return Trouble(what="damaged", where=source.name, detail=str(damage), snapshots=(source.snapshot,))
-
-
-# The record -----------------------------------------------------------------------------------------------------------
-
-
-def record(catalog: Catalog, one: Verification) -> None:
-    """Keep what came of it."""
-    with catalog.connect() as connection:
-        connection.execute(_TABLE)
-        connection.execute(
-            "INSERT INTO verifications VALUES (?, ?, ?, ?, ?)",
-            (one.point, one.level, one.at.isoformat(), one.seconds, msgspec.json.encode(one.troubles)),
-        )
-
-
-def forget_records(catalog: Catalog, points: Sequence[str]) -> None:
-    """These points are no more."""
-    with catalog.connect() as connection:
-        connection.execute(_TABLE)
-        connection.executemany("DELETE FROM verifications WHERE point = ?", [(name,) for name in points])
-
-
-def records(catalog: Catalog) -> dict[str, Verification]:
-    """The last verification of each point, of whatever level."""
-    with catalog.connect() as connection:
-        connection.execute(_TABLE)
-        rows = connection.execute("SELECT point, level, at, seconds, troubles FROM verifications ORDER BY rowid")
-        found: dict[str, Verification] = {}
-        for point, level, at, seconds, troubles in rows:
-            before = found.get(point)
-            weaker = level == Level.MANIFEST and before is not None and before.level is not Level.MANIFEST
-            told = msgspec.json.decode(troubles, type=tuple[Trouble, ...])
-            if weaker and not told:
-                continue  # a quick look does not take back what a thorough one found, good or bad
-            found[point] = Verification(
-                point=point, level=Level(level), at=datetime.fromisoformat(at), seconds=seconds, troubles=told
-            )
-        return found
-
-
-def verified(one: Verification | None) -> bool:
-    """Whether a point with this last verification counts as verified."""
-    return one is not None and one.ok and one.level is not Level.MANIFEST
-
-
-def damaged_snapshots(catalog: Catalog) -> frozenset[str]:
-    """Whom the troubles that the last verifications found concern."""
-    known = records(catalog).values()
-    return frozenset(name for one in known for trouble in one.troubles for name in trouble.snapshots)
-
-
-def newest_troubles(catalog: Catalog) -> tuple[Trouble, ...]:
-    """What the last verification of the newest point found."""
-    newest = next(iter(catalog.points()), None)
-    known = records(catalog).get(newest.id) if newest is not None else None
-    return known.troubles if known is not None else ()
-
-
-def offered(catalog: Catalog, bad: Verification) -> str | None:
-    """The newest verified point that what is wrong with `bad` leaves whole."""
-    known = records(catalog)
-    candidates = [
-        Candidate(
-            manifest.id,
-            verified(known.get(manifest.id)),
-            frozenset(name for source in manifest.sources for name in (source.snapshot, *source.leans_on)),
-        )
-        for manifest in catalog.points()
-        if manifest.complete
-    ]
-    return offer(candidates, {bad.point}, {name for trouble in bad.troubles for name in trouble.snapshots})

@@ -12,7 +12,7 @@ from sidecar.cli.progress import Progress
 
 if TYPE_CHECKING:
     from sidecar.agent.ports import Manifest
-    from sidecar.agent.verify import Verification
+    from sidecar.agent.verdicts import Verification
 
 _KINDS = ("full", "incremental", "differential")
 
@@ -75,7 +75,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from sidecar.agent.show import as_plain
-    from sidecar.agent.verify import records
+    from sidecar.agent.verdicts import records
 
     desk = Desk(args)
     known = records(desk.catalog)
@@ -90,7 +90,7 @@ def _list(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from sidecar.agent.faults import Unknown
     from sidecar.agent.show import as_plain
-    from sidecar.agent.verify import records
+    from sidecar.agent.verdicts import records
 
     desk = Desk(args)
     found = next((point for point in desk.catalog.points() if point.id == args.id), None)

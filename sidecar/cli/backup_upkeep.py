@@ -18,7 +18,8 @@ def verify(args: argparse.Namespace) -> int:
     """Verify one point, else the newest; 0 sound, 1 not."""
     from sidecar.agent.faults import Unknown
     from sidecar.agent.ports import Level
-    from sidecar.agent.verify import offered, record, verify_point
+    from sidecar.agent.verdicts import offered, record
+    from sidecar.agent.verify import verify_point
 
     desk = Desk(args)
     points = [point for point in desk.catalog.points() if args.id in (None, point.id)]
@@ -31,7 +32,7 @@ def verify(args: argparse.Namespace) -> int:
         found = verify_point(
             desk.repository, point, Level(args.level or "sample"), desk.sources(), scratch, progress.tell
         )
-    record(desk.catalog, found)
+    record(desk.repository, desk.catalog, found)
     better = None if found.ok else offered(desk.catalog, found)
     if args.json:
         troubles = [{"what": one.what, "where": one.where, "detail": one.detail} for one in found.troubles]
@@ -79,8 +80,9 @@ def forget(args: argparse.Namespace) -> int:
 
 def prune(args: argparse.Namespace) -> int:
     """Remove the data that no point needs any more."""
-    desk = Desk(args)
-    with Progress() as progress, desk.repository.lease("prune") as lease:
-        freed = desk.repository.prune(lease, progress.tell)
+    from sidecar.agent import cycle
+
+    with Progress() as progress:
+        freed = cycle.prune(Desk(args).repository, progress.tell)
     print(json.dumps({"bytes_freed": freed}) if args.json else f"{freed} bytes freed")
     return exits.OK

@@ -17,7 +17,8 @@ from sidecar.agent.ports import Kind, Level, Manifest
 from sidecar.agent.repository.repository import Repository
 from sidecar.agent.retain import carry_out
 from sidecar.agent.sources.build import build
-from sidecar.agent.verify import offered, verify_point
+from sidecar.agent.verdicts import offered
+from sidecar.agent.verify import verify_point
 from sidecar.config.backup import Backup, FilesSource, Source
 from sidecar.config.backup import Repository as RepositoryConfig
 
@@ -151,6 +152,8 @@ def test_forget_and_prune_killed_before_each_of_their_changes(place: Place):
     left = {path.parent.name for path in Path(place.config.repository.url, "objects").rglob("*") if path.is_file()}
     named = {source.snapshot for point in place.catalog.points() for source in point.sources}
     assert left == named, "nothing is left over of all the kills"
+    told_of = {path.name for path in Path(place.config.repository.url, "sidecar/findings/verification").iterdir()}
+    assert told_of == set(keep), "nor of what was found out about what is gone"
 
 
 def test_rot_is_found_by_reading_a_part_each_day_and_the_older_point_counts_again(place: Place):

@@ -197,6 +197,7 @@ def test_retention_forgets_what_no_rule_keeps(estate: Estate):
     left = {one["id"] for one in estate.json("backup", "list")}
     assert left == set(told["keep"])
     estate.run("backup", "prune")
+    assert {path.name for path in (estate.repository / "sidecar" / "findings" / "verification").iterdir()} == left
     estate.run("backup", "verify", points[0], "--level", "read")
 
 
@@ -260,6 +261,32 @@ def test_a_machine_that_lost_its_state_restores_all_the_same(estate: Estate, tmp
     plan = estate.json("restore", "plan", "--target", str(tmp_path / "t"))
     estate.run("restore", "apply", plan["hash"])
     assert orders(tmp_path / "t" / "db" / "orders.db") == ["tea"]
+
+
+def test_what_was_found_out_about_points_outlives_the_machine(estate: Estate, tmp_path: Path):
+    first = estate.backup()
+    (estate.uploads / "new").write_bytes(os.urandom(100_000))
+    second = estate.backup()
+    manifests = {path: path.read_bytes() for path in (estate.repository / "sidecar" / "manifests").iterdir()}
+    drilled = estate.json("drill", "run", "--backup", first)
+    before = set(estate.sealed_objects())
+    third = estate.backup()
+    flip(max((path for path in estate.sealed_objects() if path not in before), key=lambda path: path.stat().st_size))
+    estate.run("backup", "verify", third, "--level", "read", code=1)
+    shutil.rmtree(tmp_path / "state")
+    estate.run("catalog", "rebuild")
+    standing = {one["id"]: (one["verified"], one["level"]) for one in estate.json("backup", "list")}
+    assert standing == {first: (True, "sample"), second: (True, "sample"), third: (False, "read")}
+    assert estate.json("restore", "plan", "--target", str(tmp_path / "t"))["backup"] == second
+    assert estate.json("backup", "forget", "--dry-run")["keep"][second] == "the newest verified point"
+    assert estate.json("drill", "report")[0] == drilled
+    assert all(path.read_bytes() == content for path, content in manifests.items())
+
+    flip(next((estate.repository / "sidecar" / "findings" / "verification" / second).iterdir()))
+    shutil.rmtree(tmp_path / "state")
+    assert second in estate.run("catalog", "rebuild", code=1).stderr
+    listed = {one["id"]: one["verified"] for one in estate.json("backup", "list")}
+    assert listed == {first: True, second: None, third: False}, "nobody vouches for it any more"
 
 
 def test_a_first_run_that_was_killed_is_no_obstacle(estate: Estate):

@@ -4,6 +4,8 @@
     sidecar/manifests/ID        one point each, signed and sealed, written last
     sidecar/indexes/NAME/…      every file of a source with its hash
     sidecar/wal/SOURCE/…        the log of a PostgreSQL source
+    sidecar/findings/…          what verification and drills said of points
+    sidecar/holds/ID            points that stay
     objects/…                   the engine's; restic's files stand at the top
 
 Only an empty place becomes a repository. Forgetting a point removes its manifest; what nothing needs any more goes with
@@ -130,25 +132,15 @@ class Repository:
 
     def signed(self, name: str) -> Signed:
         """A manifest as it was signed; the signature holds."""
-        place = f"{MANIFESTS}/{name}"
         try:
-            signed = msgspec.json.decode(self.keys.unseal(place, self.store.get(place)), type=Signed)
+            return self._signed(f"{MANIFESTS}/{name}")
         except Missing:
             raise Unknown(f"there is no backup {name} in {self.store.url}") from None
-        except msgspec.DecodeError:
-            raise Damaged(f"{place} is damaged") from None
-        if not self.keys.verify(signed.body, signed.signature):
-            raise Damaged(f"{place} was not signed with this repository's key")
-        return signed
 
     def put_manifest(self, lease: Lease, manifest: Manifest) -> Signed:
         """The point exists from here on."""
         lease.check()
-        body = msgspec.json.encode(manifest)
-        signed = Signed(body=body, signature=self.keys.sign(body))
-        place = f"{MANIFESTS}/{manifest.id}"
-        self.store.put(place, self.keys.seal(place, msgspec.json.encode(signed)), new=True)
-        return signed
+        return self.put_signed(f"{MANIFESTS}/{manifest.id}", msgspec.json.encode(manifest))
 
     def forget(self, lease: Lease, ids: Sequence[str]) -> None:
         """These points exist no longer; their data goes with the next prune."""
@@ -177,6 +169,27 @@ class Repository:
     def log(self, source: str) -> WalArchive:
         """The log of a PostgreSQL source."""
         return WalArchive(self.store, self.keys, source)
+
+    # What is signed -----------------------------------------------------------------------------------------------
+
+    def put_signed(self, place: str, body: bytes) -> Signed:
+        """A new object, signed and sealed."""
+        signed = Signed(body=body, signature=self.keys.sign(body))
+        self.store.put(place, self.keys.seal(place, msgspec.json.encode(signed)), new=True)
+        return signed
+
+    def get_signed(self, place: str) -> bytes:
+        """Its body; the signature holds. Raises Missing, Damaged."""
+        return self._signed(place).body
+
+    def _signed(self, place: str) -> Signed:
+        try:
+            signed = msgspec.json.decode(self.keys.unseal(place, self.store.get(place)), type=Signed)
+        except msgspec.DecodeError:
+            raise Damaged(f"{place} is damaged") from None
+        if not self.keys.verify(signed.body, signed.signature):
+            raise Damaged(f"{place} was not signed with this repository's key")
+        return signed
 
     # Indexes ------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ everything put before it is on the disk, then it is, then its directory entry. W
 import contextlib
 import errno
 import os
+import threading
 import uuid
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
@@ -66,6 +67,8 @@ class LocalStore:
     def __init__(self, path: str) -> None:
         self.url = path
         self._unsynced: list[str] = []
+        self._flushing = threading.Lock()
+        """Lanes share a store: who puts durably waits for what another is flushing."""
 
     def put(self, name: str, data: bytes, *, new: bool = False, durable: bool = True) -> None:
         final = self.path(name)
@@ -140,15 +143,18 @@ class LocalStore:
 
     def _flush(self) -> None:
         """Everything put so far is on the disk."""
-        for path in self._unsynced:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        for directory in {os.path.dirname(path) for path in self._unsynced}:
-            self._sync_directories(directory)
-        self._unsynced.clear()
+        with self._flushing:
+            count = len(self._unsynced)  # another lane may put more meanwhile
+            waiting = self._unsynced[:count]
+            for path in waiting:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+            for directory in {os.path.dirname(path) for path in waiting}:
+                self._sync_directories(directory)
+            del self._unsynced[:count]
 
     def _sync_directories(self, directory: str) -> None:
         """The entry of a file, and of the directories up to the store's own."""
