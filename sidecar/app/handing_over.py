@@ -56,6 +56,9 @@ SPAWNED_SECONDS = 25.0
 class Estate(Protocol):
     """What there is to hand over: the program."""
 
+    async def settled(self) -> None:
+        """Wait until it has taken over itself: its own predecessor may be about to let go of the last."""
+
     def objection(self) -> str:
         """Why it cannot be handed over; empty: it can."""
         ...
@@ -153,6 +156,7 @@ class HandingOver:
             hello = await line.receive()
             if not isinstance(hello, Hello):
                 return
+            await self._estate.settled()
             self.check()
             if hello.protocol != PROTOCOL:
                 raise TakeOverFailed(f"it speaks protocol {hello.protocol}, this one {PROTOCOL}: stop this one first")

@@ -126,7 +126,8 @@ class Program:
         self._keeping_incidents = False
         self._sockets: dict[str, socket.socket] = {}
         self._admin: Admin | None = None
-        self._started = False
+        self._started = False  # it serves
+        self._settled = asyncio.Event()  # and nothing of the start is left to do
         self._stop_owed = False  # somebody said stop while we started
         self._reloading = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -200,6 +201,7 @@ class Program:
         self._tasks.start("certificates", self._certificates.run)
         await self._recovery.apply(config)
         self._started = True
+        self._settled.set()
         for name, sock in self._sockets.items():
             _log.info("listener_bound", listener=name, address=shown(sock))
         _log.info("started", service=config.service.name, version=__version__, pid=os.getpid(),
@@ -281,7 +283,7 @@ class Program:
         await self.reload()
 
     def _stop_now(self) -> None:
-        if not self._started or self._committing:
+        if not self._settled.is_set() or self._committing:
             self._stop_owed = True  # who is half started, or half gone, cannot be drained
             return
         before = self._drain.phase
@@ -340,6 +342,9 @@ class Program:
 
     def hand_over(self, sock: socket.socket) -> None:
         self._handing_over.begin(sock)
+
+    async def settled(self) -> None:
+        await self._settled.wait()
 
     def objection(self) -> str:
         if self._child is not None:

@@ -28,6 +28,7 @@ from sidecar.control.handover import (
     Ready,
     Refusal,
     Serving,
+    Standing,
     Yours,
     knock,
 )
@@ -465,6 +466,44 @@ def test_stopped_while_the_successor_starts(config: dict[str, Any], silent: int)
         first.signal(signal.SIGTERM)
         assert first.process.wait(20) == 0
         assert new.wait(20) == 1
+
+
+async def lets_go_late(knocking: socket.socket, meanwhile: Callable[[], Any]) -> None:
+    """Play the running one, which takes its time to end what only one may do."""
+    assert b"/take-over" in await asyncio.get_running_loop().sock_recv(knocking, 4096)
+    await asyncio.get_running_loop().sock_sendall(knocking, b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+    line = Line(knocking)
+    assert isinstance(await line.receive(), Hello)
+    await line.send(Offer("0", os.getpid(), [], Standing()))
+    with open(os.pidfd_open(os.getpid()), "rb") as own:
+        await line.send(More(), [own.fileno()])
+    assert isinstance(await line.receive(None), Ready)
+    await line.send(Yours(Standing()))
+    assert isinstance(await line.receive(), Serving)
+    await line.send(Goodbye())
+    await asyncio.to_thread(meanwhile)
+    line.close()
+
+
+def test_stopped_before_the_old_one_has_let_go(config: dict[str, Any]) -> None:
+    with Succession(config) as all_of_them:
+        first = all_of_them.first
+        first.signal(signal.SIGTERM)
+        assert first.process.wait(20) == 0
+        with socket.socket(socket.AF_UNIX) as door:
+            door.bind(first.socket_path)
+            door.listen()
+            new = all_of_them.by_hand()
+            knocking, _ = door.accept()
+            os.unlink(first.socket_path)
+
+        def stop() -> None:
+            new.send_signal(signal.SIGTERM)
+            assert first.probe("/readyz") == 200  # it has heard the signal, and cannot obey yet
+
+        knocking.setblocking(False)
+        asyncio.run(lets_go_late(knocking, stop))
+        assert new.wait(20) == 0
 
 
 # --------------------------------------------------------------------------------- a successor that behaves badly
