@@ -19,6 +19,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS points (
   id TEXT PRIMARY KEY, generation INTEGER NOT NULL, body BLOB NOT NULL, signature BLOB NOT NULL
 )"""
+_ADD = "INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?)"
 
 
 class Catalog:
@@ -51,10 +52,8 @@ class Catalog:
 
     def add(self, signed: Signed) -> None:
         """A point that exists."""
-        manifest = msgspec.json.decode(signed.body, type=Manifest)
         with self.connect() as connection:
-            row = (manifest.id, manifest.generation, signed.body, signed.signature)
-            connection.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?)", row)
+            connection.execute(_ADD, _row(signed))
 
     def remove(self, name: str) -> None:
         """A point that exists no longer."""
@@ -62,10 +61,18 @@ class Catalog:
             connection.execute("DELETE FROM points WHERE id = ?", (name,))
 
     def rebuild(self, repository: "Repository") -> tuple[int, list[str]]:
-        """Know again what the repository holds: how many points, and what of it cannot be read."""
+        """Know again what the repository holds: how many points, and what of it cannot be read.
+
+        At once: who looks meanwhile, or a kill in the middle, never finds fewer points than there are.
+        """
         found, damages = repository.readable()
+        rows = [_row(repository.signed(manifest.id)) for manifest in found]
         with self.connect() as connection:
             connection.execute("DELETE FROM points")
-        for manifest in found:
-            self.add(repository.signed(manifest.id))
+            connection.executemany(_ADD, rows)
         return len(found), damages + findings.collect(repository, self)
+
+
+def _row(signed: Signed) -> tuple[str, int, bytes, bytes]:
+    manifest = msgspec.json.decode(signed.body, type=Manifest)
+    return manifest.id, manifest.generation, signed.body, signed.signature

@@ -81,16 +81,13 @@ def make_point(
 
 def next_kind(config: Backup, catalog: Catalog, now: datetime) -> Kind:
     """The kind of the next scheduled run."""
-    made = [
-        Made(
-            Kind.FULL if all(source.kind is Kind.FULL for source in point.sources) else point.requested,
-            (now - point.began_at).total_seconds(),
+    made = []
+    for point in catalog.points():
+        if point.complete:
+            full = all(source.kind is Kind.FULL for source in point.sources)
             # a database comes whole each time and makes no chain longer
-            sum(source.bytes_added for source in point.sources if source.leans_on or source.kind is Kind.FULL),
-        )
-        for point in catalog.points()
-        if point.complete
-    ]
+            added = sum(source.bytes_added for source in point.sources if full or source.leans_on)
+            made.append(Made(Kind.FULL if full else point.requested, (now - point.began_at).total_seconds(), added))
     return Kind(choose(made, config.full_every, config.differential_every))
 
 

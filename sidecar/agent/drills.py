@@ -13,7 +13,6 @@ import fcntl
 import os
 import random
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +28,7 @@ from sidecar.agent.findings import Sort
 from sidecar.agent.ports import Database, Logged, Manifest, Progress, SourcePoint, SourcePort, Tell
 from sidecar.agent.repository.repository import Repository
 from sidecar.agent.restore_plan import check_target
+from sidecar.agent.scratch import own_directory, sweep
 from sidecar.agent.verdicts import records
 from sidecar.agent.verify import compare
 from sidecar.base.clock import since_boot
@@ -285,34 +285,25 @@ def _place(config: Backup, scratch: str | None) -> Iterator[str]:
                 with contextlib.suppress(OSError):
                     os.rmdir(scratch)
         return
-    top = _top(config)
+    top, stack = _top(config), contextlib.ExitStack()
     try:
         if config.drill is None or config.drill.scratch is None:
             os.makedirs(top, mode=0o700, exist_ok=True)
-        _sweep(top)
-        made = tempfile.mkdtemp(prefix=_PREFIX, dir=top)
+        made = stack.enter_context(own_directory(top, _PREFIX))
     except OSError as error:
         raise StorageFailure(f"a drill has no room in {top}: {error.strerror}; look at drill.scratch") from None
-    try:
+    with stack:
         yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def clear_away(config: Backup) -> None:
-    """Remove what a killed drill left. Raises Busy while one runs."""
-    with _alone(config):
-        _sweep(_top(config))
+    """Remove what a killed drill left."""
+    with contextlib.suppress(OSError):
+        sweep(_top(config), _PREFIX)
 
 
 def _top(config: Backup) -> str:
     return (config.drill.scratch if config.drill else None) or os.path.join(config.state_dir, "scratch")
-
-
-def _sweep(top: str) -> None:
-    for name in os.listdir(top) if os.path.isdir(top) else ():
-        if name.startswith(_PREFIX):
-            shutil.rmtree(os.path.join(top, name), ignore_errors=True)
 
 
 # The record -----------------------------------------------------------------------------------------------------------

@@ -34,6 +34,12 @@ class SourceFailure(AgentFault):
     """A source is missing, unreadable or does not answer."""
 
 
+def unreadable(path: str, error: OSError) -> SourceFailure:
+    """A file of a source that cannot be read."""
+    advice = "; run the agent as a user who may, or exclude it" if isinstance(error, PermissionError) else ""
+    return SourceFailure(f"{path} cannot be read: {error.strerror}{advice}")
+
+
 class StorageFailure(AgentFault):
     """The repository or the staging area cannot be read or written: disk full, store away, refused."""
 

@@ -54,7 +54,7 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     gid: int = 0
     mtime_ns: int = 0
     link: str = ""
-    """A symlink's target, or the path whose content a hardlink shares."""
+    """A symlink's target, or the path whose content a hard link shares."""
     xattrs: dict[str, bytes] = {}
     sparse: bool = False
     ctime_ns: int = 0

@@ -64,7 +64,8 @@ def run_backup(
                     )
                 )
             except SourceFailure as failure:
-                faults.append(SourceFault(name=source.name, reason=str(failure)))
+                said = str(failure).removeprefix(f"{source.name}: ")
+                faults.append(SourceFault(name=source.name, reason=f"{source.name}: {said}"))
         if not points:
             raise SourceFailure("; ".join(fault.reason for fault in faults))
         manifest = Manifest(

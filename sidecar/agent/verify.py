@@ -9,12 +9,11 @@ What is wrong is named: the object, the file, and what is the matter with it. Ve
 stored, so it needs no lease; it may run beside a backup.
 """
 
+import contextlib
 import hashlib
 import os
 import random
-import shutil
 import stat
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -25,6 +24,7 @@ from sidecar.agent.faults import AgentFault, Damaged, StorageFailure
 from sidecar.agent.paths import safe_join
 from sidecar.agent.ports import FileEntry, Kind, Level, Manifest, SourcePoint, SourcePort, Tell, Trouble
 from sidecar.agent.repository.repository import Repository
+from sidecar.agent.scratch import own_directory
 from sidecar.agent.verdicts import Verification
 from sidecar.agent.wal import segments
 
@@ -72,28 +72,27 @@ def _sample(
 ) -> Iterator[Trouble]:
     whole = source.sort != "files"
     chosen = {entry.path: entry for entry in _choose(repository.index(source), whole=whole)}
-    try:
-        os.makedirs(scratch, mode=0o700, exist_ok=True)
-        into = tempfile.mkdtemp(prefix="verify-", dir=scratch)
-    except OSError as error:
-        raise StorageFailure(
-            f"cannot verify in {scratch}: {error.strerror}; backup.state_dir must be writable"
-        ) from None
-    try:
-        repository.engine.restore(
-            source, lambda: repository.index(source), into, None if whole else sorted(chosen), tell
-        )
-        for entry, wrong in compare_all(into, chosen.values()):
-            if wrong:
-                where = f"{source.name}: {entry.path}"
-                yield Trouble(what="damaged", where=where, detail=wrong, snapshots=(source.snapshot,))
-        if port is not None and whole:
-            for wrong in port.validate(into, source):
-                yield Trouble(what="unsound", where=source.name, detail=wrong, snapshots=(source.snapshot,))
-    except Damaged as damage:
-        yield _damaged(damage, source)
-    finally:
-        shutil.rmtree(into, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            os.makedirs(scratch, mode=0o700, exist_ok=True)
+            into = stack.enter_context(own_directory(scratch, "verify-"))
+        except OSError as error:
+            raise StorageFailure(
+                f"cannot verify in {scratch}: {error.strerror}; backup.state_dir must be writable"
+            ) from None
+        try:
+            repository.engine.restore(
+                source, lambda: repository.index(source), into, None if whole else sorted(chosen), tell
+            )
+            for entry, wrong in compare_all(into, chosen.values()):
+                if wrong:
+                    where = f"{source.name}: {entry.path}"
+                    yield Trouble(what="damaged", where=where, detail=wrong, snapshots=(source.snapshot,))
+            if port is not None and whole:
+                for wrong in port.validate(into, source):
+                    yield Trouble(what="unsound", where=source.name, detail=wrong, snapshots=(source.snapshot,))
+        except Damaged as damage:
+            yield _damaged(damage, source)
 
 
 def _choose(entries: Iterator[FileEntry], *, whole: bool) -> list[FileEntry]:

@@ -59,10 +59,19 @@ def test_a_tree_comes_back_as_it_was(estate: Estate, tmp_path: Path):
     uploads = estate.uploads
     (uploads / "a.txt").chmod(0o640)
     os.utime(uploads / "a.txt", ns=(10**18, 10**18 + 123_456_789))
-    odd = os.fsencode(uploads) + b"/no\xfftext [*] \\ name"
-    Path(os.fsdecode(odd)).write_text("odd")
+    top = os.fsencode(uploads)
+    odd = {b"no\xfftext [*] \\ name", b"new\nline", b"-dash", "e\u0301".encode(), b"y" * 255}
+    for name in odd:
+        Path(os.fsdecode(top + b"/" + name)).write_text("odd")
+    os.symlink(b"no\xffwhere", top + b"/dangling")
     os.mkfifo(uploads / "pipe")
     (uploads / "empty").touch()
+    os.link(uploads / "a.txt", uploads / "again")
+    os.setxattr(uploads / "a.txt", "user.note", b"\x00\xff")
+    with (uploads / "holes").open("wb") as holes:
+        holes.seek(8 << 20)
+        holes.write(b"end")
+    os.chown(uploads / "empty", 1234, 4321)
     (uploads / "cache.tmp").write_text("leave me")
     (uploads / "deep" / "skip").mkdir()
     (uploads / "deep" / "skip" / "x").write_text("leave me too")
@@ -85,12 +94,32 @@ def test_a_tree_comes_back_as_it_was(estate: Estate, tmp_path: Path):
 
     back = tmp_path / "t" / "up" / str(uploads).lstrip("/")
     found = {os.fsencode(os.path.relpath(path, back)) for path in back.rglob("*")}
-    assert found == {b"a.txt", b"deep", b"deep/b.bin", b"link", b"pipe", b"empty", b"no\xfftext [*] \\ name"}
+    plain = {b"a.txt", b"again", b"deep", b"deep/b.bin", b"link", b"dangling", b"pipe", b"empty", b"holes"}
+    assert found == plain | odd
+    assert (back / "again").stat().st_ino == (back / "a.txt").stat().st_ino
+    assert os.getxattr(back / "a.txt", "user.note") == b"\x00\xff"
+    assert (back / "holes").read_bytes() == (uploads / "holes").read_bytes()
+    assert (back / "holes").stat().st_blocks < 100 or estate.engine == "restic", "holes take no room"
+    assert os.readlink(os.fsencode(back) + b"/dangling") == b"no\xffwhere"
+    assert ((back / "empty").stat().st_uid, (back / "empty").stat().st_gid) == (1234, 4321)
     status = (back / "a.txt").stat()
     assert (status.st_mode & 0o777, status.st_mtime_ns) == (0o640, 10**18 + 123_456_789)
     assert os.readlink(back / "link") == "a.txt"
     assert (back / "deep" / "b.bin").read_bytes() == (uploads / "deep" / "b.bin").read_bytes()
     assert (tmp_path / "t" / "up" / str(mounted).lstrip("/") / "version").read_text() == "1"
+
+
+def test_what_cannot_be_read_or_brought_back_fails_its_source_and_is_named(estate: Estate):
+    endless = "/".join([str(estate.uploads), *["d"] * 600])
+    os.makedirs(endless)
+    unreadable = "/proc/sys/vm/compact_memory"  # for root, too
+    for path, why in ((unreadable, "Permission denied"), (str(estate.uploads), "levels deep: exclude it")):
+        estate.write(sources=[{"name": "files", "files": {"paths": [path]}}])
+        assert re.search(f"files: .*{path}.*{why}", estate.run("backup", "run", code=1).stderr)
+    assert estate.json("backup", "list") == []
+    while endless != str(estate.uploads):
+        os.rmdir(endless)
+        endless = os.path.dirname(endless)
 
 
 def test_what_is_stored_is_what_was_new_and_is_called_what_it_is(estate: Estate, tmp_path: Path):
@@ -101,6 +130,8 @@ def test_what_is_stored_is_what_was_new_and_is_called_what_it_is(estate: Estate,
     full, more = (one["sources"][1] for one in (first, second))
     kinds = ("full", "incremental") if estate.engine == "sealed" else ("deduplicated", "deduplicated")
     assert (full["kind"], more["kind"]) == kinds
+    assert second["requested"] == "incremental"
+    assert second["sources"][0]["kind"] == kinds[0], "a database comes whole, and says so"
     assert (full["parent"], more["parent"]) == (None, first["id"])
     assert more["bytes_added"] < 100_000 < 2 << 20 < full["bytes_added"]
     if estate.engine == "restic":

@@ -2,12 +2,15 @@
 
 import os
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.real.agent import Agent, Estate
+from tests.real.harness import ROOT
 from tests.real.test_clock import HOUR, faked, jump
 
 
@@ -97,3 +100,19 @@ def test_a_full_staging_area_is_named_and_nothing_half_is_kept(estate: Estate, s
     assert not [path for path in (state / "staging").rglob("*") if path.is_file()]
     estate.write()
     estate.run("backup", "run")
+
+
+def test_a_copy_that_a_killed_verification_left_goes_with_the_next(estate: Estate):
+    for _ in range(8):
+        estate.order("x" * 4_000_000)
+    estate.backup()
+    scratch = estate.directory / "state" / "scratch"
+    words = [sys.executable, "-m", "sidecar", "backup", "verify", "-c", str(estate.file)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not (left := list(scratch.glob("verify-*"))):
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.kill()
+    assert left[0].exists(), "a copy in plain text"
+    estate.run("backup", "verify")
+    assert list(scratch.iterdir()) == []

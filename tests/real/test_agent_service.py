@@ -1,11 +1,15 @@
 """`sidecar agent run` as its users meet it: it backs up by itself, tells how it is, and goes on whatever happens."""
 
+import copy
+import itertools
+import re
 import signal
 from pathlib import Path
 
 import pytest
 
 from tests.real.agent import Agent, Estate
+from tests.real.documents import free_port
 
 
 @pytest.fixture
@@ -180,3 +184,23 @@ def test_points_that_others_make_or_forget_are_known_from_the_next_run_on(estate
         assert agent.command("/api/v1/backups/run") == 200
         agent.wait_log('"backup_finished"')
         assert {first, second} < {one["id"] for one in agent.json("/api/v1/backups")}
+
+
+def test_two_agents_at_once_take_turns_and_see_each_others_points(estate: Estate, tmp_path: Path):
+    estate.write(rpo="9s")
+    other = copy.copy(estate)
+    other.port, other.socket, other.file = free_port(), str(tmp_path / "other.sock"), tmp_path / "other.yaml"
+    other.write(rpo="9s", state_dir=str(tmp_path / "other-state"))
+    finished = '"backup_finished", "point": "([^"]+)".*"verified": true'
+    with Agent(estate) as one, Agent(other) as two:
+        for agent in (one, two):
+            agent.wait_log(finished, count=3)
+        points = {found[1] for agent in (one, two) for found in re.finditer(finished, agent.log)}
+        for agent in (one, two):
+            agent.wait_until(
+                lambda agent=agent: points <= {p["id"] for p in agent.json("/api/v1/backups")}, "all of it"
+            )
+            assert "no backup has been verified" not in agent.log
+        assert "another sidecar answers" in estate.run("agent", "run", code=78).stderr, "the same file, by mistake"
+    made = sorted((one["consistent_at"], one["finished_at"]) for one in other.json("backup", "list"))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(made)), "never two at the same time"

@@ -20,12 +20,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import msgspec
 
 from sidecar.agent.children import written
-from sidecar.agent.engines.restic_index import Hasher, Node, Walked, digest_of, merge
+from sidecar.agent.engines.dress import dress_link
+from sidecar.agent.engines.restic_index import Hasher, Node, Walked, digest_of, is_odd, merge
 from sidecar.agent.engines.restic_names import apart, literal, restic_glob, stored_at
 from sidecar.agent.engines.restic_program import Restic
 from sidecar.agent.engines.tree import SETTLED
 from sidecar.agent.faults import AgentFault, Damaged, EngineFailure, SourceFailure, StorageFailure
-from sidecar.agent.paths import order, safe_join
+from sidecar.agent.paths import order, safe_join, unspell
 from sidecar.agent.ports import (
     FileEntry,
     Kind,
@@ -46,6 +47,8 @@ _AT_ONCE = 500
 """Paths that one call of restic gets."""
 _PLACES = "restic_places"
 """In a source's details: where in the snapshot a root stands that has another name in the index."""
+_ODD_LINKS = "restic_odd_links"
+"""In a source's details: a symlink's target is no UTF-8; restic spoils that (before 0.17), the index does not."""
 _FIND_SECONDS = 30.0
 _PACK = re.compile(r"[Pp]ack (?:ID does not match, want )?([0-9a-f]{64})")
 
@@ -149,7 +152,9 @@ class ResticEngine:
             found = merge(hasher, roots, nodes, live=staged.live)
             with tempfile.TemporaryFile(dir=self._scratch) as spool:
                 unsure: list[str] = []
+                odd_links = False
                 for walked in found:
+                    odd_links = odd_links or is_odd(walked.entry)
                     spool.write(msgspec.json.encode(walked) + b"\n")
                     if not walked.sure:
                         unsure.append(walked.entry.path)
@@ -164,7 +169,7 @@ class ResticEngine:
                     else:
                         put(walked.entry)
         added = done.data_added if done.data_added_packed is None else done.data_added_packed
-        details = {_PLACES: places} if places else {}
+        details = ({_PLACES: places} if places else {}) | ({_ODD_LINKS: True} if odd_links else {})
         return Stored(snapshot=snapshot, kind=Kind.DEDUPLICATED, bytes_added=added, details=details)
 
     def _backup(self, name: str, staged: Staged, roots: list[Root], parent: Parent | None, tell: Tell) -> Said:
@@ -234,7 +239,7 @@ class ResticEngine:
     def restore(
         self,
         source: SourcePoint,
-        index: Callable[[], Iterator[FileEntry]],  # noqa: ARG002 - the snapshot knows itself
+        index: Callable[[], Iterator[FileEntry]],
         into: str,
         only: Sequence[str] | None,
         tell: Tell,
@@ -248,6 +253,14 @@ class ResticEngine:
             some = [only[start : start + _AT_ONCE] for start in range(0, len(only), _AT_ONCE)]
         for paths in some:
             self._bring(source.snapshot, into, paths, places, beat)
+        for entry in index() if source.details.get(_ODD_LINKS) else ():
+            path = safe_join(os.fsencode(into), entry.path)
+            if is_odd(entry) and os.path.islink(path):
+                above = os.stat(os.path.dirname(path))
+                os.unlink(path)
+                os.symlink(unspell(entry.link), path)
+                dress_link(path, entry)
+                os.utime(os.path.dirname(path), ns=(above.st_atime_ns, above.st_mtime_ns))
 
     def _bring(
         self,

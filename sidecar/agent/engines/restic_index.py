@@ -19,7 +19,7 @@ from typing import IO
 import msgspec
 
 from sidecar.agent.engines.tree import SETTLED, Known, same, tree
-from sidecar.agent.faults import AgentFault, SourceFailure, StorageFailure
+from sidecar.agent.faults import SourceFailure, StorageFailure, unreadable
 from sidecar.agent.paths import excluder, spell, unspell
 from sidecar.agent.ports import FileEntry, Parent, Root, Staged
 
@@ -100,8 +100,8 @@ class Hasher:
                 self._ends.append(self._spool.tell())
         except OSError as error:
             self._failure = StorageFailure(f"backup.state_dir: {error.strerror}; make room there")
-        except AgentFault as fault:
-            self._failure = fault
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
+            self._failure = error
 
     def _look(self, path: bytes, entry: FileEntry, before: FileEntry | None) -> Walked:
         if entry.sort != "file":
@@ -113,7 +113,7 @@ class Hasher:
             digest = _digest(path, entry) if settled else None
         except OSError as error:
             if not self._staged.live or os.path.lexists(path):
-                raise SourceFailure(f"{os.fsdecode(path)} cannot be read: {error.strerror}") from None
+                raise unreadable(os.fsdecode(path), error) from None
             digest = None
         return Walked(msgspec.structs.replace(entry, sha256=digest or ""), sure=digest is not None)
 
@@ -151,6 +151,11 @@ def merge(
             ours = next(mine, None)
         if not seen and root.at:
             raise SourceFailure(f"{root.path} did not get into the backup: it went meanwhile")
+
+
+def is_odd(entry: FileEntry) -> bool:
+    """A symlink whose target is no UTF-8."""
+    return entry.sort == "symlink" and entry.link.startswith("\0")
 
 
 def digest_of(path: bytes) -> tuple[str, int]:

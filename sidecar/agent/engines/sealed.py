@@ -4,8 +4,8 @@ A snapshot is a stream under `objects/SNAPSHOT/` and a small object `meta` that 
 segment. A file that has not changed since the parent (same size, times and inode) is not read again: its entry names
 the snapshot that holds it. So an incremental snapshot leans on those that it names, and on nothing else.
 
-Restoring makes symlinks last, so that nothing is ever written through one. Devices and sockets are left out; a hard
-link comes back as a file of its own.
+Restoring makes symlinks last, so that nothing is ever written through one. Devices and sockets are left out. Names of
+one file within a root (hard links) are stored once and come back as such.
 """
 
 import contextlib
@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
+from sidecar.agent.engines.dress import dress, dress_link, fill, xattrs
 from sidecar.agent.engines.tree import Known, same, walk
-from sidecar.agent.faults import Damaged, SourceFailure
+from sidecar.agent.faults import Damaged, SourceFailure, unreadable
 from sidecar.agent.paths import chosen, safe_join, unspell
 from sidecar.agent.ports import (
     FileEntry,
@@ -78,11 +79,16 @@ class SealedEngine:
         prefix = f"{OBJECTS}/{snapshot}"
         known = Known(parent)
         held: set[str] = set()
+        gone: set[str] = set()
         with Writer(self._store, self._keys, prefix) as writer:
             for path, entry in walk(staged):
                 before = known.of(entry.path)
-                if entry.sort != "file":
+                if entry.sort == "dir":
+                    put(msgspec.structs.replace(entry, xattrs=xattrs(path)))
+                elif entry.sort != "file":
                     put(entry)
+                elif entry.link and entry.link not in gone:
+                    put(msgspec.structs.replace(entry, sort="hardlink"))
                 elif before is not None and parent is not None and same(before, entry, parent.source):
                     holder = before.held or parent.source.snapshot
                     held.add(holder)
@@ -90,14 +96,16 @@ class SealedEngine:
                     put(told)
                 else:
                     whole = _copy(path, entry, writer, live=staged.live)
-                    if whole is not None:
+                    if whole is None:
+                        gone.add(entry.path)
+                    else:
                         put(whole)
                         tell(Progress(phase="store", source=name, done=writer.length))
             writer.close()
             meta = f"{prefix}/meta"
             said = msgspec.json.encode(Meta(writer.length, tuple(writer.sizes)))
             self._store.put(meta, self._keys.seal(meta, said))
-            kind = Kind.FULL if parent is None else requested
+            kind = requested if held else Kind.FULL  # what leans on nothing holds everything, whatever was asked for
             return Stored(snapshot=snapshot, kind=kind, leans_on=tuple(sorted(held)), bytes_added=sum(writer.sizes))
 
     def restore(
@@ -126,7 +134,9 @@ class SealedEngine:
                 directories.append(entry)
             elif entry.sort == "fifo":
                 os.mkfifo(path, 0o600)
-                _dress(path, entry)
+                dress(path, entry)
+            elif entry.sort == "hardlink":
+                os.link(safe_join(top, entry.link), path, follow_symlinks=False)
             elif entry.sort == "file":
                 self._bring_back(path, entry, entry.held or source.snapshot, readers)
                 done += entry.size
@@ -134,9 +144,9 @@ class SealedEngine:
         for entry in links:
             path = safe_join(top, entry.path)
             os.symlink(unspell(entry.link), path)
-            _own(path, entry)
+            dress_link(path, entry)
         for entry in reversed(directories):
-            _dress(safe_join(top, entry.path), entry)
+            dress(safe_join(top, entry.path), entry)
 
     def _bring_back(self, path: bytes, entry: FileEntry, snapshot: str, readers: dict[str, Reader]) -> None:
         reader = readers.get(snapshot)
@@ -145,12 +155,9 @@ class SealedEngine:
             reader = readers[snapshot] = Reader(self._store, self._keys, prefix, self._meta(snapshot).length)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with open(fd, "wb", buffering=0) as file:
-            for piece in reader.read(entry.place, entry.size) if entry.size else ():
-                view = piece
-                while view:
-                    view = view[file.write(view) :]
+            fill(file, reader.read(entry.place, entry.size) if entry.size else (), entry)
             os.fsync(fd)
-        _dress(path, entry)
+        dress(path, entry)
 
     def _meta(self, snapshot: str) -> Meta:
         name = f"{OBJECTS}/{snapshot}/meta"
@@ -216,29 +223,18 @@ def _copy(path: bytes, entry: FileEntry, writer: Writer, *, live: bool) -> FileE
             return None
         raise SourceFailure(f"{os.fsdecode(path)} is not there any more") from None
     except OSError as error:
-        raise SourceFailure(f"{os.fsdecode(path)} cannot be read: {error.strerror}") from None
+        raise unreadable(os.fsdecode(path), error) from None
     place, digest, size = writer.length, hashlib.sha256(), 0
     with open(fd, "rb", buffering=0) as file:
         while True:
             try:
                 piece = file.read(_PIECE)
             except OSError as error:
-                raise SourceFailure(f"{os.fsdecode(path)} cannot be read: {error.strerror}") from None
+                raise unreadable(os.fsdecode(path), error) from None
             if not piece:
                 break
             digest.update(piece)
             writer.write(piece)
             size += len(piece)
-    return msgspec.structs.replace(entry, size=size, sha256=digest.hexdigest(), place=place)
-
-
-def _dress(path: bytes, entry: FileEntry) -> None:
-    """Owner, mode and time as they were; the owner as far as this user may."""
-    _own(path, entry)
-    os.chmod(path, entry.mode)
-    os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns))
-
-
-def _own(path: bytes, entry: FileEntry) -> None:
-    with contextlib.suppress(PermissionError):
-        os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
+    told = {"size": size, "sha256": digest.hexdigest(), "place": place, "xattrs": xattrs(path), "link": ""}
+    return msgspec.structs.replace(entry, **told)

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from sidecar.agent.faults import SourceFailure
+from sidecar.agent.engines.dress import has_holes
+from sidecar.agent.faults import SourceFailure, unreadable
 from sidecar.agent.paths import excluder, order, spell
 from sidecar.agent.ports import FileEntry, Parent, Root, SourcePoint, Staged
 
 SETTLED = 100_000_000
 """Nanoseconds: ten ticks of a kernel that counts 100 a second, by which file systems tell the time."""
+DEEPEST = 500
+"""Levels of directories: much deeper, and no system takes the paths when they come back."""
 
 
 class Known:
@@ -48,29 +51,43 @@ def walk(staged: Staged) -> Iterator[tuple[bytes, FileEntry]]:
 
 
 def tree(root: Root, excluded: Callable[[bytes, bytes], bool], *, live: bool) -> Iterator[tuple[bytes, FileEntry]]:
-    """The same of one root."""
-    yield from _below(os.fsencode(root.path), os.fsencode(root.at), excluded, root, live=live)
+    """The same of one root; a file that has had a name before names that as its `link`.
 
+    Not by recursion: who may write to the tree decides how deep it is.
+    """
+    top = os.fsencode(root.path)
 
-def _below(
-    path: bytes, at: bytes, excluded: Callable[[bytes, bytes], bool], root: Root, *, live: bool
-) -> Iterator[tuple[bytes, FileEntry]]:
-    try:
-        found = os.lstat(path)
-        names = sorted(entry.name for entry in os.scandir(path)) if stat.S_ISDIR(found.st_mode) else []
-        entry = _entry(at, path, found) if at else None
-    except FileNotFoundError:
-        if live and path != os.fsencode(root.path):
-            return  # it went while we walked
-        raise SourceFailure(f"{os.fsdecode(path)} is not there") from None
-    except OSError as error:
-        raise SourceFailure(f"{os.fsdecode(path)} cannot be read: {error.strerror}") from None
-    if entry is not None:
-        yield path, entry
-    for name in names:
-        inner = os.path.join(path, name)
-        if not excluded(name, inner):
-            yield from _below(inner, os.path.join(at, name), excluded, root, live=live)
+    def within(path: bytes, at: bytes, names: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        for name in names:
+            inner = os.path.join(path, name)
+            if not excluded(name, inner):
+                yield inner, os.path.join(at, name)
+
+    names_of: dict[tuple[int, int], str] = {}
+    ahead = [iter([(top, os.fsencode(root.at))])]
+    while ahead:
+        path, at = next(ahead[-1], (b"", b""))
+        if not path:
+            ahead.pop()
+            continue
+        try:
+            found = os.lstat(path)
+            names = sorted(entry.name for entry in os.scandir(path)) if stat.S_ISDIR(found.st_mode) else []
+            entry = _entry(at, path, found) if at else None
+        except FileNotFoundError:
+            if live and path != top:
+                continue  # it went while we walked
+            raise SourceFailure(f"{os.fsdecode(path)} is not there") from None
+        except OSError as error:
+            raise unreadable(os.fsdecode(path), error) from None
+        if entry is not None:
+            if found.st_nlink > 1 and entry.sort == "file":
+                first = names_of.setdefault((found.st_dev, found.st_ino), entry.path)
+                entry = msgspec.structs.replace(entry, link=first if first != entry.path else "")
+            yield path, entry
+        ahead.append(within(path, at, names))
+        if len(ahead) > DEEPEST:
+            raise SourceFailure(f"{root.path}: a directory in it is more than {DEEPEST} levels deep: exclude it")
 
 
 def _entry(at: bytes, path: bytes, found: os.stat_result) -> FileEntry | None:
@@ -85,5 +102,6 @@ def _entry(at: bytes, path: bytes, found: os.stat_result) -> FileEntry | None:
     if stat.S_ISFIFO(mode):
         return msgspec.structs.replace(plain, sort="fifo")
     if stat.S_ISREG(mode):
-        return msgspec.structs.replace(plain, size=found.st_size, ctime_ns=found.st_ctime_ns, inode=found.st_ino)
+        more = {"size": found.st_size, "ctime_ns": found.st_ctime_ns, "inode": found.st_ino}
+        return msgspec.structs.replace(plain, **more, sparse=has_holes(found))
     return None
