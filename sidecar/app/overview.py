@@ -73,14 +73,16 @@ class Overview:
 
     async def status(self) -> dict[str, Any]:
         config, snapshot = self._file.config, await self.metrics()
+        breakers, fleet = await self._breakers_and_fleet()
         now = monotonic()
         seen = Seen(
             snapshot,
             await self._crew.endpoints(),
-            await self.known_breakers(),
+            breakers,
             await self.health(),
             await self.registry(),
             self._rates.take(now, totals(snapshot)),
+            fleet,
         )
         return {
             "service": config.service.name,
@@ -97,13 +99,12 @@ class Overview:
         }
 
     async def breakers(self) -> list[dict[str, Any]]:
-        found = await self._crew.breakers()
-        return found if self._sharing is None else await self._sharing.look(found)
+        return (await self._breakers_and_fleet())[0]
 
-    async def known_breakers(self) -> list[dict[str, Any]]:
-        """The same without asking anybody elsewhere."""
+    async def _breakers_and_fleet(self) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+        """All breakers, and the fleet that shares them; None: nothing is shared."""
         found = await self._crew.breakers()
-        return found if self._sharing is None else self._sharing.view(found)
+        return found, None if self._sharing is None else await self._sharing.look(found)
 
     async def health(self) -> list[dict[str, Any]]:
         return self._health.view()

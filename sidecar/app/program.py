@@ -196,7 +196,7 @@ class Program:
         if predecessor is not None:
             await self._take_over(predecessor)
             await self._incidents.start()  # it has closed its book
-            self._incidents.see(await self._overview.known_breakers())
+            self._incidents.see(await self._overview.breakers())
             self._keeping_incidents = True
         self._tasks.start("certificates", self._certificates.run)
         await self._recovery.apply(config)

@@ -6,7 +6,6 @@ not change while it runs is taken from the first configuration, as `config/chang
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from sidecar.app.neighbours import member
@@ -39,9 +38,9 @@ class Sharing:
     ) -> None:
         self._tasks = tasks
         self.link = RedisLink(shared.redis, registry, observer)
-        me = member(config)
-        port = FleetPort(self.link, shared.namespace, config.service.name, me)
-        self.fleet = FleetShell(me, self.link, port, registry, observer)
+        self.me = member(config)
+        port = FleetPort(self.link, shared.namespace, config.service.name, self.me)
+        self.fleet = FleetShell(self.me, self.link, port, registry, observer)
 
     def start(
         self, config: Config, breakers: Callable[[], Mapping[str, SharedBreaker]], calls: Callable[[], float]
@@ -56,19 +55,24 @@ class Sharing:
         """A reload."""
         self.fleet.follow(dict(breakers_of(config)))
 
-    def view(self, breakers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """`breakers`, each with what is known here of the fleet's."""
-        for one in breakers:
-            one["fleet"] = self.fleet.view(one["name"])
-        return breakers
+    async def look(self, breakers: list[dict[str, Any]]) -> dict[str, Any]:
+        """Add to each of `breakers` what is known of the fleet's, votes and leases among it.
 
-    async def look(self, breakers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The same with what only Redis knows: votes, leases."""
-        shared = [one["fleet"] for one in self.view(breakers) if one["fleet"] is not None]
-        names = [one["name"] for one in breakers if one["fleet"] is not None]
-        for fleet, found in zip(shared, await asyncio.gather(*map(self.fleet.look, names)), strict=True):
-            fleet.update(found)
-        return breakers
+        Returns the fleet: me, connected, error (why not), peers as `fleet_redis.Shown` has them, looked_seconds_ago
+        (the age of the peers and votes, null: never heard of).
+        """
+        look = await self.fleet.look()
+        for one in breakers:
+            fleet = one["fleet"] = self.fleet.view(one["name"])
+            if fleet is not None:
+                fleet |= {"looked_seconds_ago": look.seconds_ago, **look.voices.get(one["name"], {})}
+        return {
+            "me": self.me,
+            "connected": self.link.up,
+            "error": self.link.reason or None,
+            "peers": look.peers,
+            "looked_seconds_ago": look.seconds_ago,
+        }
 
     def beside(self, name: str, action: str) -> str:
         """What is to be added to the answer to an order for this replica alone."""

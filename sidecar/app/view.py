@@ -41,6 +41,8 @@ class Seen:
     """Upstreams and where their endpoints come from: the shape of `Neighbours.view`."""
     rates: Mapping[Counted, float]
     """Growth per second of `totals`."""
+    fleet: dict[str, Any] | None = None
+    """The shape of `Sharing.look`; None without `shared_state`."""
 
 
 def totals(snapshot: Snapshot) -> dict[Counted, float]:
@@ -75,7 +77,7 @@ def view(config: Config, seen: Seen) -> dict[str, Any]:
         ],
         "upstreams": [_upstream(upstream, seen) for upstream in config.upstreams],
         "breakers": seen.breakers,
-        "shared": _shared(config, seen),
+        "shared": _shared(seen),
         "dependencies": [one for one in seen.health if one["kind"] == "dependency"],
         "fallbacks": [
             {
@@ -90,18 +92,15 @@ def view(config: Config, seen: Seen) -> dict[str, Any]:
     }
 
 
-def _shared(config: Config, seen: Seen) -> dict[str, Any] | None:
-    """What replicas share, and whether it can be reached; None without `shared_state`."""
-    if config.shared_state is None:
+def _shared(seen: Seen) -> dict[str, Any] | None:
+    """What replicas share, with whom, and whether it can be reached; None without `shared_state`."""
+    if seen.fleet is None:
         return None
-    fleets: list[dict[str, Any]] = [one["fleet"] for one in seen.breakers if one.get("fleet")]
-    fleet = fleets[0] if fleets else {}
-    own = next((one for one in seen.registry if one["kind"] == "self"), None)
+    known: dict[str, Any] = next((one["fleet"] for one in seen.breakers if one["fleet"]), {})
     return {
-        "connected": bool(seen.snapshot.total(series.SHARED_STATE_CONNECTED)),
-        "error": own["error"] if own else None,
-        **{key: fleet.get(key) for key in ("replicas", "carrying", "heard_seconds_ago")},
-        "own": own,
+        **seen.fleet,
+        **{key: known.get(key) for key in ("replicas", "carrying", "heard_seconds_ago")},
+        "own": next((one for one in seen.registry if one["kind"] == "self"), None),
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from sidecar.cli.paint import paint
-from sidecar.control.page import about_us, backup_words, words
+from sidecar.control.page import about_us, backup_words, fleet_words, words
 from sidecar.control.page.words import count, figure
 
 _COLOURS = {"good": "green", "warn": "yellow", "bad": "red", "off": ""}
@@ -93,6 +93,21 @@ def _breakers(status: dict[str, Any]) -> Iterator[str]:
             )
         )
     yield from _titled("breakers", rows)
+    yield from _fleet(status)
+
+
+def _fleet(status: dict[str, Any]) -> Iterator[str]:
+    """What replicas agree on, of each breaker that is not simply closed, and who says what."""
+    shared = status.get("shared")
+    rows: list[Row] = []
+    for one in status["breakers"]:
+        if shared is None or (fleet := one.get("fleet")) is None or not fleet_words.restless(fleet):
+            continue
+        told = [(one["name"], fleet_words.verdict(fleet))]
+        told += [(f"  {who}", said) for who, said in fleet_words.voices(fleet, shared)]
+        told += [("", said) for said in fleet_words.notes(fleet)]
+        rows += [(who, Cell(fleet_words.plain(said), _COLOURS[said.level])) for who, said in told]
+    yield from _titled("fleet", rows)
 
 
 def _recovery(status: dict[str, Any]) -> Iterator[str]:
@@ -128,10 +143,12 @@ def _backups(status: dict[str, Any]) -> Iterator[str]:
 
 
 def _about_us(status: dict[str, Any]) -> Iterator[str]:
-    for title, pairs in (
-        ("shared", about_us.shared(status.get("shared"))),
-        ("30 days", about_us.availability(status.get("figures"))),
-    ):
+    shared = status.get("shared")
+    told = [(name, fleet_words.plain(said)) for name, said in fleet_words.facts(shared)]
+    told += [
+        ("Replica", f"{name} {fleet_words.plain(said)}") for name, said in (fleet_words.peers(shared) if shared else ())
+    ]
+    for title, pairs in (("shared", told), ("30 days", about_us.availability(status.get("figures")))):
         if pairs:
             yield ""
             yield title

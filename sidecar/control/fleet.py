@@ -15,6 +15,7 @@ import random
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sidecar.control.fleet_look import Looks
 from sidecar.control.redis_link import RedisGone, RedisRefused
 from sidecar.machines.breaker_states import BreakerState, Reason
 from sidecar.machines.fleet import Fleet
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from sidecar.config.breaker import Breaker as BreakerPolicy
+    from sidecar.control.fleet_look import Look
     from sidecar.control.fleet_redis import FleetPort
     from sidecar.control.redis_link import RedisLink
     from sidecar.machines.breaker import Breaker, BreakerChange, Snapshot
@@ -40,8 +42,6 @@ LOOK_SECONDS = 1.0
 WANTS_SECONDS = 0.01
 ORDER_SECONDS = 10.0
 """An order for the fleet is carried out by then, or has failed."""
-LOOK_WITHIN_SECONDS = 0.5
-"""Whoever looks at the breakers waits no longer for what only Redis knows."""
 _TELL_AGAIN = 3600.0
 _FORCED = (BreakerState.FORCED_OPEN, BreakerState.FORCED_CLOSED)
 _ORDERS = {
@@ -77,6 +77,7 @@ class FleetShell:
         self._fleet = Fleet(me, random.random, monotonic())
         self._link = link
         self._port = port
+        self._looks = Looks(link, port)
         self._observer = observer
         self._garbled = registry.cell(series.FLEET_GARBLED)
         self._breakers: Callable[[], Mapping[str, SharedBreaker]] = dict
@@ -139,6 +140,7 @@ class FleetShell:
         finally:
             for task in list(self._under_way):
                 task.cancel()
+            self._looks.stop()
             for waiting in self._orders.values():
                 waiting.cancel()
 
@@ -166,15 +168,9 @@ class FleetShell:
         found = self._breakers().get(name)
         return found is not None and found.breaker.state in _FORCED and not found.breaker.led
 
-    async def look(self, name: str) -> dict[str, Any]:
-        """Who voted and who tries, as Redis has it now; empty when it does not say so soon."""
-        if not self._link.up or name not in self._followed:
-            return {}
-        try:
-            async with asyncio.timeout(LOOK_WITHIN_SECONDS):
-                return await self._port.show(name)
-        except (RedisGone, RedisRefused, TimeoutError, ValueError):
-            return {}
+    async def look(self) -> Look:
+        """Who is there, who votes and who tries, as Redis had it lately."""
+        return await self._looks.take(sorted(self._followed))
 
     # Tie of each breaker --------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
     answer = await port.run(send)         # one command on one page
     answer = await port.sync(sync)        # that we live, and whatever differs from what we know
-    await port.show(name)                 # votes and leases, for people
+    await port.show(names)                # who is there, who votes, who tries: for people
     port.hint(payload)                    # (breaker, record) of a message on `port.channel`; None: not ours
 
 Raises RedisGone and RedisRefused as the link does, each within the link's time-outs. What comes back is decoded
@@ -12,7 +12,7 @@ message that makes none or is larger than LARGEST_HINT is counted and passed ove
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -24,6 +24,8 @@ from sidecar.machines.fleet_store import PRESENT_FOR
 from sidecar.machines.fleet_words import VERSION, Answer, Record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sidecar.machines.fleet_deeds import Send, Sync
 
 LARGEST_HINT = 4096
@@ -38,6 +40,15 @@ class Hint(msgspec.Struct):
 
     name: str = msgspec.field(name="n")
     record: Record = msgspec.field(name="r")
+
+
+class Shown(NamedTuple):
+    """What only Redis knows, as plain data."""
+
+    peers: list[dict[str, Any]]
+    """replica, carrying, heard_seconds_ago; those with traffic first, PEERS_SHOWN at most."""
+    voices: dict[str, dict[str, Any]]
+    """By breaker: votes, leases, trial_successes, let_others_try; empty when its page is not ours."""
 
 
 class FleetPort:
@@ -90,33 +101,16 @@ class FleetPort:
             raise RedisRefused(f"its answer makes no sense: {error}") from None
         return Synced(records, max(1, carrying), max(1, replicas), configs, foreign)
 
-    async def show(self, name: str) -> dict[str, Any]:
-        """Who voted, who holds leases, for people; also raises ValueError when the page is not ours."""
-        now, text = await self._link.script(SHOW, [self.page(name)], [])
-        page = Page() if not text else _page(text)
-        return {
-            "votes": [
-                {
-                    "replica": voter,
-                    "reason": vote.reason,
-                    "detail": vote.detail,
-                    "remaining_seconds": _seconds(vote.until - now),
-                }
-                for voter, vote in sorted(page.votes.items())
-                if vote.until > now
-            ],
-            "leases": [
-                {
-                    "replica": lease.holder,
-                    "remaining_seconds": _seconds(lease.until - now),
-                    "age_seconds": _seconds(now + lease.ttl - lease.until),
-                }
-                for _, lease in sorted(page.leases.items())
-                if lease.until > now
-            ],
-            "trial_successes": page.successes,
-            "let_others_try": page.barred,
-        }
+    async def show(self, names: Sequence[str]) -> Shown:
+        """Who is there, and of each breaker who votes and who tries, in one word with Redis."""
+        answer = await self._link.script(SHOW, [self._peers, *map(self.page, names)], [])
+        try:
+            now, peers, pages = answer
+            there = [_peer(name, int(score), now) for name, score in zip(peers[::2], peers[1::2], strict=True)]
+            voices = {name: _voices(text, now) for name, text in zip(names, pages, strict=True)}
+        except (ValueError, TypeError) as error:
+            raise RedisRefused(f"its answer makes no sense: {error}") from None
+        return Shown(there, voices)
 
     def hint(self, payload: bytes) -> tuple[str, Record] | None:
         """A breaker's name and its record, as somebody told all."""
@@ -146,6 +140,46 @@ def read_page(text: bytes, now: int) -> Record:
     record = _page(text).record(now)
     _sane(record)
     return record
+
+
+def _peer(name: bytes, score: int, now: int) -> dict[str, Any]:
+    """A replica by its score, as BEAT sets it."""
+    return {
+        "replica": name.decode(errors="replace"),
+        "carrying": score > 0,
+        "heard_seconds_ago": _seconds(now + PRESENT_FOR - abs(score)),
+    }
+
+
+def _voices(text: bytes, now: int) -> dict[str, Any]:
+    """Who votes and who tries, of a page; nothing when it is not ours."""
+    try:
+        page = Page() if not text else _page(text)
+    except ValueError:
+        return {}
+    return {
+        "votes": [
+            {
+                "replica": voter,
+                "reason": vote.reason,
+                "detail": vote.detail,
+                "remaining_seconds": _seconds(vote.until - now),
+            }
+            for voter, vote in sorted(page.votes.items())
+            if vote.until > now
+        ],
+        "leases": [
+            {
+                "replica": lease.holder,
+                "remaining_seconds": _seconds(lease.until - now),
+                "age_seconds": _seconds(now + lease.ttl - lease.until),
+            }
+            for _, lease in sorted(page.leases.items())
+            if lease.until > now
+        ],
+        "trial_successes": page.successes,
+        "let_others_try": page.barred,
+    }
 
 
 def _page(text: bytes) -> Page:

@@ -18,6 +18,8 @@ from sidecar.machines.fleet_words import VERSION
 LARGEST = 262_144
 KEPT_FOR = 86_400_000
 """Milliseconds that a page outlives its last change, and twice its period."""
+PEERS_SHOWN = 64
+"""Replicas that people are told by name; those with traffic come first."""
 FOREIGN, NEWER = "FOREIGN", "NEWER"
 """How a refusal begins when a page is not ours, or not for this version."""
 CLOCK = "redis.call('TIME')"
@@ -252,13 +254,20 @@ SHOW = Script(
     """
 local time = redis.call('TIME')
 local now = math.floor((time[1] * 1000000 + time[2]) / 1000)
-local size = redis.pcall('STRLEN', KEYS[1])
-if type(size) == 'table' or size > $LARGEST then return {now, 'FOREIGN'} end
-return {now, redis.call('GET', KEYS[1]) or ''}
-""".replace("$LARGEST", str(LARGEST)),
+local peers = redis.pcall('ZREVRANGE', KEYS[1], 0, $PEERS - 1, 'WITHSCORES')
+if peers.err then peers = {} end
+local pages = {}
+for at = 2, #KEYS do
+  local size = redis.pcall('STRLEN', KEYS[at])
+  if type(size) == 'table' or size > $LARGEST then pages[at - 1] = 'FOREIGN'
+  else pages[at - 1] = redis.call('GET', KEYS[at]) or '' end
+end
+return {now, peers, pages}
+""".replace("$LARGEST", str(LARGEST)).replace("$PEERS", str(PEERS_SHOWN)),
     "fleet",
 )
-"""Keys: a page. Answers [now in milliseconds, the page, '' or FOREIGN]."""
+"""Keys: the peers, a page per breaker. Answers [now in milliseconds, [replica, score, ...], [page or FOREIGN, ...]].
+The score is the end of the replica's presence, negative when it carries no traffic."""
 
 BEAT = Script(
     """

@@ -262,5 +262,6 @@ class Fleet:
             "heard_seconds_ago": None if self._heard_at is None else round(now - self._heard_at, 1),
             "replicas": self._replicas,
             "carrying": self._around.carrying,
+            "quorum": member.policy.quorum or max(1, min(DEFAULT_QUORUM, self._around.carrying)),
             "fault": self._noticed.get(name) or self._noticed.get("configs") or None,
         }

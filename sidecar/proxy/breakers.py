@@ -178,7 +178,12 @@ class Guarded:
             "remaining_seconds": None if seen.remaining is None else round(seen.remaining, 1),
             "reopened": seen.reopened,
             "consecutive_failures": seen.consecutive_failures,
-            "window": {"total": seen.total, "failures": seen.failures, "slow": seen.slow},
+            "window": {
+                "total": seen.total,
+                "failures": seen.failures,
+                "slow": seen.slow,
+                "seconds": self.policy.window,
+            },
             "trials": seen.trials,
             "trial_successes": seen.successes,
             "refused": seen.refused,

@@ -50,7 +50,7 @@ def test_what_comes_is_drawn(page: Page, proxy: Sidecar):
     for _ in range(20):
         proxy.get("in", "/")
     expect(page.locator("#plots canvas")).to_have_count(3, timeout=15_000)
-    expect(page.locator("#plot-traffic .u-legend")).to_contain_text("requests")
+    expect(page.locator("#plot-traffic .u-legend")).to_contain_text("errors")
     coloured = """canvas => {
       const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
       return data.some((value, at) => at % 4 === 3 && value > 0);

@@ -53,7 +53,7 @@ def test_status_says_what_the_page_says(sidecar, admin, capsys):
         assert f"! {trouble.text}" in lines
     told = {line.split()[0]: line for line in lines if line.startswith(" ")}
     assert (
-        "OPEN           for 11s  5 of 7 failed  5 failures in a row; next trial in 48s; 1,204 refused"
+        "OPEN           for 11s  5 of 7 failed (71 %)  5 failures in a row; next trial in 48s; 1,204 refused"
         in told["payments"]
     )
     assert "HELD OPEN" in told["payments/pay"] and "ordered by alice: deploy; until it is reset" in told["payments/pay"]

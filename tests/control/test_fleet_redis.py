@@ -82,24 +82,33 @@ def test_one_beat_reads_what_differs_and_counts_who_is_there(server):
     asyncio.run(story())
 
 
-def test_people_see_who_voted_and_who_tries(server):
+def test_people_see_who_is_there_who_voted_and_who_tries(server):
     async def story():
         async with ports(server, "a", "b") as (client, a, b):
-            assert (await a.show("pay"))["votes"] == []
+            nothing = await a.show(["pay"])
+            assert (nothing.peers, nothing.voices["pay"]["votes"]) == ([], [])
+            await a.sync(beat(pay=0))
+            await b.sync(beat(carrying=False, pay=0))
             await a.run(Send("pay", msgspec.structs.replace(VOTE, quorum=2), 0.0))
-            (vote,) = (await b.show("pay"))["votes"]
+            seen = await b.show(["tax", "pay"])
+            assert [(one["replica"], one["carrying"]) for one in seen.peers] == [("a", True), ("b", False)]
+            assert all(one["heard_seconds_ago"] < 5 for one in seen.peers)
+            (vote,) = seen.voices["pay"]["votes"]
             assert (vote["replica"], vote["reason"], vote["detail"]) == ("a", "failure_rate", "9 of 10")
             assert 50 < vote["remaining_seconds"] <= 60
+            assert seen.voices["tax"]["votes"] == []
             opened = await b.run(Send("pay", msgspec.structs.replace(VOTE, voter="b"), 0.0))
             ask = Ask(holder="a", epoch=opened.record.epoch, tokens=("t",), permits=1, ttl=30_000, due=True)
             await a.run(Send("pay", ask, 0.0))
-            seen = await b.show("pay")
-            assert seen["votes"] == []
-            assert [one["replica"] for one in seen["leases"]] == ["a"]
-            assert seen["leases"][0]["age_seconds"] < 5 < 20 < seen["leases"][0]["remaining_seconds"]
+            voices = (await b.show(["pay"])).voices["pay"]
+            assert voices["votes"] == []
+            assert [one["replica"] for one in voices["leases"]] == ["a"]
+            assert voices["leases"][0]["age_seconds"] < 5 < 20 < voices["leases"][0]["remaining_seconds"]
             await client.set(a.page("pay"), "rubbish")
-            with pytest.raises(ValueError):
-                await a.show("pay")
+            await client.hset(a.page("tax"), "another", "type")
+            assert (await a.show(["pay", "tax"])).voices == {"pay": {}, "tax": {}}
+            await client.set(a.page("x").replace("breaker:x", "peers"), "rubbish")
+            assert (await a.show(["pay"])).peers == []
 
     asyncio.run(story())
 

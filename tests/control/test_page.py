@@ -7,9 +7,12 @@ from html.parser import HTMLParser
 
 import pytest
 
+from sidecar.cli.status_text import describe
 from sidecar.control import page
 from sidecar.control.page import words
-from sidecar.control.page.sections import MAX_ENDPOINTS, MAX_TROUBLES, sections
+from sidecar.control.page.sections import sections
+from sidecar.control.page.trouble_list import MAX_TROUBLES
+from sidecar.control.page.upstream_cards import MAX_ENDPOINTS
 from tests.fakes.program import STATUS
 
 EVIL = "<script>alert(1)</script>\"'><img src=x>&"
@@ -72,16 +75,31 @@ def test_the_page_and_its_files_are_served(admin):
         ("attention", ["Breaker payments is open: 5 failures in a row", "Dependency taxes is degraded"]),
         ("traffic", ["1,833.4", "1.23 ms"]),
         ("breaker-app", ["closed", "0 of 7 failed"]),
-        ("breaker-payments", ["open", "5 failures in a row", "next trial in 48s", "5 of 7 failed", "1,204", "11s"]),
+        (
+            "breaker-payments",
+            ["open", "5 failures in a row", "next trial in 48s", "5 of 7 failed (71 %)", "1,204", "11s"],
+        ),
         ("breaker-payments/pay", ["held open", "ordered by alice: deploy", "until it is reset"]),
         ("breaker-egress", ["would be open", "only observed", "Would have refused"]),
         ("upstream-payments", ["dns payments.shop.svc:8080", "3s ago", "answered 500", "for 10m 0s", "back in 28s"]),
         ("dependencies", ["orders-db postgres", "healthy", "12 ms", "1 of 2 healthy", "https://b.example/"]),
         ("fallbacks", ["cache", "active", "1,213", "12.4", "respond", "at rest"]),
-        ("shared", ["away: Connection refused", "5, 4 with traffic", "12s ago", "10.0.0.7:8080 as available"]),
+        (
+            "shared",
+            [
+                "away: Connection refused",
+                "5, 4 with traffic",
+                "12s ago",
+                "10.0.0.7:8080 as available",
+                "orders-7d9f/1a2b3c (this one)",
+                "orders-8c0e/4d5e6f",
+                "no traffic",
+                "heard 14s ago",
+            ],
+        ),
         ("certificates", ["listener inbound", "expires soon", "2026-01-05"]),
         ("figures", ["99.951 %", "1d 0h", "3, 1 with failures", "10m 0s"]),
-        ("incident-20260102-045900-a1b2", ["critical", "1m 0s ago: closed → open"]),
+        ("incident-20260102-045900-a1b2", ["critical", "1m 0s ago closed → open"]),
         ("listeners", ["host payments.internal", "8,123"]),
         ("program", ["1d 2h", "/etc/sidecar/sidecar.yaml"]),
     ],
@@ -183,13 +201,53 @@ def test_half_open_tells_of_its_trials(status):
     assert "1 trial call under way, 2 succeeded" in read(status).text["breaker-payments"]
 
 
-def test_what_replicas_agree_on_is_told(status):
-    fleet = {"state": "open", "by": "pod-a, pod-<b>", "carrying": 2, "replicas": 3, "alone": False, "fault": None}
-    status["breakers"][1]["fleet"] = fleet
-    assert "open, by pod-a, pod-<b>; 2 of 3 with traffic" in read(status).text["breaker-payments"]
-    fleet["alone"] = True
-    assert "out of reach: decides alone" in read(status).text["breaker-payments"]
-    assert "Replicas" not in read(status).text["breaker-app"]
+def fleet(**more):
+    return {
+        "state": "closed", "by": "", "carrying": 2, "replicas": 3, "quorum": 2, "alone": False, "fault": None,
+        "heard_seconds_ago": 1.0, "looked_seconds_ago": 0.1, "votes": [], "leases": [], "let_others_try": [],
+        "trial_successes": 0, **more,
+    }  # fmt: skip
+
+
+ME, OTHER = "orders-7d9f/1a2b3c", "orders-8c0e/4d5e6f"
+VOTE = {"replica": OTHER, "reason": "failure_rate", "detail": "9 of 10 failed", "remaining_seconds": 42.0}
+LEASE = {"replica": ME, "remaining_seconds": 12.0, "age_seconds": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        (fleet(votes=[VOTE]),
+         ["closed; 1 of 2 votes that open it", OTHER, "votes to open: 9 of 10 failed, for 42s more", "this one",
+          "no vote", "and 1 more"]),
+        (fleet(state="open", by=f"{OTHER}, pod-<b>"), [OTHER, "voted to open", "pod-<b>"]),
+        (fleet(state="half_open", leases=[LEASE], let_others_try=[OTHER], trial_successes=1),
+         ["half-open; 1 trial call succeeded", "makes a trial call, 12s at most", "lets the others try"]),
+        (fleet(state="forced_open", by="alice"), ["held open in all replicas, by alice"]),
+        (fleet(alone=True, heard_seconds_ago=75.0), ["out of reach: decides alone, last heard 1m 15s ago"]),
+        (fleet(votes=[VOTE], looked_seconds_ago=8.0), ["votes are not known: Redis does not say, last told 8s ago"]),
+        (fleet(votes=[VOTE], looked_seconds_ago=None), ["votes are not known: Redis does not say"]),
+        (fleet(fault="2 different ones"), ["2 different ones"]),
+    ],
+)  # fmt: skip
+def test_the_fleets_view_and_each_replicas_vote_are_told_on_the_page_and_in_the_terminal(status, of, said):
+    status["breakers"][1]["fleet"] = of
+    shown, terminal = read(status).text["breaker-payments"], "\n".join(describe(status))
+    for one in said:
+        assert one in shown
+        assert one in terminal
+
+
+def test_a_calm_fleet_is_told_in_a_line_on_the_page(status):
+    status["breakers"][1]["fleet"] = fleet()
+    reader = read(status)
+    assert "closed; 2 of 3 replicas with traffic" in reader.text["breaker-payments"]
+    assert "Fleet" not in reader.text["breaker-app"]
+
+
+def test_who_cannot_be_heard_has_no_votes(status):
+    status["breakers"][1]["fleet"] = fleet(alone=True, votes=[VOTE])
+    assert OTHER not in read(status).text["breaker-payments"]
 
 
 def test_an_open_period_that_is_over_waits_for_a_call(status):
@@ -323,7 +381,8 @@ def test_a_crowd_stays_within_bounds(status):
     crowd = [{**one[0], "address": f"10.0.{n // 250}.{n % 250}:80"} for n in range(1000)]
     status["upstreams"][1]["endpoints"] = [*crowd, *({**one[1], "address": f"10.9.9.{n}:80"} for n in range(30))]
     parts = sections(status)
-    assert parts["upstreams"].count("<tr>") == MAX_ENDPOINTS + 1 + 2
+    assert parts["upstreams"].count("<tr>") == MAX_ENDPOINTS + 1 + 3  # and heads: of those that are out, and in use
+    assert "<summary>20 endpoints that are in use</summary>" in parts["upstreams"]
     assert parts["upstreams"].count(">unhealthy<") == 30
     assert "980 more" in parts["upstreams"]
     assert parts["attention"].count("<li") == MAX_TROUBLES + 1
@@ -378,6 +437,8 @@ def pass_time(status, seconds):
         if one["remaining_seconds"] is not None:
             one["remaining_seconds"] = max(0.0, one["remaining_seconds"] - seconds)
     later["upstreams"][1]["endpoints"][2]["ejected_for_seconds"] -= seconds
+    for one in [later["shared"], *later["shared"]["peers"]]:
+        one["heard_seconds_ago"] += seconds
     return later
 
 
@@ -398,6 +459,7 @@ def test_a_clock_that_began_anew_is_news(status):
     follower.changed(status, 100.0)
     later = pass_time(status, 2.5)
     later["breakers"][0]["for_seconds"] = 0.0
+    assert "meter" in sections(later)["breakers"]  # fills by itself, too
     assert set(follower.changed(later, 102.5)) == {"breakers"}
 
 

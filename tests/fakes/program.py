@@ -59,7 +59,7 @@ def _breaker(name: str, machine: str = "closed", *, left: float | None = None, *
         "remaining_seconds": left,
         "reopened": 0,
         "consecutive_failures": 0,
-        "window": {"total": 7, "failures": 0 if machine == "closed" else 5, "slow": 0},
+        "window": {"total": 7, "failures": 0 if machine == "closed" else 5, "slow": 0, "seconds": 10.0},
         "trials": 0,
         "trial_successes": 0,
         "refused": 0 if machine == "closed" else 1204,
@@ -184,6 +184,12 @@ STATUS: dict[str, Any] = {
     "shared": {
         "connected": False,
         "error": "Connection refused",
+        "me": "orders-7d9f/1a2b3c",
+        "peers": [
+            {"replica": "orders-7d9f/1a2b3c", "carrying": True, "heard_seconds_ago": 12.3},
+            {"replica": "orders-8c0e/4d5e6f", "carrying": False, "heard_seconds_ago": 14.0},
+        ],
+        "looked_seconds_ago": 12.3,
         "replicas": 5,
         "carrying": 4,
         "heard_seconds_ago": 12.3,

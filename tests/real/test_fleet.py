@@ -149,6 +149,11 @@ def test_one_sick_replica_opens_nobody_else(three: Fleet, server: ScriptedUpstre
     (vote,) = fleet(c, "sick")["votes"]
     assert (vote["replica"].partition("/")[0], vote["reason"]) == ("pod-0", "consecutive_failures")
     assert 0 < vote["remaining_seconds"] <= 60
+    assert [one["replica"].partition("/")[0] for one in c.status()["shared"]["peers"]].count("pod-0") == 1
+    for told in (c.admin("/").body.decode(), c.command("status").stdout):
+        assert "1 of 2 votes that open it" in told
+        assert vote["replica"] in told
+        assert "votes to open: 5 failures in a row" in told
     assert state(a, "sick") == "open"
     for one in (b, c):
         assert [get(one, "/sick").body for _ in range(10)] == [b"fine"] * 10
@@ -328,6 +333,7 @@ def test_a_frozen_redis_is_in_nobodys_way(three: Fleet, server: ScriptedUpstream
         for one in (a, b):
             trip(one, server, "/frozen")
         assert [state(one, "frozen") for one in three.members] == ["open", "open", "closed"]
+        assert "out of reach: decides alone" in a.admin("/").body.decode()
         failed = a.command("breaker", "open", "hand", "--fleet", check=False)
         assert failed.returncode == 1
         assert "out of reach" in failed.stderr

@@ -20,11 +20,15 @@ __all__ = ["Follower", "assets", "render"]
 
 PLOTS = """
 <section id="plots" aria-label="The last ten minutes" hidden>
-<figure><figcaption>Requests and errors per second</figcaption><div id="plot-traffic" class="plot"></div></figure>
-<figure><figcaption>Latency in milliseconds</figcaption><div id="plot-latency" class="plot"></div></figure>
-<figure><figcaption>Share of errors in percent</figcaption><div id="plot-errors" class="plot"></div></figure>
+<figure><figcaption>Requests</figcaption><div id="plot-traffic" class="plot"></div></figure>
+<figure><figcaption>Latency</figcaption><div id="plot-latency" class="plot"></div></figure>
+<figure><figcaption>Share of errors</figcaption><div id="plot-errors" class="plot"></div></figure>
 </section>"""
 """Drawn by `live.js`, by the vendored uPlot; hidden until there is something to draw."""
+
+CONNECTION = """<p class="connection" id="connection" role="alert" hidden>Not connected since <time id="lost"></time>: \
+what you see is old. Trying again.</p>"""
+"""Shown by `live.js` once nothing comes any more."""
 
 
 def assets() -> dict[str, tuple[bytes, str]]:
@@ -43,7 +47,7 @@ def render(status: dict[str, Any]) -> str:
     service = escape(str(status["service"]))
     parts = sections(status)
     troubles = len(re.findall("<li", parts["attention"]))
-    state = parts.pop("state")
+    state, acts = parts.pop("state"), parts.pop("acts")
     main = "\n".join(_part(name, content) + (PLOTS if name == "traffic" else "") for name, content in parts.items())
     return f"""<!doctype html>
 <html lang="en">
@@ -53,8 +57,8 @@ def render(status: dict[str, Any]) -> str:
 <meta name="color-scheme" content="light dark">
 <title>{f"({troubles}) " if troubles else ""}{service} – sidecar</title>
 <link rel="icon" href="data:,">
-<link rel="stylesheet" href="/page.css">
 <link rel="stylesheet" href="/uPlot.css">
+<link rel="stylesheet" href="/page.css">
 <script defer src="/uPlot.js"></script>
 <script type="module" src="/live.js"></script>
 <noscript><meta http-equiv="refresh" content="5"></noscript>
@@ -63,7 +67,8 @@ def render(status: dict[str, Any]) -> str:
 <header>
 <h1>{service} <small>{escape(str(status["instance"]))}</small></h1>
 <div id="state" class="part" role="status">{state}</div>
-<p class="connection" id="connection" role="alert" hidden>Connection lost. The figures are old; trying again.</p>
+<div id="acts" class="part">{acts}</div>
+{CONNECTION}
 </header>
 <main>
 {main}

@@ -1,11 +1,8 @@
-"""What is known about ourselves and our fellows, in words, for the page and for `sidecar status`. Pure.
-
-How available the service was (over 30 days, unknown time apart), and what is shared with the other replicas over Redis.
-"""
+"""How available the service was, over 30 days and unknown time apart, for the page and `sidecar status`. Pure."""
 
 from typing import Any
 
-from sidecar.control.page.words import UNKNOWN, duration, figure
+from sidecar.control.page.words import UNKNOWN, duration
 
 Pairs = list[tuple[str, str]]
 
@@ -27,18 +24,3 @@ def availability(figures: dict[str, Any] | None) -> Pairs:
 
 def _long(seconds: float | None) -> str:
     return UNKNOWN if seconds is None else duration(int(seconds))
-
-
-def shared(found: dict[str, Any] | None) -> Pairs:
-    """What replicas share; empty without `shared_state`."""
-    if found is None:
-        return []
-    told = [("Redis", "connected" if found["connected"] else f"away: {found['error'] or 'no answer yet'}")]
-    if found["replicas"] is not None:
-        told.append(("Replicas", f"{found['replicas']:,}, {found['carrying']:,} with traffic"))
-    if found["heard_seconds_ago"] is not None:
-        told.append(("Last heard of them", f"{figure(found['heard_seconds_ago'], 'seconds')} ago"))
-    own = found["own"]
-    if own is not None:
-        told.append(("Registered", f"{own['address']} as {own['told'] or 'not told yet'}"))
-    return told

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sidecar.control.page.words import UNKNOWN, Level, figure
+from sidecar.control.page.words import UNKNOWN, Level, figure, moment
 
 
 def state(found: dict[str, Any]) -> tuple[str, Level]:
@@ -41,6 +41,8 @@ def _drill(last: dict[str, Any] | None) -> str:
     """What the last restore drill showed."""
     if last is None:
         return "none yet"
+    when = moment(last["at"])
     if not last["passed"]:
-        return f"failed: {last['why']}"
-    return f"passed: back in {figure(last['rto_seconds'], 'seconds')}, {figure(last['rpo_seconds'], 'seconds')} lost"
+        return f"{when}: failed: {last['why']}"
+    back, lost = figure(last["rto_seconds"], "seconds"), figure(last["rpo_seconds"], "seconds")
+    return f"{when}: passed, back in {back}, {lost} lost"

@@ -11,7 +11,7 @@ from sidecar.control.page.sections import sections
 
 DRIFT = 2.0
 """Seconds by which a clock may be off before its part is sent again."""
-_CLOCK = re.compile(r'<time data-(up|down)="([0-9.]+)"([^>]*)>[^<]*</time>')
+_CLOCK = re.compile(r'<(?:time|meter value="[0-9.]+") data-(up|down)="([0-9.]+)"([^>]*)>[^<]*</(?:time|meter)>')
 
 
 class Follower:

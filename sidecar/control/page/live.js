@@ -1,10 +1,13 @@
 // Follows /events: each event holds the parts of the page that changed, as the server would write them now. The page
 // is brought up to date in place, so that focus, scrolling and selection stay. Clocks run here; plots are drawn here
 // (by uPlot, where it could be loaded); orders are sent from here, with a token that is kept in memory and nowhere else.
+// When nothing comes any more, clocks stand still and the page says since when what it shows is old.
 
-const clocks = "time[data-up], time[data-down]";
+const clocks = "[data-up], [data-down]";
 const arrived = new WeakMap(); // part -> when its clocks were right, in milliseconds of performance.now()
 const lost = document.getElementById("connection");
+const SILENCE = 6000; // milliseconds; a point of the plots comes every two seconds
+let heard = performance.now();
 const title = document.title.replace(/^\(\d+\) /, "");
 
 function duration(seconds) {
@@ -20,14 +23,28 @@ function duration(seconds) {
   return words.join(" ");
 }
 
+function passed(clock) {
+  return (performance.now() - (arrived.get(clock.closest(".part")) ?? 0)) / 1000;
+}
+
 function tick() {
+  if (performance.now() - heard > SILENCE) lose();
+  if (!lost.hidden) return;
   for (const clock of document.querySelectorAll(clocks)) {
-    const passed = (performance.now() - (arrived.get(clock.closest(".part")) ?? 0)) / 1000;
     const { up, down } = clock.dataset;
-    const text = duration(up === undefined ? Math.max(0, Number(down) - passed) : Number(up) + passed);
-    if (clock.textContent !== text) clock.textContent = text;
+    const seconds = up === undefined ? Math.max(0, Number(down) - passed(clock)) : Number(up) + passed(clock);
+    if (clock.localName === "meter") clock.value = seconds;
+    else if (clock.textContent !== duration(seconds)) clock.textContent = duration(seconds);
   }
 }
+
+// The moment that a clock is about, for who points at it.
+document.addEventListener("pointerover", ({ target }) => {
+  const { up, down } = target.dataset ?? {};
+  if (target.localName !== "time" || target.dateTime || (up ?? down) === undefined) return;
+  const seconds = (up === undefined ? Number(down) : -Number(up)) - passed(target);
+  target.title = `${new Date(Date.now() + 1000 * seconds).toISOString().slice(0, 19).replace("T", " ")} UTC`;
+});
 
 // Make what is inside `old` be what is inside `fresh`, touching only what differs. What the reader has opened stays open.
 function morph(old, fresh) {
@@ -70,8 +87,13 @@ const ink = (name) => () => getComputedStyle(document.documentElement).getProper
 const columns = { at: [], requests: [], errors: [], p50: [], p99: [], share: [] };
 const plots = [];
 
+// A line over a wash of its colour; the legend has the value that is pointed at, else the newest.
 function line(label, colour, unit) {
-  return { label, stroke: ink(colour), width: 2, points: { show: false }, value: (_, y) => (y == null ? "–" : `${y} ${unit}`) };
+  const value = (plot, y, series) => {
+    const shown = plot.cursor.idx == null ? plot.data[series].at(-1) : y;
+    return shown == null ? "–" : `${shown < 10 ? shown.toFixed(1) : Math.round(shown)} ${unit}`;
+  };
+  return { label, stroke: ink(colour), fill: ink(`${colour}-wash`), width: 1.5, points: { show: false }, value };
 }
 
 function range(_, first, last) {
@@ -80,14 +102,22 @@ function range(_, first, last) {
 
 function plot(id, names, series) {
   const place = document.getElementById(id);
-  const axis = { stroke: ink("--soft"), grid: { stroke: ink("--line"), width: 1 }, ticks: { stroke: ink("--line") } };
-  const size = () => ({ width: place.clientWidth, height: 150 });
+  const grid = { stroke: ink("--line"), width: 1 };
+  const axis = { stroke: ink("--soft"), grid, ticks: { show: false }, font: "11px system-ui, sans-serif" };
+  const size = () => ({ width: place.clientWidth, height: 140 });
   const drawn = new uPlot({
     ...size(),
     series: [{ label: "at" }, ...series],
-    axes: [{ ...axis, space: 70 }, { ...axis, size: 56 }],
+    axes: [
+      {
+        ...axis, space: 50, size: 24, grid: { show: false }, incrs: [60, 120, 300],
+        values: (_, moments) => moments.map((at) => new Date(1000 * at).toTimeString().slice(0, 5)),
+      },
+      { ...axis, size: 36, gap: 4, space: 28 },
+    ],
     scales: { x: { range }, y: { range: (_, __, top) => [0, Math.max(top || 0, 0.1) * 1.1] } },
-    cursor: { y: false },
+    cursor: { y: false, sync: { key: "plots" }, points: { size: 6 } },
+    padding: [8, 4, 0, 0],
   }, names.map((name) => columns[name]), place);
   new ResizeObserver(() => drawn.setSize(size())).observe(place);
   plots.push([drawn, names]);
@@ -102,8 +132,8 @@ function draw(points) {
   if (!globalThis.uPlot || columns.at.length < 2) return;
   if (!plots.length) {
     document.getElementById("plots").hidden = false;
-    plot("plot-traffic", ["at", "requests", "errors"], [line("requests", "--focus", "/s"), line("errors", "--bad", "/s")]);
-    plot("plot-latency", ["at", "p50", "p99"], [line("p50", "--good", "ms"), line("p99", "--warn", "ms")]);
+    plot("plot-traffic", ["at", "requests", "errors"], [line("all", "--focus", "/s"), line("errors", "--bad", "/s")]);
+    plot("plot-latency", ["at", "p99", "p50"], [line("p99", "--warn", "ms"), line("p50", "--good", "ms")]);
     plot("plot-errors", ["at", "share"], [line("errors", "--bad", "%")]);
   } else {
     for (const [drawn, names] of plots) drawn.setData(names.map((name) => columns[name]));
@@ -138,6 +168,7 @@ async function send(form) {
   const body = {};
   for (const name of ["why", "by"]) if (said.get(name)) body[name] = said.get(name);
   if (said.get("for")) body.for_seconds = Number(said.get("for"));
+  if (said.get("fleet")) body.fleet = true;
   try {
     const answer = await fetch(order.path, {
       method: "POST",
@@ -177,17 +208,32 @@ if (dialog) {
 
 // Following -----------------------------------------------------------------------------------------------------------
 
+function lose() {
+  if (!lost.hidden) return;
+  const since = new Date(Date.now() - (performance.now() - heard));
+  const told = document.getElementById("lost");
+  told.dateTime = since.toISOString();
+  told.textContent = since.toTimeString().slice(0, 8);
+  document.body.classList.add("old");
+  lost.hidden = false;
+}
+
 function follow() {
   const events = new EventSource("/events");
-  events.addEventListener("version", (event) => {
-    if (event.data !== document.body.dataset.version) location.reload();
+  const on = (name, act) => events.addEventListener(name, (event) => {
+    heard = performance.now();
+    lost.hidden = true;
+    document.body.classList.remove("old");
+    act(event.data);
+  });
+  on("version", (version) => {
+    if (version !== document.body.dataset.version) location.reload();
     Object.values(columns).forEach((column) => column.splice(0)); // all points come anew
   });
-  events.addEventListener("parts", (event) => show(JSON.parse(event.data)));
-  events.addEventListener("points", (event) => draw(JSON.parse(event.data)));
-  events.addEventListener("open", () => (lost.hidden = true));
+  on("parts", (data) => show(JSON.parse(data)));
+  on("points", (data) => draw(JSON.parse(data)));
   events.addEventListener("error", () => {
-    lost.hidden = false;
+    lose();
     if (events.readyState === EventSource.CLOSED) setTimeout(follow, 5000); // refused: too many follow already
   });
 }

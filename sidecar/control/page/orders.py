@@ -1,8 +1,9 @@
 """What may be ordered from the page: buttons that stand beside what they are about, and the dialog that they open.
 
-A button says which POST it stands for and what else is asked before (`data-ask`: until when, why, who). `live.js` opens
-the dialog, asks for the token the first time, keeps it in its memory only, and sends. There are buttons only where an
-order can be given over TCP at all, that is with `admin.token_file`; what is behind them decides by the token alone.
+A button says which POST it stands for and what else is asked before (`data-ask`: until when, why, who, where).
+`live.js` opens the dialog, asks for the token the first time, keeps it in its memory only, and sends. There are buttons
+only where an order can be given over TCP at all, that is with `admin.token_file`; what is behind them decides by the
+token alone.
 """
 
 from html import escape
@@ -33,15 +34,16 @@ def of_breaker(one: dict[str, Any]) -> list[str]:
     """What may be done to a breaker in its state."""
     name, machine = str(one["name"]), one["machine"]
     path = f"/api/v1/breakers/{name}"
+    end = "why by fleet" if one.get("fleet") else "why by"
     found = []
     if machine != "forced_open":
-        found.append(button(f"{path}/open", "open", f"Hold the breaker {name} open: refuse every call", "for why by"))
+        found.append(button(f"{path}/open", "open", f"Hold the breaker {name} open: refuse every call", f"for {end}"))
     if machine != "forced_closed":
         found.append(
-            button(f"{path}/close", "close", f"Hold the breaker {name} closed: let every call pass", "for why by")
+            button(f"{path}/close", "close", f"Hold the breaker {name} closed: let every call pass", f"for {end}")
         )
     if machine != "closed":
-        found.append(button(f"{path}/reset", "reset", f"Make the breaker {name} automatic again", "why by"))
+        found.append(button(f"{path}/reset", "reset", f"Make the breaker {name} automatic again", end))
     return found
 
 
@@ -80,6 +82,7 @@ DIALOG = """<dialog id="order" aria-labelledby="order-says"><form>
 <option value="">until it is reset</option></select></label>
 <label data-field="why">Why <input name="why" maxlength="500" autocomplete="off"></label>
 <label data-field="by">Who <input name="by" maxlength="100" autocomplete="off"></label>
+<label data-field="fleet"><input name="fleet" type="checkbox"> In all replicas</label>
 <p id="order-failed" role="alert"></p>
 <p class="acts"><button type="submit">Do it</button><button type="button" value="cancel">Cancel</button></p>
 </form></dialog>

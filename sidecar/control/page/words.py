@@ -3,7 +3,8 @@
 A trouble is what somebody on call wants to see first: what does not work, where, and why, in one sentence.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -77,6 +78,11 @@ def seconds_since(status: dict[str, Any], moment: str | None) -> float | None:
     return max(0.0, (datetime.fromisoformat(status["at"]) - datetime.fromisoformat(moment)).total_seconds())
 
 
+def moment(when: str) -> str:
+    """A moment (UTC, ISO) for people: `2026-01-02 05:00:00 UTC`."""
+    return f"{when[:10]} {when[11:19]} UTC"
+
+
 def level_of(state: str) -> Level:
     """How an endpoint, a dependency or the program goes."""
     return _HEALTH_LEVELS.get(state, "warn")
@@ -126,23 +132,23 @@ def breaker_next(one: dict[str, Any]) -> tuple[str, float | None]:
     return "", None
 
 
-def breaker_fleet(one: dict[str, Any]) -> str:
-    """What the replicas agree on, and how many they are; empty when they do not share it."""
-    fleet = one.get("fleet")
-    if fleet is None:
-        return ""
-    if fleet["alone"]:
-        return "out of reach: decides alone"
-    by = f", by {fleet['by']}" if fleet["by"] else ""
-    fault = f"; {fleet['fault']}" if fleet["fault"] else ""
-    return f"{fleet['state'].replace('_', ' ')}{by}; {fleet['carrying']:,} of {fleet['replicas']:,} with traffic{fault}"
-
-
 def breaker_window(one: dict[str, Any]) -> str:
-    """What the window holds: `5 of 7 failed`, and how many were slow."""
+    """What the window holds: `5 of 7 failed (71 %)`, how many were slow, and the failures in a row."""
     window = one["window"]
-    slow = f", {window['slow']:,} slow" if window["slow"] else ""
-    return f"{window['failures']:,} of {window['total']:,} failed{slow}"
+    share = f" ({_share(window['failures'], window['total'])})" if window["failures"] else ""
+    slow = f", {window['slow']:,} slow ({_share(window['slow'], window['total'])})" if window["slow"] else ""
+    found = f"{window['failures']:,} of {window['total']:,} failed{share}{slow}" if window["total"] else "no call"
+    return found + (f", {one['consecutive_failures']:,} in a row" if one["consecutive_failures"] > 1 else "")
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / max(1, whole):.0f} %"
+
+
+def tally(levels: Iterable[Level], names: Mapping[Level, str]) -> str:
+    """How many there are of each level, the worst first: `1 open · 3 closed`."""
+    found = Counter(levels)
+    return " · ".join(f"{found[level]:,} {name}" for level, name in names.items() if found[level])
 
 
 # Troubles -------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,73 @@
+"""What comes first on the page: what needs attention, each a link to its place, and the open incidents' stories."""
+
+from typing import Any
+from urllib.parse import quote
+
+from sidecar.control.page import orders, words
+from sidecar.control.page.bricks import ago, mark, note, section, text
+
+MAX_TROUBLES = 20
+MAX_STORY = 10
+"""Lines of an incident's timeline."""
+_LEVELS: dict[str, words.Level] = {"info": "off", "warning": "warn"}
+
+
+def attention(status: dict[str, Any]) -> str:
+    """In one list; or, in a sentence, that all is well."""
+    found = words.troubles(status)
+    if not found:
+        return f'<h2 class="unseen">Needs attention</h2><p class="well">{mark(words.all_well(status), "good")}</p>'
+    items = [
+        f'<li data-level="{one.level}"><a href="#{quote(one.place)}">{text(one.text)}</a></li>'
+        for one in found[:MAX_TROUBLES]
+    ]
+    if len(found) > MAX_TROUBLES:
+        items.append(f"<li>and {len(found) - MAX_TROUBLES} more</li>")
+    return f'<h2>Needs attention</h2><ul class="list">{"".join(items)}</ul>'
+
+
+def incidents(status: dict[str, Any]) -> str:
+    """The open ones, with what may be done about them."""
+    found = status.get("incidents", ())
+    rows = "".join(_incident(status, one) for one in found[:MAX_TROUBLES])
+    more = len(found) - MAX_TROUBLES
+    aside = f"{len(found):,} open" if found else ""
+    return section("Incidents", f'<div class="list">{rows}</div>' if rows else "", aside) + (
+        note(f"and {more:,} more") if more > 0 else ""
+    )
+
+
+def _incident(status: dict[str, Any], one: dict[str, Any]) -> str:
+    name = text(one["id"])
+    by = f" by {text(one['acknowledged_by'])}" if one["acknowledged_by"] else ""
+    return (
+        f'<article id="incident-{name}"><div class="apart"><h3>{text(one["title"])}</h3> '
+        f"{mark(one['severity'], 'warn' if one['severity'] == 'warning' else 'bad')}</div>"
+        f'<div class="apart"><p class="note"><code>{name}</code> · {text(one["status"])}{by} · '
+        f"began {ago(status, one['started'])}{_impact(one)}</p>"
+        + orders.row(status, *orders.of_incident(one))
+        + f"</div>{_story(status, one)}</article>"
+    )
+
+
+def _impact(one: dict[str, Any]) -> str:
+    """What callers had of it."""
+    found = one.get("impact") or {}
+    relapses = f" · {words.count(one['relapses'], 'relapse')}" if one.get("relapses") else ""
+    if not found.get("failed_requests"):
+        return relapses
+    return f" · {found['failed_requests']:,.0f} of {found['requests']:,.0f} requests failed{relapses}"
+
+
+def _story(status: dict[str, Any], one: dict[str, Any]) -> str:
+    """The end of an incident's timeline; the whole of it is a link away."""
+    path = f"/api/v1/incidents/{quote(one['id'])}"
+    lines = "".join(
+        f'<li data-level="{_LEVELS.get(line["level"], "bad")}"><span>{ago(status, line["at"])}</span> '
+        f"{text(line['text'])}</li>"
+        for line in one.get("timeline", ())[-MAX_STORY:]
+    )
+    return (
+        f'<details><summary>Timeline<span class="unseen"> of {text(one["id"])}</span></summary>'
+        f'<ol class="story">{lines}</ol><p class="note"><a href="{path}">all of it, as data</a></p></details>'
+    )
