@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.databases import Redis
+from tests.fakes.trust import Authority
+from tests.real.databases import Redis, RedisSentinel
+from tests.real.documents import free_port
 from tests.real.estate import Estate
 
 SECRET = "hush hush"
@@ -68,3 +70,28 @@ def test_what_cannot_work_is_told_and_repeats_no_secret(estate: Estate, redis: R
     write(estate, redis, cluster=True)
     assert "each primary" in estate.run("backup", "run", code=1).stderr
     assert estate.json("backup", "list") == []
+
+
+def test_every_way_to_reach_it(tmp_path: Path):
+    authority = Authority(tmp_path)
+    pair, tls_port = authority.issue("server", "127.0.0.1"), free_port()
+    with_tls = ["--tls-port", str(tls_port), "--tls-cert-file", str(pair.cert), "--tls-key-file", str(pair.key)]
+    (tmp_path / "secret").write_text(SECRET)
+    estate, password = Estate(tmp_path), {"password_file": str(tmp_path / "secret")}
+    with Redis("--requirepass", SECRET, *with_tls, "--tls-auth-clients", "no") as server, RedisSentinel(server) as told:
+        ask(server.port, "SET", "tea", "hot", password=SECRET)
+        ask(server.port, "ACL", "SETUSER", "backup", "on", "+sync", "+info", f">{SECRET}", password=SECRET)
+        tls = {"url": f"rediss://127.0.0.1:{tls_port}", "ca_file": str(authority.file)}
+        ways = {
+            "socket": {"url": f"unix://{server.directory}/socket"},
+            "tls": tls,
+            "sentinel": {"sentinel": {"master": "main", "addresses": ["127.0.0.1:1", told.address]}},
+            "user": {**tls, "username": "backup"},
+        }
+        estate.write(sources=[{"name": name, "redis": {**way, **password}} for name, way in ways.items()])
+        made = estate.json("backup", "run")
+        assert made["verified"]
+        assert [(one["name"], one["bytes"] > 100) for one in made["sources"]] == [(name, True) for name in ways]
+        stranger = Authority(tmp_path, "stranger")
+        estate.write(sources=[{"name": "cache", "redis": {**tls, **password, "ca_file": str(stranger.file)}}])
+        assert "certificate verify failed" in estate.run("backup", "run", code=1).stderr
