@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from datetime import UTC, datetime
 
 from sidecar.agent.cycle import Stopped
@@ -21,7 +22,7 @@ from sidecar.runtime.observer import Observer
 LOOK = 5.0
 """Seconds between two looks at the clock."""
 AGAIN = 600.0
-"""Seconds, at most, until one that could not begin is tried again."""
+"""Seconds, at most, until one that failed before it began is tried again; one that has nothing to restore yet: LOOK."""
 
 _log = Log(__name__)
 
@@ -53,11 +54,10 @@ class Drilling:
         while True:
             await asyncio.sleep(min(LOOK, max(0.05, due.due_at - since_boot())))
             if due.due(since_boot()):
-                soon = rules.every if await self._drill() else min(rules.every, AGAIN)
-                due = Due(soon, since_boot(), 0.0)
+                due = Due(min(rules.every, await self._drill()), since_boot(), 0.0)
 
-    async def _drill(self) -> bool:
-        """False: it could not begin."""
+    async def _drill(self) -> float:
+        """Seconds until the next, if that is not due before."""
         stock = self._stock
         try:
             report = await self.lane.do(
@@ -67,11 +67,11 @@ class Drilling:
             )
         except (Stopped, Busy, Unknown, NoRepository) as fault:
             _log.info("drill_put_off", every=600.0, reason=str(fault))
-            return False
+            return LOOK
         except AgentFault as fault:
             self._reporter.holds("drill_failed", "drill", str(fault))
             _log.warning("drill_failed", every=600.0, reason=str(fault))
-            return False
+            return AGAIN
         if report.passed:
             self._show(report)
             self._reporter.over("drill_failed")
@@ -84,7 +84,7 @@ class Drilling:
             passed=report.passed, rto_seconds=report.rto_seconds, rpo_seconds=report.rpo_seconds,
             seconds=round(sum(report.steps.values()), 3),
         )  # fmt: skip
-        return True
+        return math.inf
 
     def _judge(self, report: DrillReport) -> None:
         """A drill that passed may show that a promise cannot be kept."""

@@ -18,6 +18,7 @@ CREATE TABLE IF NOT EXISTS runs (
 )"""
 _RESTORES = "CREATE TABLE IF NOT EXISTS restores (at TEXT NOT NULL, bytes INTEGER NOT NULL, seconds REAL NOT NULL)"
 _READS = "CREATE TABLE IF NOT EXISTS reads (at TEXT NOT NULL, part INTEGER NOT NULL, troubles INTEGER NOT NULL)"
+_KEYS = "CREATE TABLE IF NOT EXISTS keys (at TEXT NOT NULL)"
 
 
 class Ran(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,3 +90,19 @@ def restore_rate(catalog: Catalog) -> float | None:
         ).fetchall()
     seconds = sum(float(row[1]) for row in rows)
     return sum(int(row[0]) for row in rows) / seconds if seconds > 0.0 else None
+
+
+def note_key(catalog: Catalog) -> None:
+    """A copy of the password that is kept elsewhere has opened the repository."""
+    with catalog.connect() as connection:
+        connection.execute(_KEYS)
+        connection.execute("DELETE FROM keys")
+        connection.execute("INSERT INTO keys VALUES (?)", (datetime.now(UTC).isoformat(timespec="seconds"),))
+
+
+def key_proved(catalog: Catalog) -> str | None:
+    """When one last did, ISO 8601; None: never."""
+    with catalog.connect() as connection:
+        connection.execute(_KEYS)
+        row = connection.execute("SELECT at FROM keys").fetchone()
+    return None if row is None else str(row[0])

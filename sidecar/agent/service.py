@@ -23,7 +23,7 @@ from sidecar.agent import cycle, history
 from sidecar.agent.admin import Admin
 from sidecar.agent.backing import Backing
 from sidecar.agent.drilling import Drilling
-from sidecar.agent.drills import drills
+from sidecar.agent.drills import DrillReport, drills
 from sidecar.agent.faults import AgentFault
 from sidecar.agent.figures import Figures
 from sidecar.agent.ports import Kind, Manifest
@@ -217,9 +217,13 @@ class Agent:
 
     async def status(self) -> dict[str, Any]:
         now = since_boot()
-        ran, drilled = await asyncio.to_thread(
-            lambda: (history.runs(self._stock.catalog(), 1), drills(self._stock.catalog(), 1))
-        )
+
+        def look() -> tuple[list[history.Ran], list[DrillReport], str | None]:
+            catalog = self._stock.catalog()
+            return history.runs(catalog, 1), drills(catalog, 1), history.key_proved(catalog)
+
+        ran, drilled, proved = await asyncio.to_thread(look)
+        repository = self._config.repository
         last = ran[0] if ran else None
         age = self._age.age(now)
         return {
@@ -250,7 +254,7 @@ class Agent:
                 "rto_seconds": drilled[0].rto_seconds, "rpo_seconds": drilled[0].rpo_seconds,
                 "running": self._drilling.lane.busy,
             },
-            "repository": {"url": self._config.repository.url, "engine": self._config.repository.engine},
+            "repository": {"url": repository.url, "engine": repository.engine, "key_copy_proved_at": proved},
             "sources": [source.name for source in self._config.sources],
             "conditions": [
                 {"reason": one.reason, "subject": one.subject, "level": one.level, "detail": one.detail}

@@ -23,6 +23,7 @@ class Desk:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._path = args.config
+        self._key_file: str | None = getattr(args, "key_file", None)
 
     @cached_property
     def document(self) -> "Config":
@@ -37,7 +38,7 @@ class Desk:
         found = self.document.backup
         if found is None:
             raise ConfigError(f"{self._path}: there is no `backup` section: nothing says what is backed up")
-        return found
+        return found if self._key_file is None else _opened_with(found, self._key_file)
 
     @cached_property
     def repository(self) -> "Repository":
@@ -62,6 +63,19 @@ class Desk:
         from sidecar.agent.sources.build import build
 
         return {source.name: build(source, self.config.state_dir) for source in self.config.sources}
+
+
+def _opened_with(config: "Backup", key_file: str) -> "Backup":
+    """The same, but for whence the password comes. Raises AgentFault."""
+    import os
+
+    from msgspec.structs import replace
+
+    from sidecar.agent.faults import AgentFault
+
+    if os.path.realpath(key_file) == os.path.realpath(config.repository.password_file):
+        raise AgentFault(f"{key_file} is backup.repository.password_file itself: name the copy that is kept elsewhere")
+    return replace(config, repository=replace(config.repository, password_file=os.path.abspath(key_file)))
 
 
 def told(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:

@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--source", metavar="NAME", help="run: this source only; the point is then incomplete")
         parser.add_argument("--kind", choices=_KINDS, default="incremental", help="run: how much is stored anew")
         parser.add_argument("--level", choices=backup_upkeep.LEVELS, help="verify: how thoroughly (default: sample)")
+        parser.add_argument("--key-file", metavar="FILE", help="verify: with this copy of the password")
         parser.add_argument("--dry-run", action="store_true", help="forget: only tell what would go")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 

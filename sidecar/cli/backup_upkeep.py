@@ -15,8 +15,9 @@ LEVELS = ("manifest", "sample", "read")
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Verify one point, else the newest; 0 sound, 1 not."""
+    """Verify one point, else the newest; 0 sound, 1 not. With a key file: that a copy of the password opens it, too."""
     from sidecar.agent.faults import Unknown
+    from sidecar.agent.history import note_key
     from sidecar.agent.ports import Level
     from sidecar.agent.verdicts import offered, record
     from sidecar.agent.verify import verify_point
@@ -33,13 +34,16 @@ def verify(args: argparse.Namespace) -> int:
             desk.repository, point, Level(args.level or "sample"), desk.sources(), scratch, progress.tell
         )
     record(desk.repository, desk.catalog, found)
+    if args.key_file is not None:
+        note_key(desk.catalog)
     better = None if found.ok else offered(desk.catalog, found)
     if args.json:
         troubles = [{"what": one.what, "where": one.where, "detail": one.detail} for one in found.troubles]
         told: dict[str, Any] = {"backup": point.id, "level": found.level, "ok": found.ok, "troubles": troubles}
         print(json.dumps({**told, "seconds": round(found.seconds, 3), "offered": better}, indent=2, ensure_ascii=False))
     elif found.ok:
-        print(f"{point.id} is sound (level {found.level}, {found.seconds:.1f} s)")
+        opened = f"; the password in {args.key_file} opens it" if args.key_file else ""
+        print(f"{point.id} is sound (level {found.level}, {found.seconds:.1f} s){opened}")
     else:
         for one in found.troubles:
             print(f"{one.what}: {one.where}{': ' if one.detail else ''}{one.detail}", file=sys.stderr)

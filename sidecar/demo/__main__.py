@@ -13,6 +13,7 @@ import httpx
 
 from sidecar.demo.child import Child
 from sidecar.demo.faults import Faults
+from sidecar.demo.gauge import read_out
 from sidecar.demo.stage import GREETING, Cast, Places, cast, choose, port_is_free
 from sidecar.demo.story import retell
 from sidecar.demo.traffic import Tally, customer
@@ -74,6 +75,8 @@ async def play(company: Cast, places: Places, args: argparse.Namespace) -> None:
             group.create_task(watch(child))
             group.create_task(retell(child.log, places.admin, tell))
         group.create_task(summarise(tally, args.summary_every))
+        metrics = f"http://127.0.0.1:{places.agent_port}/metrics"
+        group.create_task(read_out(metrics, tell, 4 * args.summary_every))
         group.create_task(Faults(company, places, tally, tell).run(args.fault_every))
         for _ in range(CUSTOMERS):
             group.create_task(customer(f"http://127.0.0.1:{args.port}", tally, PAUSE))

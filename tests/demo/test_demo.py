@@ -95,7 +95,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
 def test_it_serves_and_ends_without_leaving_anything_behind(start, number: signal.Signals):
     demo = start()
     demo.until("backup", "proved by restoring a sample")
-    demo.until("traffic", "200 ×")
+    demo.until("drill", "a backup was restored and asked")
+    demo.until("rpo", "a disaster now would lose", "180 s are allowed", "sidecar_backup_rpo_seconds")
+    assert any("traffic" in line and "200 ×" in line for line in demo.said)
     assert httpx.get(f"http://127.0.0.1:{demo.port}/orders", trust_env=False).status_code == 200
     assert httpx.get(f"http://127.0.0.1:{demo.admin_port}/readyz", trust_env=False).status_code == 200
     assert len(demo.children()) == 5, "two shops, the warehouse, the proxy and its agent"

@@ -101,7 +101,10 @@ def test_a_wrong_key_is_4_and_writes_nothing(estate: Estate, tmp_path: Path):
     plan = estate.json("restore", "plan", "--target", str(tmp_path / "t"))
     before = {path: path.stat().st_mtime_ns for path in estate.repository.rglob("*")}
     estate.key.write_text("another\n")
-    for words in (["backup", "run"], ["backup", "verify"], ["restore", "apply", plan["hash"]]):
+    (tmp_path / "copy").write_text("a copy that is not one")
+    assert "itself" in estate.run("backup", "verify", "--key-file", str(estate.key), code=1).stderr
+    stale = ["backup", "verify", "--key-file", str(tmp_path / "copy")]
+    for words in (stale, ["backup", "run"], ["backup", "verify"], ["restore", "apply", plan["hash"]]):
         assert "the password does not open this repository" in estate.run(*words, code=4).stderr
     assert {path: path.stat().st_mtime_ns for path in estate.repository.rglob("*")} == before
     assert not (tmp_path / "t").exists()

@@ -20,8 +20,11 @@ def estate(tmp_path: Path) -> Estate:
 def test_it_backs_up_by_itself_and_tells_how_old_the_newest_verified_point_is(estate: Estate, tmp_path: Path):
     estate.write(rpo="10m")
     estate.order("tea")
+    escrow = tmp_path / "escrow"
+    escrow.write_bytes(estate.key.read_bytes())
     with Agent(estate) as agent:
         agent.wait_log('"backup_finished".*"asked": "schedule".*"verified": true')
+        assert "opens it" in estate.run("backup", "verify", "--key-file", str(escrow)).stdout
         assert agent.command("/api/v1/backups/run") == 200
         agent.wait_log('"backup_finished".*"asked": "operator".*"verified": true')
         metrics = agent.metrics()
@@ -42,7 +45,9 @@ def test_it_backs_up_by_itself_and_tells_how_old_the_newest_verified_point_is(es
         assert [agent.status_of(probe) for probe in ("/livez", "/readyz", "/startupz")] == [200, 200, 200]
         assert agent.rss < 80 << 20
         assert estate.json("agent", "status")["rpo"]["state"] == "kept"
-        assert "newest verified point: " in estate.run("agent", "status").stdout
+        told = estate.run("agent", "status").stdout
+        assert "newest verified point: " in told
+        assert "a copy of its password: opened it: 2" in told
     listed = estate.json("backup", "list")
     assert [one["verified"] for one in listed] == [True] * len(listed)
     estate.run("restore", "apply", estate.json("restore", "plan", "--target", str(tmp_path / "t"))["hash"])

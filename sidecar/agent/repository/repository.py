@@ -279,7 +279,10 @@ def _password(path: str) -> bytes:
         with open(path, "rb") as file:
             password = file.read(65_536).rstrip(b"\r\n")
     except OSError as error:
-        raise StorageFailure(f"backup.repository.password_file: {path}: {error.strerror}") from None
+        raise StorageFailure(
+            f"the password file {path}: {error.strerror}; put there what backup.repository.password_file held when the "
+            "repository was made"
+        ) from None
     if not password:
-        raise StorageFailure(f"backup.repository.password_file: {path} is empty")
+        raise StorageFailure(f"the password file {path} is empty; look at backup.repository.password_file")
     return password

@@ -34,6 +34,7 @@ def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("Next run", following),
         ("Last drill", _drill(found.get("drill"))),
         ("Repository", f"{repository['url']} ({repository['engine']})"),
+        ("A copy of its password", _proved(repository.get("key_copy_proved_at"))),
     ]
 
 
@@ -46,3 +47,8 @@ def _drill(last: dict[str, Any] | None) -> str:
         return f"{when}: failed: {last['why']}"
     back, lost = figure(last["rto_seconds"], "seconds"), figure(last["rpo_seconds"], "seconds")
     return f"{when}: passed, back in {back}, {lost} lost"
+
+
+def _proved(at: str | None) -> str:
+    """Whether a copy that is kept elsewhere was ever tried."""
+    return f"opened it: {moment(at)}" if at else "never tried: sidecar backup verify --key-file FILE"
