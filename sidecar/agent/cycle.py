@@ -43,6 +43,14 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
         return self.manifest.complete and self.seen.ok
 
 
+class PartRead(msgspec.Struct, frozen=True):
+    """A part of everything stored was read."""
+
+    part: int
+    at: datetime
+    troubles: int
+
+
 def make_point(
     config: Backup,
     who: tuple[str, str],
@@ -117,8 +125,22 @@ def read_part(repository: Repository, catalog: Catalog, part: int, parts: int, t
             seconds = time.monotonic() - began
             found.append(Verification(point=point.id, level=Level.READ, at=at, seconds=seconds, troubles=mine))
             record(repository, catalog, found[-1])
-    history.note_read(catalog, part, len(troubles))
+    body = msgspec.json.encode(PartRead(part, at, len(troubles)))
+    findings.add(repository, catalog, findings.Sort.READING, findings.ALL, body)
     return found
+
+
+def last_read(catalog: Catalog) -> tuple[int, datetime] | None:
+    """The part read last, and when; when none ever was, the one before the first, when the oldest point was made.
+
+    None: there is nothing to read.
+    """
+    for _, body in findings.found(catalog, findings.Sort.READING, 1):
+        if body is not None:
+            said = msgspec.json.decode(body, type=PartRead)
+            return said.part, said.at
+    oldest = min((point.finished_at for point in catalog.points()), default=None)
+    return None if oldest is None else (0, oldest)
 
 
 def concerns(trouble: Trouble, point: Manifest) -> bool:

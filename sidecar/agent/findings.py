@@ -3,7 +3,7 @@
 A restore, the RPO and retention go by what is verified, so that must outlive this machine. A finding goes into the
 catalog first, and then, signed and sealed, into the repository, an object of its own; it never changes a manifest.
 
-    sidecar/findings/SORT/SUBJECT/NUMBER-…    sort: verification, of a point; drill, of all
+    sidecar/findings/SORT/SUBJECT/NUMBER-…    sort: verification, of a point; drill and reading, of all
 
 * No finding replaces another. They are numbered for each subject, for clocks are set; the last one holds.
 * Verification holds no lease, since it may run beside a backup: names are new each time, so nobody overwrites anybody.
@@ -46,6 +46,8 @@ class Sort(StrEnum):
 
     VERIFICATION = "verification"
     DRILL = "drill"
+    READING = "reading"
+    """Of a part of all data."""
 
 
 def add(repository: "Repository", catalog: "Catalog", sort: Sort, subject: str, body: bytes) -> None:
@@ -122,7 +124,9 @@ def forget(repository: "Repository", catalog: "Catalog", lease: "Lease", points:
 def sweep(repository: "Repository", lease: "Lease") -> None:
     """Remove what is about points that are no more, and the oldest of what there is much of."""
     points = set(repository.ids())
-    old = sorted(one.name for one in repository.store.list(f"{FINDINGS}/{Sort.DRILL}"))[:-REMEMBERED]
+    old: list[str] = []
+    for sort in (Sort.DRILL, Sort.READING):
+        old += sorted(one.name for one in repository.store.list(f"{FINDINGS}/{sort}"))[:-REMEMBERED]
     verified = [one.name for one in repository.store.list(f"{FINDINGS}/{Sort.VERIFICATION}")]
     for name in (*old, *(one for one in verified if one.split("/")[3] not in points)):
         lease.check()

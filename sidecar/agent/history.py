@@ -17,7 +17,6 @@ CREATE TABLE IF NOT EXISTS runs (
   why TEXT NOT NULL
 )"""
 _RESTORES = "CREATE TABLE IF NOT EXISTS restores (at TEXT NOT NULL, bytes INTEGER NOT NULL, seconds REAL NOT NULL)"
-_READS = "CREATE TABLE IF NOT EXISTS reads (at TEXT NOT NULL, part INTEGER NOT NULL, troubles INTEGER NOT NULL)"
 _KEYS = "CREATE TABLE IF NOT EXISTS keys (at TEXT NOT NULL)"
 
 
@@ -57,21 +56,6 @@ def runs(catalog: Catalog, count: int = 100) -> list[Ran]:
         )
         for began, seconds, point, good, asked, why in rows
     ]
-
-
-def note_read(catalog: Catalog, part: int, troubles: int) -> None:
-    """A part of the repository was read."""
-    with catalog.connect() as connection:
-        connection.execute(_READS)
-        connection.execute("INSERT INTO reads VALUES (?, ?, ?)", (datetime.now(UTC).isoformat(), part, troubles))
-
-
-def last_read(catalog: Catalog) -> tuple[int, datetime] | None:
-    """The part read last, and when."""
-    with catalog.connect() as connection:
-        connection.execute(_READS)
-        row = connection.execute("SELECT part, at FROM reads ORDER BY rowid DESC LIMIT 1").fetchone()
-    return None if row is None else (int(row[0]), datetime.fromisoformat(row[1]))
 
 
 def note_restore(catalog: Catalog, size: int, seconds: float) -> None:

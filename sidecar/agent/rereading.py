@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from sidecar.agent import cycle, history
+from sidecar.agent import cycle
 from sidecar.agent.cycle import Stopped
 from sidecar.agent.faults import AgentFault
 from sidecar.agent.figures import Figures
@@ -46,15 +46,21 @@ class Rereading:
 
     async def run(self) -> None:
         """Read a part whenever it is due, until cancelled."""
-        before = None
-        with contextlib.suppress(AgentFault):
-            before = await self.lane.do(lambda _tell: history.last_read(self._stock.catalog()))
-        ago = None if before is None else (before[0], (datetime.now(UTC) - before[1]).total_seconds())
-        turn = ReadTurn(EVERY, PARTS, since_boot(), ago)
+        turn = None
         while True:
             await asyncio.sleep(LOOK)
-            if turn.due(since_boot()):
+            turn = turn or await self._begin()
+            if turn is not None and turn.due(since_boot()):
                 turn.done(since_boot(), read=await self._read(turn.part))
+
+    async def _begin(self) -> ReadTurn | None:
+        """Go on where the last agent was; None: there is nothing to read yet."""
+        with contextlib.suppress(AgentFault):
+            last = await self.lane.do(lambda _tell: cycle.last_read(self._stock.catalog()))
+            if last is not None:
+                ago = (datetime.now(UTC) - last[1]).total_seconds()
+                return ReadTurn(EVERY, PARTS, since_boot(), (last[0], ago))
+        return None
 
     async def _read(self, part: int) -> bool:
         stock = self._stock

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.agent import cycle, history
+from sidecar.agent import cycle
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.ports import Kind, Level, Manifest
 from sidecar.agent.repository.repository import Repository
@@ -172,6 +172,15 @@ def test_rot_is_found_by_reading_a_part_each_day_and_the_older_point_counts_agai
     assert rotten.name in found[0].troubles[0].where
     assert cycle.newest_verified(place.catalog) == first
     assert offered(place.catalog, found[0]) == first.id
-    last = history.last_read(place.catalog)
-    assert last is not None
-    assert last[0] == 7
+    assert (cycle.last_read(place.catalog) or (0,))[0] == 7
+    elsewhere = Catalog(str(Path(place.config.state_dir) / "elsewhere"))
+    elsewhere.rebuild(place.repository)
+    assert cycle.last_read(elsewhere) == cycle.last_read(place.catalog), "whoever comes next goes on with the next part"
+
+
+def test_what_was_never_read_is_counted_from_the_oldest_point(place: Place):
+    """Not from the agent's start: one that is restarted each day would never begin."""
+    assert cycle.last_read(place.catalog) is None
+    oldest = place.backup()
+    place.backup()
+    assert cycle.last_read(place.catalog) == (0, oldest.finished_at)

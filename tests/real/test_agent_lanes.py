@@ -1,5 +1,6 @@
 """What the agent does beside backups: it reads all data again, part by part, and shows how far long work is."""
 
+import json
 import os
 import pty
 import re
@@ -27,11 +28,9 @@ def test_rot_is_found_by_the_daily_reading_and_the_older_point_counts_again(tmp_
     name = str(rotten.relative_to(estate.repository))
     part = zlib.crc32(name.encode()) % 7 + 1
     with closing(sqlite3.connect(tmp_path / "state" / "catalog.db")) as db, db:  # the part before was read long ago
-        db.execute(
-            "CREATE TABLE IF NOT EXISTS reads (at TEXT NOT NULL, part INTEGER NOT NULL, troubles INTEGER NOT NULL)"
-        )
         ago = (datetime.now(UTC) - timedelta(days=2)).isoformat()
-        db.execute("INSERT INTO reads VALUES (?, ?, 0)", (ago, part - 1 or 7))
+        body = json.dumps({"part": part - 1 or 7, "at": ago, "troubles": 0}).encode()
+        db.execute("INSERT INTO findings VALUES ('reading', 'all', 0, '', ?)", (body,))
     estate.write(rpo="1h")
     with Agent(estate) as agent:
         assert agent.json("/api/v1/status")["rpo"]["point"] == second
