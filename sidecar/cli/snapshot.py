@@ -65,7 +65,8 @@ def _list(args: argparse.Namespace) -> int:
 
     desk = Desk(args)
     points = {point.id: point for point in desk.catalog.points()}
-    found = sorted(holds(desk.repository).values(), key=lambda one: one.point, reverse=True)
+    held = holds(desk.repository) if points else {}  # before the first backup there is no repository
+    found = sorted(held.values(), key=lambda one: one.point, reverse=True)
     shown = [_plain(points.get(one.point), one) for one in found]
     if args.json:
         print(json.dumps(shown, indent=2, ensure_ascii=False))

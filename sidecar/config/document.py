@@ -97,7 +97,10 @@ class Config(Section, frozen=True, kw_only=True):
     shutdown: Annotated[Shutdown, Doc("How it stops.")] = Shutdown()
     workers: Annotated[
         Annotated[int, whole(1, 64)],
-        Doc("Processes that serve; one parent owns the listening sockets; breakers agree across them."),
+        Doc(
+            "Processes that serve; one parent owns the listening sockets; breakers agree across them, limits hold for "
+            "each of them."
+        ),
     ] = 1
     codec: Annotated[Codec, Doc("The HTTP parser: fast, or h11, the reference.")] = "fast"
     shared_state: Annotated[SharedState | None, Doc("What replicas agree about. Absent: each on its own.")] = None

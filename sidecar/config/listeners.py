@@ -186,7 +186,11 @@ class Listener(Section, frozen=True, kw_only=True):
     ] = 10_000
     trusted_proxies: Annotated[
         tuple[Network, ...],
-        Doc("Clients whose X-Forwarded-* are believed and extended; others' are replaced.", "Caddy's private_ranges"),
+        Doc(
+            "Clients whose X-Forwarded-* are believed and extended, and whose Forwarded passes; others' X-Forwarded-* "
+            "are replaced, and their Forwarded is cut out.",
+            "Caddy's private_ranges",
+        ),
     ] = (
         "127.0.0.0/8",
         "::1/128",

@@ -2,14 +2,16 @@
 
 The head goes as the codec cut it, plus what a proxy owes its upstream: X-Forwarded-For, -Proto and -Host,
 Via (RFC 9110 section 7.6.3), X-Request-Id when the client sent none, and for an upgrade the two fields that
-ask for it. What a client claims in X-Forwarded-* is believed only from a trusted peer; others' is replaced. Where the
-listener says so, X-Forwarded-Client-Cert tells what the client's certificate says; the client itself never does.
+ask for it. What a client claims in X-Forwarded-* is believed only from a trusted peer; others' is replaced, and their
+Forwarded (RFC 7239), which says the same to upstreams that read it, is cut out. Where the listener says so,
+X-Forwarded-Client-Cert tells what the client's certificate says; the client itself never does.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import re
 from typing import TYPE_CHECKING
 
 from sidecar.proxy.exchange import REPLAY_LIMIT
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.greet import Greeting
 
 VIA = b"Via: 1.1 sidecar\r\n"
+_FORWARDED = re.compile(rb"\r\n[Ff][Oo][Rr][Ww][Aa][Rr][Dd][Ee][Dd]: [^\r]*")
 
 
 def _request_ids() -> Iterator[bytes]:
@@ -41,14 +44,14 @@ next_request_id = _request_ids().__next__
 class Forwarding:
     """The forwarding fields of one client connection; the last host's are kept, for most clients name one."""
 
-    __slots__ = ("_address", "_last", "_proto", "_trusted", "host", "rendered")
+    __slots__ = ("_address", "_last", "_proto", "host", "rendered", "trusted")
 
     def __init__(self, address: bytes | None, *, trusted: bool, tls: Greeting | None = None) -> None:
         self._address = address  # the peer's, as X-Forwarded-For writes it; None over a Unix socket
         self._proto = b"http" if tls is None else b"https"
         certificate = None if tls is None else tls.certificate_element()
         self._last = VIA if certificate is None else b"X-Forwarded-Client-Cert: " + certificate + b"\r\n" + VIA
-        self._trusted = trusted
+        self.trusted = trusted
         self.host: bytes | None = None
         self.rendered = b""
         """The lines for a request to `host` that claims nothing itself."""
@@ -60,7 +63,7 @@ class Forwarding:
                 self.host = head.host
                 self.rendered = self._render(self._address, self._proto, head.host)
             return self.rendered
-        if not self._trusted:
+        if not self.trusted:
             return self._render(self._address, self._proto, head.host)
         chain = head.forwarded_for
         if self._address is not None:
@@ -87,6 +90,8 @@ def render_request(exchange: Exchange) -> bytes:
     if tracer is not None:
         wire = tracer.begin(exchange, wire)
     forwarding = exchange.client.forwarding
+    if not forwarding.trusted:
+        wire = _FORWARDED.sub(b"", wire)
     if head.host == forwarding.host and head.forwarded_for is head.forwarded_proto is head.forwarded_host is None:
         fields = forwarding.rendered
     else:

@@ -142,8 +142,11 @@ def test_forwarded_fields_are_made(client: Wire) -> None:
 
 def test_forwarded_fields_of_a_trusted_client_are_extended(client: Wire) -> None:
     fields = crossed(
-        client, "x-forwarded-for: 203.0.113.9\r\nx-forwarded-proto: https\r\nx-forwarded-host: outer.test\r\n"
+        client,
+        "x-forwarded-for: 203.0.113.9\r\nx-forwarded-proto: https\r\nx-forwarded-host: outer.test\r\n"
+        "forwarded: for=x\r\n",
     )
+    assert values(fields, "forwarded") == ["for=x"]
     assert [part.strip() for part in ",".join(values(fields, "x-forwarded-for")).split(",")] == [
         "203.0.113.9",
         "127.0.0.1",
@@ -155,8 +158,12 @@ def test_forwarded_fields_of_a_trusted_client_are_extended(client: Wire) -> None
 def test_forwarded_fields_of_a_stranger_are_replaced(proxy: Sidecar) -> None:
     with contextlib.closing(proxy.client("distrustful")) as client:
         fields = crossed(
-            client, "x-forwarded-for: 203.0.113.9\r\nX-Forwarded-Proto: https\r\nx-forwarded-host: evil.test\r\n"
+            client,
+            "x-forwarded-for: 203.0.113.9\r\nX-Forwarded-Proto: https\r\nx-forwarded-host: evil.test\r\n"
+            "Forwarded: for=203.0.113.9\r\nx-last: 1\r\nFORWARDED: for=x\r\n",
         )
+    assert values(fields, "forwarded") == []
+    assert values(fields, "x-last") == ["1"]
     assert values(fields, "x-forwarded-for") == ["127.0.0.1"]
     assert values(fields, "x-forwarded-proto") == ["http"]
     assert values(fields, "x-forwarded-host") == ["example.test"]
