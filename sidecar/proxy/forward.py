@@ -70,6 +70,11 @@ class Forwarding:
             chain = self._address if chain is None else chain + b", " + self._address
         return self._render(chain, head.forwarded_proto or self._proto, head.forwarded_host or head.host)
 
+    def scheme(self, head: RequestHead) -> bytes:
+        """What the client speaks, or what its own client spoke, where we believe who says so."""
+        told = head.forwarded_proto if self._trusted else None
+        return self._proto if told is None else told.partition(b",")[0]
+
     def _render(self, chain: bytes | None, proto: bytes, host: bytes) -> bytes:
         line = b"" if chain is None else b"X-Forwarded-For: " + chain + b"\r\n"
         named = b"X-Forwarded-Host: " + host + b"\r\n" if host else b""

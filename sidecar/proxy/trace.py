@@ -83,13 +83,14 @@ class Tracer:
         """The request ended at `now` (monotonic seconds); keep its span, if it has one."""
         context = exchange.trace or self.decide(exchange)
         if context is not UNTRACED:
-            head, route = exchange.head, exchange.route
+            head, route, client = exchange.head, exchange.route, exchange.client
             self.queue.put(
                 (
                     context.trace, context.span, context.parent, exchange.started, now,
-                    head.method, head.path, head.host, exchange.status, exchange.plan.name,
+                    head.method, client.forwarding.scheme(head), head.host, head.path, head.minor,
+                    head.field(b"user-agent") or b"", exchange.status, exchange.plan.name,
                     route.name, route.upstream_name, endpoint, outcome,
-                    exchange.attempt, exchange.client.peer, exchange.request_id or b"",
+                    exchange.attempt, client.peer, exchange.request_id or b"",
                 )
             )  # fmt: skip
 

@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
     from sidecar.runtime.metrics import Registry
 
-Span = tuple[bytes, bytes, bytes, float, float, bytes, bytes, bytes, int, str, str, str, str, str, int, str, bytes]
-"""trace, span, parent (hexadecimal), began and ended (monotonic seconds), method, path, host, status (0: none),
-listener, route, upstream, endpoint, outcome, tries, client, request id."""
+Span = tuple[
+    bytes, bytes, bytes, float, float, bytes, bytes, bytes, bytes, int, bytes, int,
+    str, str, str, str, str, int, str, bytes,
+]  # fmt: skip
+"""trace, span, parent (hexadecimal), began and ended (monotonic seconds), method, scheme, host, path, HTTP/1.x, user
+agent, status (0: none), listener, route, upstream, endpoint, outcome, tries, client, request id."""
 
 BATCH = 512
 DELIVERY_SECONDS = 1.0
@@ -185,14 +188,23 @@ def encode(batch: list[Span], resource: list[dict[str, Any]]) -> bytes:
 
 def _span(one: Span, offset: int) -> dict[str, Any]:
     (
-        trace, span, parent, began, ended, method, path, host, status,
+        trace, span, parent, began, ended, method, scheme, host, path, minor, agent, status,
         listener, route, upstream, endpoint, outcome, tries, client, request_id,
     ) = one  # fmt: skip
-    word = method.decode() if method in _METHODS else "_OTHER"
+    known = method in _METHODS
+    word = method.decode() if known else "_OTHER"
+    address, colon, port = _text(host).rpartition(":")
+    if not colon or port.endswith("]"):  # an IPv6 address alone
+        address, port = address + colon + port, ""
     attributes: dict[str, str | int] = {
         "http.request.method": word,
-        "url.path": path.decode("utf-8", "backslashreplace"),
-        "server.address": host.decode("utf-8", "backslashreplace"),
+        "http.request.method_original": "" if known else _text(method),
+        "url.scheme": _text(scheme),
+        "url.path": _text(path),
+        "server.address": address.strip("[]"),
+        "server.port": int(port or 0),
+        "network.protocol.version": f"1.{minor}",
+        "user_agent.original": _text(agent),
         "client.address": client,
         "http.response.status_code": status,
         "http.request.resend_count": max(0, tries - 1),
@@ -202,7 +214,7 @@ def _span(one: Span, offset: int) -> dict[str, Any]:
         "sidecar.upstream": upstream,
         "sidecar.endpoint": endpoint,
         "sidecar.outcome": outcome,
-        "sidecar.request_id": request_id.decode("utf-8", "backslashreplace"),
+        "sidecar.request_id": _text(request_id),
     }
     return {
         "traceId": trace.decode(),
@@ -215,6 +227,10 @@ def _span(one: Span, offset: int) -> dict[str, Any]:
         "attributes": [_attribute(key, value) for key, value in attributes.items() if value not in {"", 0}],
         **({"status": {"code": _ERROR}} if status >= 500 else {}),
     }
+
+
+def _text(said: bytes) -> str:
+    return said.decode("utf-8", "backslashreplace")
 
 
 def _attribute(key: str, value: str | int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes.upstream import ScriptedUpstream
 from tests.real.documents import both_codecs, route, upstream
-from tests.real.harness import Sidecar
+from tests.real.harness import Sidecar, ask
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -82,8 +82,10 @@ def stage(collector: Collector, **tracing: Any) -> Iterator[tuple[Sidecar, Scrip
 
 def test_a_request_becomes_a_span_and_the_upstream_its_child(collector: Collector, codec: str):
     with stage(collector, sample=0.0) as (proxy, server):
-        fields = f"traceparent: 00-{TRACE}-{PARENT}-01\r\ntracestate: a=b\r\n"
-        assert proxy.get(codec, "/orders?secret=1", fields).status == 200
+        fields = f"traceparent: 00-{TRACE}-{PARENT}-01\r\ntracestate: a=b\r\nuser-agent: till/2\r\n"
+        with proxy.client(codec) as client:
+            asked = ask("/orders?secret=1", fields, host="shop.test:8080")
+            assert client.send(asked).read_answer().status == 200
         proxy.get(codec, "/untraced")
         proxy.wait_until(lambda: collector.spans, "a span")
         head = server.seen[0]
@@ -93,9 +95,19 @@ def test_a_request_becomes_a_span_and_the_upstream_its_child(collector: Collecto
     assert head.all("traceparent") == [f"00-{TRACE}-{span['spanId']}-01"]
     assert head.all("tracestate") == ["a=b"]
     said = flat(span["attributes"])
-    assert said["url.path"] == "/orders"
-    assert said["http.response.status_code"] == "200"
     assert said["sidecar.endpoint"] == server.address
+    wanted = {
+        "http.request.method": "GET",
+        "url.scheme": "http",
+        "url.path": "/orders",
+        "server.address": "shop.test",
+        "server.port": "8080",
+        "network.protocol.version": "1.1",
+        "user_agent.original": "till/2",
+        "client.address": "127.0.0.1",
+        "http.response.status_code": "200",
+    }
+    assert said.items() >= wanted.items()
     assert "secret" not in json.dumps(span)
     assert int(span["endTimeUnixNano"]) >= int(span["startTimeUnixNano"]) > 1_700_000_000_000_000_000
     assert collector.resources == [{"service.name": "orders", "service.instance.id": "orders-7"}]
@@ -103,7 +115,7 @@ def test_a_request_becomes_a_span_and_the_upstream_its_child(collector: Collecto
 
 def test_what_never_reached_an_upstream_is_a_span_too(collector: Collector):
     with stage(collector, sample=1.0) as (proxy, _):
-        assert proxy.get("fast", "/dead").status == 502
+        assert proxy.get("fast", "/dead", method="BREW").status == 502
         proxy.wait_until(lambda: collector.spans, "a span")
     (span,) = collector.spans
     said = flat(span["attributes"])
@@ -113,6 +125,7 @@ def test_what_never_reached_an_upstream_is_a_span_too(collector: Collector):
         "connect_failure",
     )
     assert span["parentSpanId"] == ""
+    assert (span["name"], said["http.request.method_original"]) == ("_OTHER dead", "BREW")
 
 
 def test_a_collector_that_is_busy_is_asked_again_and_one_that_refuses_is_not(collector: Collector, tmp_path):
