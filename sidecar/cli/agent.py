@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Work; or tell: 0 it answers, 3 it does not."""
-    return _status(args) if args.action == "status" else _run(args)
+    from sidecar.cli.agent_desk import told
+
+    return _status(args) if args.action == "status" else told(_run, args)
 
 
 def _run(args: argparse.Namespace) -> int:

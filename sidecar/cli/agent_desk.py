@@ -79,7 +79,10 @@ def _opened_with(config: "Backup", key_file: str) -> "Backup":
 
 
 def told(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Run a command; turn its fault into one sentence and an exit code: 4 for a wrong key, 1 for everything else."""
+    """Run a command; turn its fault into one sentence and an exit code: 4 for a wrong key, 1 for everything else.
+
+    A fault is also that the package was installed without what backups need.
+    """
     from sidecar.agent.faults import AgentFault, WrongKey
 
     try:
@@ -89,4 +92,7 @@ def told(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) ->
         return exits.WRONG_KEY
     except AgentFault as fault:
         print(fault, file=sys.stderr)
+        return exits.FAILED
+    except ModuleNotFoundError as missing:
+        print(f"backups need more packages: pip install 'sidecar[all]' ({missing})", file=sys.stderr)
         return exits.FAILED

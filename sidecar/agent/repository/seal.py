@@ -13,18 +13,14 @@ description around it. A password that does not open it is the wrong one.
 import hashlib
 import os
 
-from sidecar.agent.faults import Damaged, EngineFailure, WrongKey
-
-try:
-    from cryptography.exceptions import InvalidSignature, InvalidTag
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-except ImportError:
-    raise EngineFailure("backups need more packages: pip install 'sidecar[all]'") from None
-
 import msgspec
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from sidecar.agent.faults import Damaged, WrongKey
 
 MAGIC = b"SCS1"
 CHUNK = 1 << 20
