@@ -84,9 +84,13 @@ class Retry:
     delay: float
 
 
+REFUSALS = ("body", "budget", "late")
+"""Why a retry that the policy asks for is not made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The policy asks for another try, but it will not be: `body`, `late` or `budget`."""
+    """The policy asks for another try, but it will not be, for one of REFUSALS."""
 
     why: str
 

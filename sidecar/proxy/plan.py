@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from sidecar.machines.blame import FALLBACK_STATUSES
-from sidecar.machines.retry import RetryPolicy
+from sidecar.machines.retry import REFUSALS, RetryPolicy
 from sidecar.machines.routing import RouteRule, RouteTable
 from sidecar.proxy.codec import FAST, REFERENCE
 from sidecar.proxy.codec.head import Limits
@@ -90,6 +90,8 @@ class RoutePlan:
                 )
                 for reason in sorted(self.retry.reasons):  # from zero on, so that the first is an increase
                     registry.cell(series.RETRIES, self.upstream_name, reason)
+                for why in REFUSALS:
+                    registry.cell(series.RETRIES_REFUSED, self.upstream_name, why)
         self.patience = min(self.timeout, self.per_try_timeout)  # until something must have come of a try
         self.given_up = frozenset() if self.retry is None else self.retry.statuses  # answers that may not be relayed
 

@@ -145,6 +145,15 @@ def test_kustomizations_name_what_is_there(path: Path):
     assert [name for name in named if not (path.parent / name).exists()] == []
 
 
+def test_the_monitor_scrapes_both_programs(tmp_path: Path):
+    (monitor,) = documents(KUBERNETES / "monitoring/podmonitor.yaml")
+    parts = built(tmp_path, "component", "agent")
+    ports = {port["name"] for one in pod(parts)["initContainers"] for port in one["ports"]}
+    assert {one["port"] for one in monitor["spec"]["podMetricsEndpoints"]} == ports - {"http"}
+    labels = parts["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
 def test_roles_allow_one_thing_each():
     for path in (KUBERNETES / "rbac").glob("*.yaml"):
         roles = [one for one in documents(path) if one["kind"] in {"Role", "ClusterRole"}]
