@@ -72,7 +72,7 @@ class Forwarding:
 
     def scheme(self, head: RequestHead) -> bytes:
         """What the client speaks, or what its own client spoke, where we believe who says so."""
-        told = head.forwarded_proto if self._trusted else None
+        told = head.forwarded_proto if self.trusted else None
         return self._proto if told is None else told.partition(b",")[0]
 
     def _render(self, chain: bytes | None, proto: bytes, host: bytes) -> bytes:
