@@ -8,7 +8,18 @@ import sys
 
 import msgspec
 
-from benchmarks import first_look, fleet, footprint, incidents, instructions, latency, page, recovery, upgrade
+from benchmarks import (
+    backup_stream,
+    first_look,
+    fleet,
+    footprint,
+    incidents,
+    instructions,
+    latency,
+    page,
+    recovery,
+    upgrade,
+)
 from benchmarks.failures import report as failures
 from benchmarks.load import table
 from benchmarks.load.report import Report as LoadReport
@@ -50,6 +61,9 @@ def sections() -> dict[str, str]:
     if (path := _RESULTS / "incidents.json").exists():
         told = msgspec.json.decode(path.read_bytes(), type=incidents.Report)
         found["incidents"] = f"{_machine(told.machine)}\n\n{incidents.table(told)}"
+    if (path := _RESULTS / "backup-stream.json").exists():
+        streamed = msgspec.json.decode(path.read_bytes(), type=backup_stream.Report)
+        found["backup_stream"] = f"{_machine(streamed.machine)}\n\n{backup_stream.table(streamed)}"
     if (path := _RESULTS / "page.json").exists():
         looked = msgspec.json.decode(path.read_bytes(), type=page.Report)
         found["page"] = f"{_machine(looked.machine)}\n\n{page.table(looked)}"

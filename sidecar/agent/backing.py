@@ -56,6 +56,7 @@ class Backing:
         self.lane = Lane("backup")
         self.schedule = Schedule(self._config.rpo, since_boot())
         self._ordered: Kind | None = None
+        self._to_join = False
         self._order = asyncio.Event()
         self._pruned_at = since_boot()
         self._to_prune = True  # what killed runs left
@@ -69,11 +70,16 @@ class Backing:
         self._ordered = kind
         self._order.set()
 
+    def join(self) -> None:
+        """A log begins anew: a run makes sure that there is a point that it goes on from."""
+        self._to_join = True
+        self._order.set()
+
     async def run(self) -> None:
         """Keep the RPO until cancelled."""
         while True:
             now = since_boot()
-            if self.schedule.due(now) or self._ordered is not None:
+            if self.schedule.due(now) or self._ordered is not None or self._to_join:
                 await self._back_up()
                 await self._tidy()
                 continue
@@ -84,7 +90,7 @@ class Backing:
                     await self._order.wait()
 
     async def _back_up(self) -> None:
-        ordered, self._ordered = self._ordered, None
+        ordered, self._ordered, self._to_join = self._ordered, None, False
         asked = "schedule" if ordered is None else "operator"
         kind = ordered or Kind.INCREMENTAL
         began, wall = since_boot(), datetime.now(UTC)

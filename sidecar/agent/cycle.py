@@ -19,8 +19,8 @@ from sidecar.agent.ports import Kind, Level, Manifest, SourcePort, Tell, Trouble
 from sidecar.agent.repository.repository import Repository
 from sidecar.agent.retain import carry_out, decide
 from sidecar.agent.run import run_backup
-from sidecar.agent.verdicts import Verification, record, records, verified
-from sidecar.agent.verify import verify_point
+from sidecar.agent.verdicts import Verification, record, records, sampled, verified
+from sidecar.agent.verify import read_logs, verify_point
 from sidecar.config.backup import Backup
 from sidecar.machines.backup_schedule import Made, choose
 
@@ -66,7 +66,8 @@ def make_point(
     try:
         point = run_backup(config, who, repository, catalog, sources, requested, tell, asked)
         scratch = os.path.join(config.state_dir, "scratch")
-        seen = verify_point(repository, point, Level.SAMPLE, {one.name: one for one in sources}, scratch, tell)
+        by_name = {one.name: one for one in sources}
+        seen = verify_point(repository, point, Level.SAMPLE, by_name, scratch, tell, sampled(catalog))
         record(repository, catalog, seen)
     except (Busy, Stopped):
         raise
@@ -118,14 +119,16 @@ def read_part(repository: Repository, catalog: Catalog, part: int, parts: int, t
     points = [point for point in catalog.points() if point.complete]
     sources = [source for point in points for source in point.sources]
     troubles = list(repository.engine.check(sources, Level.READ, tell, (part, parts)))
+    logs = list(read_logs(repository, points, part, parts, tell))
     found = []
     for point in points:
         mine = tuple(one for one in troubles if concerns(one, point))
+        mine += tuple(one for whose, one in logs if whose is point)
         if mine:
             seconds = time.monotonic() - began
             found.append(Verification(point=point.id, level=Level.READ, at=at, seconds=seconds, troubles=mine))
             record(repository, catalog, found[-1])
-    body = msgspec.json.encode(PartRead(part, at, len(troubles)))
+    body = msgspec.json.encode(PartRead(part, at, len(troubles) + len({one.where for _, one in logs})))
     findings.add(repository, catalog, findings.Sort.READING, findings.ALL, body)
     return found
 

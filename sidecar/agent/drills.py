@@ -215,8 +215,8 @@ class _Drilling:
             raise Damaged(f"{source.name}: {wrong}")
         logged: object = port
         if isinstance(logged, Logged):
-            log = self._repository.log(source.name)
-            self._reached[source.name] = logged.latest(log, source)
+            log = self._repository.log_of(source)
+            self._reached[source.name] = logged.latest(log, source) or source.consistent_at
             logged.complete(into, source, log, None)
 
     def _open(self, source: SourcePoint) -> "contextlib.AbstractContextManager[Any] | None":

@@ -317,8 +317,8 @@ class Database(Protocol):
 class Logged(Protocol):
     """A source whose copy can be brought to any moment by its log."""
 
-    def latest(self, archive: "WalArchive", point: SourcePoint) -> datetime:
-        """The last moment to which it can be brought."""
+    def latest(self, archive: "WalArchive", point: SourcePoint) -> datetime | None:
+        """The last moment to which it can be brought; None: it has no log, and stays as it is."""
         ...
 
     def complete(self, restored: str, point: SourcePoint, archive: "WalArchive", until: datetime | None) -> None:

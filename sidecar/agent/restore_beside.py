@@ -76,7 +76,7 @@ class Beside:
             raise StorageFailure(f"{final} came into being meanwhile; nothing is overwritten: remove it, then resume")
         port: object = self._sources.get(step.source)
         if isinstance(port, Logged):
-            log = self._repository.log(step.source)
+            log = self._repository.log_of(source_of(self._point, step.source))
             port.complete(into, source_of(self._point, step.source), log, self._plan.moment)
         os.rename(into, final)
         sync(self._plan.target)

@@ -79,23 +79,24 @@ class RestorePlan(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.until in {"", "latest"} else datetime.fromisoformat(self.until)
 
 
-def reach(repository: Repository, sources: Mapping[str, SourcePort], point: Manifest) -> datetime:
-    """The last moment that can be brought back from a point: later than its own when a source has a log."""
-    found = _at(point)
+def reach(repository: Repository, sources: Mapping[str, SourcePort], point: Manifest) -> datetime | None:
+    """The last moment to which all that has a log can be brought from a point; None: nothing of it has one."""
+    ends: list[datetime] = []
     for source in point.sources:
         port: object = sources.get(source.name)
-        if isinstance(port, Logged):
-            found = max(found, port.latest(repository.log(source.name), source))
-    return found
+        if isinstance(port, Logged) and sources[source.name].sort == source.sort:
+            end = port.latest(repository.log_of(source), source)
+            ends += [] if end is None else [end]
+    return min(ends, default=None)
 
 
 def choose(
     catalog: Catalog,
     backup: str | None,
     to: datetime | None,
-    reach: "Callable[[Manifest], datetime] | None" = None,
+    reach: Callable[[Manifest], datetime | None] = lambda _point: None,
 ) -> tuple[Manifest, bool]:
-    """The point to restore, and whether it is verified; `reach`: up to when one goes. Raises Unknown, Refusal."""
+    """The point to restore, and whether it is verified; `reach`: up to when its log goes. Raises Unknown, Refusal."""
     known = records(catalog)
     points = [point for point in catalog.points() if point.complete and point.consistent_at is not None]
     if backup is not None:
@@ -108,7 +109,7 @@ def choose(
     if not points:
         raise Unknown("there is no complete backup yet; see: sidecar backup list, sidecar catalog rebuild")
     if to is not None:
-        latest = max((reach or _at)(point) for point in points)
+        latest = max(reach(points[0]) or _at(points[0]), *map(_at, points))
         if to > latest:
             raise Refusal(f"nothing was recorded after {_shown(latest)}: that is the latest --to that can be restored")
         points = [point for point in points if _from(point) <= to]
@@ -118,7 +119,11 @@ def choose(
     if not sound:
         raise Refusal("every backup in question is damaged; sidecar backup verify ID tells how; --backup ID insists")
     sure = next((point for point in sound if verified(known.get(point.id))), None)
-    return (sure, True) if sure is not None else (sound[0], False)
+    chosen = sure or sound[0]
+    goes = reach(chosen) if to is not None else None
+    if to is not None and goes is not None and to > max(goes, _from(chosen)):
+        raise Refusal(f"the log has a gap at {_shown(to)}: the latest --to before it is {_shown(goes)}")
+    return chosen, chosen is sure
 
 
 def make(

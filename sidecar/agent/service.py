@@ -80,7 +80,8 @@ class Agent:
         self._rereading = Rereading(self._stock, figures, self._reporter, self._observer, self._look_again)
         self._drilling = Drilling(self._stock, self._registry, self._reporter, self._observer)
         self._streams = [
-            Streaming(source, self._stock, self._registry, self._reporter) for source in self._stock.streamed()
+            Streaming(source, self._stock, self._registry, self._reporter, self._backing.join)
+            for source in self._stock.streamed()
         ]
         self._promise = PromiseKeeper(self._config.rpo, since_boot())
         self._path = path

@@ -48,6 +48,13 @@ def verified(one: Verification | None) -> bool:
     return one is not None and one.ok and one.level is not Level.MANIFEST
 
 
+def sampled(catalog: Catalog) -> frozenset[str]:
+    """Snapshots of verified points in which nothing bad was found: who shares one need not have it sampled again."""
+    known = records(catalog)
+    good = {one.snapshot for point in catalog.points() if verified(known.get(point.id)) for one in point.sources}
+    return frozenset(good) - damaged_snapshots(catalog)
+
+
 def damaged_snapshots(catalog: Catalog) -> frozenset[str]:
     """Whom the troubles that the last verifications found concern."""
     known = records(catalog).values()

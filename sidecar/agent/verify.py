@@ -2,7 +2,8 @@
 
 * manifest: the signature, the index, and that every object is there with its size. Cheap.
 * sample (the default, and what *verified* means): besides, some files and every database are restored into a scratch
-  directory; files are compared with the hashes that the index holds, databases are opened and checked.
+  directory; files are compared with the hashes that the index holds, databases are opened and checked. Of a log the
+  newest segment and some others are read.
 * read: besides, every stored byte is read and opened.
 
 What is wrong is named: the object, the file, and what is the matter with it. Verification changes nothing of what is
@@ -16,26 +17,35 @@ import random
 import stat
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from sidecar.agent.faults import AgentFault, Damaged, StorageFailure
 from sidecar.agent.paths import safe_join
-from sidecar.agent.ports import FileEntry, Kind, Level, Manifest, SourcePoint, SourcePort, Tell, Trouble
+from sidecar.agent.ports import FileEntry, Kind, Level, Manifest, Progress, SourcePoint, SourcePort, Tell, Trouble
 from sidecar.agent.repository.repository import Repository
 from sidecar.agent.scratch import own_directory
 from sidecar.agent.verdicts import Verification
-from sidecar.agent.wal import segments
+from sidecar.agent.wal import PARTIAL, number_of
 
 SAMPLE_FILES, SAMPLE_BYTES = 16, 64 << 20
 """Of a source of files, at most; a database is always restored whole."""
 
 
 def verify_point(
-    repository: Repository, manifest: Manifest, level: Level, sources: dict[str, SourcePort], scratch: str, tell: Tell
+    repository: Repository,
+    manifest: Manifest,
+    level: Level,
+    sources: dict[str, SourcePort],
+    scratch: str,
+    tell: Tell,
+    looked_at: Set[str] = frozenset(),
 ) -> Verification:
-    """Look at one point; `scratch` is a directory on this machine in which a sample may be restored."""
+    """Look at one point; `scratch` is a directory on this machine in which a sample may be restored.
+
+    `looked_at`: snapshots that were sampled before, and were sound; where nothing changed since they are not again.
+    """
     at, began = datetime.now(UTC), time.monotonic()
     troubles = list(repository.engine.check(manifest.sources, Level.MANIFEST, tell))
     for source in manifest.sources:
@@ -50,21 +60,48 @@ def verify_point(
         troubles += repository.engine.check(manifest.sources, Level.READ, tell)
     if level is not Level.MANIFEST and not troubles:
         for source in manifest.sources:
-            if level is Level.SAMPLE and source.kind is Kind.UNCHANGED:
-                continue  # the point that it shares its snapshot with was looked at
+            if level is Level.SAMPLE and source.kind is Kind.UNCHANGED and source.snapshot in looked_at:
+                continue
             troubles += _sample(repository, source, sources.get(source.name), scratch, tell)
     seconds = time.monotonic() - began
     return Verification(point=manifest.id, level=level, at=at, seconds=seconds, troubles=tuple(troubles))
 
 
 def _log_troubles(repository: Repository, source: SourcePoint, level: Level) -> Iterator[Trouble]:
-    """What the log lacks between the base backup and the point."""
+    """What the log lacks between the base backup and the point; a sample of it is read, or all."""
     details = source.details
-    if details.get("streamed"):
-        first, end, size = str(details["wal_from"]), int(details["end_lsn"]), int(details["segment_bytes"])
-        after = segments(str(details["wal_to"]), end, size)  # what comes before came with the base backup
-        first = next(after, first)
-        yield from repository.log(source.name).troubles(first, end, size, source.snapshot, read=level is Level.READ)
+    if not details.get("streamed"):
+        return
+    size = int(details["segment_bytes"])
+    first, last = number_of(str(details["wal_to"]), size), (int(details["end_lsn"]) - 1) // size
+    numbers = range(first, max(first, last) + 1)
+    sample = random.sample(numbers, min(len(numbers), max(1, SAMPLE_BYTES // size)))
+    read = {Level.MANIFEST: None, Level.SAMPLE: sample.__contains__, Level.READ: lambda _number: True}[level]
+    yield from repository.log_of(source).troubles(details, source.snapshot, read)
+
+
+def read_logs(
+    repository: Repository, points: Sequence[Manifest], part: int, parts: int, tell: Tell
+) -> Iterator[tuple[Manifest, Trouble]]:
+    """Read part n of m of the logs that these points need, each segment once; what is wrong, and with which points."""
+    by_base: dict[str, list[tuple[Manifest, SourcePoint]]] = {}
+    for point in points:
+        for source in point.sources:
+            if source.details.get("streamed"):
+                by_base.setdefault(source.snapshot, []).append((point, source))
+    for snapshot, mine in by_base.items():
+        furthest = max((source for _, source in mine), key=lambda source: int(source.details["end_lsn"]))
+        size = int(furthest.details["segment_bytes"])
+
+        def read(number: int) -> bool:
+            tell(Progress(phase="check"))
+            return number % parts == part - 1
+
+        for trouble in repository.log_of(furthest).troubles(furthest.details, snapshot, read):
+            number = number_of(trouble.where.rpartition("/")[2].removesuffix(PARTIAL), size)
+            for point, source in mine:
+                if number * size < int(source.details["end_lsn"]):
+                    yield point, trouble
 
 
 def _sample(

@@ -22,6 +22,8 @@ class Look:
     at: datetime
     """By the server's clock."""
     end: int
+    old: float = 0.0
+    """Seconds by which what the server itself has is older: a standby is behind its primary."""
 
 
 class ReplicationLag:
@@ -60,11 +62,13 @@ class ReplicationLag:
         """Seconds; None: it is not known."""
         if self._caught_up is None or self._looked_at is None or now - self._looked_at > SILENCE:
             return None
-        return max(0.0, now - self._caught_up.now)
+        return max(0.0, now - self._caught_up.now) + self._caught_up.old
 
     def behind(self, now: float) -> float | None:
         """At least so far, even when it never caught up; None: it is not known."""
         if self._looked_at is None or now - self._looked_at > SILENCE:
             return None
         known = self.lag(now)
-        return known if known is not None else now - self._ahead[0].now if self._ahead else None
+        if known is not None or not self._ahead:
+            return known
+        return now - self._ahead[0].now + self._ahead[0].old

@@ -1,10 +1,11 @@
 """PostgreSQL backed up, streamed and brought back to a moment, with a real server: by command and by the agent."""
 
 import os
+import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ class Primary(Postgres):
 
     def order(self, item: str) -> None:
         self.sql(f"INSERT INTO orders (item) VALUES ('{item}')")
+
+    def answer(self, sql: str) -> str:
+        return self._run(
+            "psql", "-XAtq", "-h", str(self.directory), "-p", str(self.port), "-U", "postgres", "-c", sql
+        ).stdout.strip()
 
     def dsn(self) -> str:
         secret = SECRET.replace("'", "\\'")
@@ -134,10 +140,6 @@ def test_a_base_backup_by_command_is_a_cluster_that_starts(
 
 @pytest.mark.timeout(180)
 def test_the_log_brings_any_moment_back(estate: Estate, primary: Primary, tmp_path: Path):
-    write(
-        estate,
-        drill={"every": "1d", "random": 0, "checks": [{"source": "pg", "sql": "SELECT count(*) = 3 FROM orders"}]},
-    )
     primary.order("tea")
     try:
         with Agent(estate) as agent:
@@ -146,40 +148,86 @@ def test_the_log_brings_any_moment_back(estate: Estate, primary: Primary, tmp_pa
             lag = lambda: agent.metrics().named("sidecar_backup_replication_lag_seconds", source="pg")
             agent.wait_until(lag, "a lag that is known", 60.0)
             primary.order("cake")
-            time.sleep(1.1)
-            between = datetime.now(UTC)
-            time.sleep(1.1)
+            time.sleep(0.05)
+            between = datetime.now(timezone(timedelta(hours=5, minutes=30)))
+            time.sleep(0.05)
             primary.sql("SELECT pg_switch_wal()")
             primary.order("salt")
-            last = datetime.now(UTC)
-            agent.wait_until(lambda: reaches(estate, last), "the last order in the repository", 60.0)
-            assert lag()[0][1] < 60
+            agent.wait_until(covered(lag), "the last order in the repository", 60.0)
             # a point of now needs no new base: it is the old one, and the log
             assert agent.command("/api/v1/backups/run") == 200
             agent.wait_log('"backup_finished".*"asked": "operator".*"verified": true')
-            newest = agent.json("/api/v1/backups")[0]["sources"][0]
+            streamed = agent.json("/api/v1/backups")[0]
+            newest = streamed["sources"][0]
             assert (newest["kind"], newest["bytes_added"]) == ("unchanged", 0)
             assert not list((tmp_path / "state").rglob(".service-*")), "the password lies about"
             assert SECRET.encode() not in b"".join(
                 Path(f"/proc/{pid}/cmdline").read_bytes() for pid in below(agent.process.pid)
             )
 
+        lost = give_up_the_slot(primary, estate)
+        write(estate, {"max_lag": "2s", "resync": False})
+        with Agent(estate) as agent:
+            trouble = lambda word: [
+                one["detail"] for one in agent.json("/api/v1/status")["conditions"] if one["reason"] == word
+            ]
+            agent.wait_until(lambda: trouble("replication_behind"), "the condition", 60.0)
+            assert "gave up the slot" in trouble("replication_behind")[0]
+            assert "resync is off" in trouble("replication_behind")[0]
+            assert lag() == [], "how far it is behind is not known"
+            write(estate)
+            agent.process.send_signal(signal.SIGHUP)
+            agent.wait_log('"log_has_gap".*gave up the slot')
+            agent.wait_log('"backup_finished".*"bytes_added": [1-9].*"verified": true')
+            agent.wait_until(lag, "a lag that is known again", 60.0)
+            primary.order("milk")
+            agent.wait_until(covered(lag), "the last order in the repository", 60.0)
+            agent.wait_until(lambda: not trouble("replication_behind"), "the end of the condition", 60.0)
+
         assert restore(estate, tmp_path / "between", "--to", between.isoformat()) == ["tea", "cake"]
-        assert restore(estate, tmp_path / "last") == ["tea", "cake", "salt"]
-        late = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-        refused = estate.run("restore", "plan", "--target", str(tmp_path / "x"), "--to", late, code=1)
-        assert "that is the latest --to" in refused.stderr
+        assert restore(estate, tmp_path / "last") == ["tea", "cake", "salt", "pepper", "milk"]
+        for moment, why in (
+            (datetime.now(UTC) + timedelta(hours=1), "that is the latest --to"),
+            (lost, "the log has a gap"),
+        ):
+            words = ("restore", "plan", "--target", str(tmp_path / "x"), "--to", moment.isoformat())
+            assert why in estate.run(*words, code=1).stderr
+        write(estate, drill={"checks": [{"source": "pg", "sql": "SELECT count(*) = 5 FROM orders"}]})
         told = estate.json("drill", "run")
         assert told["passed"], told
         assert processes_naming(str(estate.directory)) == []
 
         # what the log lacks is found
-        segments = sorted((estate.repository / "sidecar" / "wal" / "pg").glob("0*"))
-        segments[-1].unlink()
-        found = estate.json("backup", "verify", "--level", "manifest", code=1)
-        assert [one["what"] for one in found["troubles"]] == ["missing"]
+        for segment in (estate.repository / "sidecar" / "wal" / "pg").glob("*/0*"):
+            segment.unlink()
+        found = estate.json("backup", "verify", streamed["id"], "--level", "manifest", code=1)
+        assert {one["what"] for one in found["troubles"]} == {"missing"}
     finally:
         drop(primary, estate)
+
+
+def covered(lag: Callable[[], list[tuple[dict[str, str], float]]]) -> Callable[[], bool]:
+    """Whether the gauge says that everything of before now is in the repository."""
+    since = time.monotonic()
+    return lambda: any(seconds < time.monotonic() - since for _, seconds in lag())
+
+
+def give_up_the_slot(primary: Primary, estate: Estate) -> datetime:
+    """Nobody takes the log for so long that the server keeps it no longer; a moment of which it is lost."""
+    primary.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
+    primary.sql("SELECT pg_reload_conf()")
+    primary.order("pepper")
+    time.sleep(0.1)
+    lost = datetime.now(UTC)
+    status = f"SELECT wal_status FROM pg_replication_slots WHERE slot_name = 's{estate.port}'"
+    while primary.answer(status) != "lost":
+        primary.sql("INSERT INTO orders VALUES (0, 'gone')")
+        primary.sql("DELETE FROM orders WHERE id = 0")
+        primary.sql("SELECT pg_switch_wal()")
+        primary.sql("CHECKPOINT")
+    primary.sql("ALTER SYSTEM RESET max_slot_wal_keep_size")
+    primary.sql("SELECT pg_reload_conf()")
+    return lost
 
 
 def below(pid: int) -> list[int]:

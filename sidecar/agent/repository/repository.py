@@ -28,7 +28,7 @@ from sidecar.agent.repository.lease import lease as hold
 from sidecar.agent.repository.seal import Keys, Scrypt, unwrap, wrap
 from sidecar.agent.repository.store import TEMPORARY, LocalStore, Missing, Store
 from sidecar.agent.repository.streams import Reader, Writer
-from sidecar.agent.wal import WalArchive
+from sidecar.agent.wal import WAL, WalArchive
 from sidecar.config.backup import Backup
 from sidecar.config.backup import Repository as Wanted
 
@@ -159,16 +159,32 @@ class Repository:
                 lease.check()
                 self.store.delete(found.name)
                 freed += found.size
-        for source in {source.name for source in needed if source.sort == "postgres"}:
-            first = min(
-                str(one.details["wal_from"]) for one in needed if one.name == source and "wal_from" in one.details
-            )
-            freed += self.log(source).prune(first)
+        freed += self._prune_logs([source for source in needed if source.sort == "postgres"])
         return freed + self.engine.prune(needed, tell)
 
-    def log(self, source: str) -> WalArchive:
-        """The log of a PostgreSQL source."""
-        return WalArchive(self.store, self.keys, source)
+    def _prune_logs(self, needed: list[SourcePoint]) -> int:
+        """Of each cluster what is older than its oldest base backup; and all of one that was there before another."""
+        freed = 0
+        of_whom = {(source.name, str(source.details["system"])) for source in needed}
+        for name, system in of_whom:
+            mine = [one for one in needed if (one.name, str(one.details["system"])) == (name, system)]
+            first = min((str(one.details["wal_from"]) for one in mine), key=lambda segment: segment[8:])
+            freed += self.log(name, system).prune(first)
+        kept = {(parts[0], parts[1]) for one in self.store.list(WAL) if len(parts := one.name.split("/")[2:]) == 3}
+        for name, system in kept - of_whom:
+            oldest = min((one.consistent_at for one in needed if one.name == name), default=None)
+            state = self.log(name, system).state()
+            if oldest is not None and state is not None and state.newest.covered_at < oldest:
+                freed += self.log(name, system).clear()
+        return freed
+
+    def log(self, name: str, system: str) -> WalArchive:
+        """The log of a PostgreSQL source; `system`: its cluster's own number."""
+        return WalArchive(self.store.apart(), self.keys, name, system)
+
+    def log_of(self, source: SourcePoint) -> WalArchive:
+        """The one that brings this base backup on."""
+        return self.log(source.name, str(source.details["system"]))
 
     # What is signed -----------------------------------------------------------------------------------------------
 

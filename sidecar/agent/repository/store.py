@@ -60,6 +60,10 @@ class Store(Protocol):
 
     def heal(self) -> None: ...
 
+    def apart(self) -> "Store":
+        """The same place, for another thread."""
+        ...
+
 
 class LocalStore:
     """A directory."""
@@ -136,6 +140,9 @@ class LocalStore:
     def heal(self) -> None:
         for left in list(self.list(TEMPORARY)):
             self.delete(left.name)
+
+    def apart(self) -> "LocalStore":
+        return LocalStore(self.url)  # what is not on the disk yet is each thread's own
 
     def path(self, name: str) -> str:
         """Where an object is kept."""

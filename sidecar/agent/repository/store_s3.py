@@ -100,6 +100,9 @@ class S3Store:
         with contextlib.suppress(Missing), self._told(f"delete {name}"):
             self._bucket(0).delete(name)
 
+    def apart(self) -> S3Store:
+        return self
+
     def heal(self) -> None:
         """An object appears as a whole or not at all: there is nothing to heal."""
 

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -22,16 +22,16 @@ from sidecar.agent.children import run, written
 from sidecar.agent.faults import EngineFailure, SourceFailure
 from sidecar.agent.ports import Parent, Placement, Progress, Root, SourcePoint, Staged, Tell
 from sidecar.agent.sources.postgres_copy import replay, served
-from sidecar.agent.sources.postgres_tools import SERVICE, Server, find
-from sidecar.agent.wal import WalArchive, WalState, lsn, name_of, number_of
+from sidecar.agent.sources.postgres_tools import MOMENT, SERVICE, Server, find, moment
+from sidecar.agent.wal import Span, WalArchive, WalState, lsn, name_of
 from sidecar.config.backup import PostgresSource as Rules
 
 BASE_EVERY = timedelta(days=1)
-_ABOUT = """SELECT current_setting('server_version_num'), pg_size_bytes(current_setting('wal_segment_size')),
- (SELECT system_identifier FROM pg_control_system()), now() AT TIME ZONE 'UTC',
+_ABOUT = f"""SELECT current_setting('server_version_num'), pg_size_bytes(current_setting('wal_segment_size')),
+ (SELECT system_identifier FROM pg_control_system()), {MOMENT} AT TIME ZONE 'UTC',
  (SELECT rolname FROM pg_roles WHERE oid = 10), current_database(),
  (SELECT count(*) FROM pg_tablespace WHERE oid NOT IN (1663, 1664)),
- (SELECT sum(pg_database_size(oid)) FROM pg_database WHERE has_database_privilege(oid, 'CONNECT'))"""
+ (SELECT sum(pg_database_size(oid)) FROM pg_database WHERE has_database_privilege(oid, 'CONNECT'))"""  # noqa: S608 - of words of ours
 
 
 class PostgresSource:
@@ -45,6 +45,11 @@ class PostgresSource:
         self.server = Server(name, rules.dsn_file, rules.programs)
         self.directory = os.path.join(state_dir, "wal", name)
         """What is streamed lies here until it is in the repository."""
+
+    @property
+    def state_path(self) -> str:
+        """Where it is written down how far the log is streamed."""
+        return os.path.join(self.directory, "state.json")
 
     # Backing up ---------------------------------------------------------------------------------------------------
 
@@ -60,7 +65,7 @@ class PostgresSource:
             raise SourceFailure(
                 f"{self.name}: the cluster has {tablespaces} tablespaces: these cannot be backed up yet"
             )
-        at = datetime.fromisoformat(now).replace(tzinfo=UTC)
+        at = moment(self.name, now)
         state = self.local_state() if self.rules.stream else None
         if parent is not None and state is not None:
             going_on = self._going_on(parent.source, state, system, at)
@@ -69,8 +74,10 @@ class PostgresSource:
         data = os.path.join(into, "data")
         self._base(data, int(number) // 10_000, into, int(total or 0), tell)
         manifest = _look_through(self.name, data)
-        ended = datetime.fromisoformat(self._about(into)[3]).replace(tzinfo=UTC)
-        wal = manifest["WAL-Ranges"][0]
+        ended = moment(self.name, self._about(into)[3])
+        wal, *more = manifest["WAL-Ranges"]
+        if more:
+            raise SourceFailure(f"{self.name}: a new timeline began during the base backup: the next run takes another")
         timeline, bytes_ = f"{wal['Timeline']:08X}", int(size)
         return Staged(
             roots=(Root(path=data),),
@@ -91,27 +98,27 @@ class PostgresSource:
         )
 
     def _about(self, scratch: str) -> list[str]:
-        found = self.server.query(_ABOUT, os.path.join(scratch, ".reach"))
+        (found,) = self.server.query(os.path.join(scratch, ".reach"), _ABOUT)
         if len(found) != 8:
             raise SourceFailure(f"{self.name}: the server does not say what it is")
         return found
 
     def _going_on(self, before: SourcePoint, state: WalState, system: str, now: datetime) -> Staged | None:
-        """The last base backup and the log up to now; None: a new base backup is needed."""
-        details = before.details
+        """The last base backup and the log up to now; None: a new base backup is needed, or the log is far behind."""
+        details, span = before.details, state.newest
         whole = (
             details["system"] == system == state.system
-            and int(str(details["wal_from"])[:8], 16) == state.timeline
-            and _meets(state, details)
-            and state.covered_at >= before.consistent_at
+            and span.goes_on(details)
+            and span.covered_at >= before.consistent_at
+            and (now - span.covered_at).total_seconds() <= self.rules.max_lag
             and now - datetime.fromisoformat(details["base_at"]) < BASE_EVERY
         )
         if not whole:
             return None
         return Staged(
             roots=(),
-            consistent_at=state.covered_at,
-            details={**details, "end_lsn": state.end, "streamed": True},
+            consistent_at=span.covered_at,
+            details={**details, "end_lsn": span.end, "streamed": True},
             unchanged=True,
         )
 
@@ -129,7 +136,7 @@ class PostgresSource:
     def local_state(self) -> WalState | None:
         """How far the log is streamed, as this machine knows; None: it is not."""
         try:
-            with open(os.path.join(self.directory, "state.json"), "rb") as file:
+            with open(self.state_path, "rb") as file:
                 return msgspec.json.decode(file.read(), type=WalState)
         except (OSError, msgspec.DecodeError):
             return None
@@ -146,24 +153,20 @@ class PostgresSource:
             return [str(error)]
         return [] if version == str(point.details["major"]) else [f"it is of version {version}"]
 
-    def latest(self, archive: WalArchive, point: SourcePoint) -> datetime:
-        """The last moment that can be brought back, starting from this point."""
-        state = archive.state()
-        return state.covered_at if state is not None and self._joins(state, point) else point.consistent_at
+    def latest(self, archive: WalArchive, point: SourcePoint) -> datetime | None:
+        """The last moment that can be brought back, starting from this point; None: its log was not streamed."""
+        span = _span(archive, point)
+        if span is not None:
+            return max(span.covered_at, point.consistent_at)
+        return point.consistent_at if point.details["streamed"] else None
 
     def complete(self, restored: str, point: SourcePoint, archive: WalArchive, until: datetime | None) -> None:
-        """Let the copy end at the moment `until`; None: as late as the log goes."""
-        state = archive.state()
-        joined = state is not None and self._joins(state, point)
-        end = state.end if state is not None and joined else int(point.details["end_lsn"])
-        if joined or point.details["streamed"]:
-            replay(restored, point, archive, until, end, self.rules.programs)
-
-    def _joins(self, state: WalState, point: SourcePoint) -> bool:
-        """Whether the archive goes on, without a gap, where the base backup ends."""
-        details = point.details
-        timeline = int(str(details["wal_from"])[:8], 16)
-        return state.system == details["system"] and state.timeline == timeline and _meets(state, details)
+        """Let the copy end at the moment `until`, at the earliest when it is whole; None: as late as the log goes."""
+        span = _span(archive, point)
+        if span is not None or point.details["streamed"]:
+            end = span.end if span is not None else int(point.details["end_lsn"])
+            whole = datetime.fromisoformat(point.details["restorable_from"])
+            replay(restored, point, archive, until and max(until, whole), end, self.rules.programs)
 
     def opened(
         self, restored: str, point: SourcePoint, scratch: str
@@ -179,11 +182,10 @@ class PostgresSource:
         return []
 
 
-def _meets(state: WalState, details: dict[str, Any]) -> bool:
-    """Whether the log begins where the base backup ends, or before: at its end the server begins a new segment."""
-    size = int(details["segment_bytes"])
-    meets = number_of(state.since, size) <= number_of(str(details["wal_to"]), size) + 1
-    return meets and state.end >= int(details["end_lsn"])
+def _span(archive: WalArchive, point: SourcePoint) -> Span | None:
+    """What of the log goes on, without a gap, where the base backup ends."""
+    state = archive.state()
+    return None if state is None else state.span_of(point.details)
 
 
 def _look_through(name: str, data: str) -> dict[str, Any]:

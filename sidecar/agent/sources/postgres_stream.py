@@ -2,9 +2,12 @@
 
 pg_receivewal writes segments into a directory below `state_dir`, flushed as they come, and tells the server so: the
 replication slot holds back what it has not got. A whole segment is kept and removed here; the one that is being
-written is kept again and again, every few seconds while it grows, so that a disaster costs seconds. What is kept joins
-without a gap from `since` on; when the server no longer has what comes next, the slot is made anew, and the gap is
-told: the next backup then begins with a new base.
+written is kept again and again, every few seconds while it grows, so that a disaster costs seconds. How far the log
+is copied is counted from what is in the repository, never from what lies here: a pod may die with its disk.
+
+What is kept joins without a gap within a span (`wal.py`). When the server no longer has what comes next, or went back
+to an earlier state of its own, the slot is made anew; that, and a new timeline, begins another span, which is told: the
+next point needs a base backup.
 """
 
 import contextlib
@@ -13,68 +16,111 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 
 from sidecar.agent.children import Ended, end, run, spawn
 from sidecar.agent.faults import SourceFailure, StorageFailure
 from sidecar.agent.sources.postgres import PostgresSource
-from sidecar.agent.sources.postgres_tools import SERVICE, find
-from sidecar.agent.wal import PARTIAL, SEGMENT, WalArchive, WalState, lsn, name_of, number_of
+from sidecar.agent.sources.postgres_tools import MOMENT, SERVICE, find, moment
+from sidecar.agent.wal import PARTIAL, SEGMENT, Span, WalArchive, WalState, lsn, name_of, number_of, reaches
 from sidecar.base.clock import since_boot
 from sidecar.machines.replication_lag import Look, ReplicationLag
 
-_QUERY = """SELECT now() AT TIME ZONE 'UTC', pg_current_wal_flush_lsn(),
- (SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = '{slot}'),
+_LOOK = f"""SELECT {MOMENT} AT TIME ZONE 'UTC', extract(epoch FROM now() - {MOMENT}),
+ CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END,
+ CASE WHEN pg_is_in_recovery() THEN to_hex((SELECT timeline_id FROM pg_control_checkpoint()))
+  ELSE substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8) END,
  pg_size_bytes(current_setting('wal_segment_size')), (SELECT system_identifier FROM pg_control_system()),
- current_setting('server_version_num'),
- (SELECT coalesce(wal_status, '') FROM pg_replication_slots WHERE slot_name = '{slot}')"""
+ current_setting('server_version_num'), pg_is_in_recovery()"""  # noqa: S608 - of words of ours
+_MEANWHILE = "SELECT pg_sleep(0.2)"
+"""The receiver gets what the server had at the look; so that the same turn can keep it."""
+_SLOT = """SELECT max(restart_lsn::text), coalesce(max(wal_status), '') FROM pg_replication_slots
+ WHERE slot_name = '{slot}'"""
 """`restart_lsn` is what the receiver said that it has on its disk; what a receiver has is told to monitors only."""
-_GONE = ("has already been removed", "cannot be advanced", "exceeds max_slot_wal_keep_size", "invalidated")
+_GONE = ("has already been removed", "cannot be advanced", "exceeds max_slot_wal_keep_size", "invalidated",
+         "is not in this server's history", "is ahead of the WAL flush position")  # fmt: skip
+SAID_AGAIN = 10.0
+"""Seconds between two words about how far it reaches while nothing is written."""
+STALLED = 10.0
+"""Seconds without a byte while the server goes on, after which the receiver is started anew."""
+
+
+class _Server(NamedTuple):
+    """What it said of itself."""
+
+    system: str
+    timeline: int
+    segment_bytes: int
+    major: int
+    end: int
+    flushed: int | None
+    """What the receiver has on its disk."""
+    lost: bool
+    """It gave up our slot."""
+    standby: bool
 
 
 class WalStream:
     """The stream of one source. All of it is called by one thread."""
 
-    def __init__(self, source: PostgresSource, lag: ReplicationLag, told: Callable[[str], None]) -> None:
-        """`told` hears of a gap."""
+    def __init__(
+        self, source: PostgresSource, lag: ReplicationLag, gap: Callable[[str], None], begun: Callable[[], None]
+    ) -> None:
+        """`gap` hears why there is one; `begun`: another span has begun, in the repository."""
         self._source = source
         self._rules = source.rules
         self._directory = source.directory
         self._files = os.path.join(self._directory, "files")
         self._log = os.path.join(self._directory, "log")
-        self._told = told
+        self._gap = gap
+        self._begun = begun
         self.lag = lag
         self._child: subprocess.Popen[bytes] | None = None
         self._reached = contextlib.ExitStack()
-        self._state = source.local_state()
+        self._moved: tuple[int | None, float] = (None, 0.0)
+        """How far the receiver was, and since when."""
+        self._state: WalState | None = None
+        """As the repository has it."""
+        self._since = ""
+        """The segment that the span begins with; empty: what comes begins another one."""
         self._last = ""
-        """The whole segment that was kept last."""
+        """The whole segment of it that was kept last; empty: none yet."""
         self._kept = b""
         """The hash of the partial one as it was kept last."""
 
-    def turn(self, archive: WalArchive | None) -> None:
+    @property
+    def settled(self) -> bool:
+        """It streams, and what the server has is kept."""
+        return self.alive and self.lag.covered_at is not None
+
+    @property
+    def alive(self) -> bool:
+        """The program that receives runs."""
+        return self._child is not None and self._child.poll() is None
+
+    def turn(self, archive: Callable[[str], WalArchive | None]) -> None:
         """See that it streams, look how far the server is, and keep what has come; without an archive later.
 
-        Raises SourceFailure and others.
+        `archive`: of the cluster of this number. Raises SourceFailure and others.
         """
         try:
             os.makedirs(self._files, mode=0o700, exist_ok=True)
         except OSError as error:
             raise StorageFailure(f"{self._files}: {error.strerror}; backup.state_dir must be writable") from None
-        found = self._source.server.query(_QUERY.format(slot=self._rules.slot), self._directory)
-        at, here = datetime.fromisoformat(found[0]).replace(tzinfo=UTC), lsn(found[1])
-        size, system, major = int(found[3]), found[4], int(found[5]) // 10_000
-        self.lag.looked(Look(since_boot(), at, here))
-        if self._state is not None and self._state.system != system:
-            self._begin_anew(f"{self._source.name}: the server is another cluster than before", major)
-        if found[6] == "lost":
-            self._lost(f"{self._source.name}: the server gave up the slot {self._rules.slot}", major)
-        self._see_to_the_child(major)
-        flushed = lsn(found[2]) if found[2] else None
-        if archive is not None:
-            self._keep(archive, size, system, flushed)
+        server = self._look()
+        if self._state is not None and self._state.system != server.system:
+            self._begin_anew(f"{self._source.name}: the server is another cluster than before", server.major)
+            self._state = None
+        if server.lost:
+            self._lost(f"{self._source.name}: the server gave up the slot {self._rules.slot}", server.major)
+        if self._went_back(server):
+            self._begin_anew(f"{self._source.name}: the server is at an earlier state than before", server.major)
+        self._see_to_the_child(server)
+        kept = archive(server.system)
+        if kept is not None:
+            self._keep(kept, server)
 
     def stop(self) -> None:
         """The program that receives ends."""
@@ -83,23 +129,52 @@ class WalStream:
             self._child = None
         self._reached.close()
 
+    def _look(self) -> _Server:
+        slot = _SLOT.format(slot=self._rules.slot)
+        said, _, (flushed, status) = self._source.server.query(self._directory, _LOOK, _MEANWHILE, slot)
+        at, old, here, timeline, size, system, version, standby = said
+        when = moment(self._source.name, at)
+        self.lag.looked(Look(since_boot(), when, lsn(here), max(0.0, float(old))))
+        return _Server(
+            system, int(timeline, 16), int(size), int(version) // 10_000, lsn(here),
+            lsn(flushed) if flushed else None, status == "lost", standby == "t",
+        )  # fmt: skip
+
+    def _went_back(self, server: _Server) -> bool:
+        """It is a primary, and has less than it had, without a new timeline: somebody put an old copy in its place."""
+        spans = self._state.spans if self._state is not None and self._since else ()
+        return bool(spans) and not server.standby and (
+            spans[-1].timeline == server.timeline and spans[-1].end > server.end
+        )  # fmt: skip
+
     # The program --------------------------------------------------------------------------------------------------
 
-    def _see_to_the_child(self, major: int) -> None:
+    def _see_to_the_child(self, server: _Server) -> None:
         if self._child is not None and self._child.poll() is None:
             self._reached.close()  # it is connected, or ends: the password is read once
-            return
+            if not self._stalled(server):
+                return
+            self.stop()
+            self._start(server.major)
+            raise SourceFailure(f"{self._source.name}: nothing came for {STALLED:.0f} s: the receiver is started anew")
         if self._child is not None:
             code, said = self._child.returncode, _tail(self._log)
             self._child = None
             self._reached.close()
             if any(word in "\n".join(said) for word in _GONE):
-                self._lost(f"{self._source.name}: {said[-1]}", major)
+                self._lost(f"{self._source.name}: {said[-1]}", server.major)
             elif code:
                 failure = self._source.server.failure("pg_receivewal", Ended(code, tuple(said)))
-                self._start(major)
+                self._start(server.major)
                 raise failure
-        self._start(major)
+        self._start(server.major)
+
+    def _stalled(self, server: _Server) -> bool:
+        """It stands still though there is more to come: a connection may be dead without a word."""
+        now = since_boot()
+        if server.flushed != self._moved[0] or (server.flushed or 0) >= server.end:
+            self._moved = (server.flushed, now)
+        return now - self._moved[1] > STALLED
 
     def _start(self, major: int) -> None:
         program = find("pg_receivewal", self._rules.programs, major)
@@ -111,8 +186,11 @@ class WalStream:
             raise self._source.server.failure("pg_receivewal", made)
         with contextlib.suppress(OSError):
             os.unlink(self._log)
-        words = [*base, "-D", self._files, "--synchronous", "--no-loop", "-s", "5"]
+        words = [*base, "-D", self._files, "--synchronous", "--no-loop", "-s", "2"]
+        if major >= 12:  # a session may set it; a receiver that is gone frees its slot soon
+            env = {**env, "PGOPTIONS": "-c wal_sender_timeout=15s"}
         self._child = spawn(words, env, self._directory, self._log)
+        self._moved = (None, since_boot())
 
     def _lost(self, why: str, major: int) -> None:
         """The server no longer has what comes next."""
@@ -127,74 +205,110 @@ class WalStream:
             run([program, "-w", "-d", SERVICE, "-S", self._rules.slot, "--drop-slot"], env, patience=60.0)
         shutil.rmtree(self._files, ignore_errors=True)
         os.makedirs(self._files, mode=0o700, exist_ok=True)
-        self._forget()
-        self._told(f"{why}; the log has a gap now, and the next backup begins with a new base")
-
-    def _forget(self) -> None:
-        self._state, self._last, self._kept = None, "", b""
+        self._since, self._last, self._kept = "", "", b""
         self.lag.began_anew()
         with contextlib.suppress(OSError):
-            os.unlink(os.path.join(self._directory, "state.json"))
+            os.unlink(self._source.state_path)
+        self._gap(f"{why}; the log has a gap now, and the next backup begins with a new base")
 
     # Keeping ------------------------------------------------------------------------------------------------------
 
-    def _keep(self, archive: WalArchive, size: int, system: str, flushed: int | None) -> None:
+    def _keep(self, archive: WalArchive, server: _Server) -> None:
+        if self._state is None:
+            self._remember(archive, server)
         names = sorted(os.listdir(self._files))
-        since = self._state.since if self._state is not None else ""
         for name in names:
-            path = os.path.join(self._files, name)
-            if name.endswith(".history"):
-                archive.put(name, _read(path))
-                os.unlink(path)
-            elif SEGMENT.fullmatch(name):
-                since = self._joined(name, since, size)
-                archive.put(name, _read(path))
+            if SEGMENT.fullmatch(name):
+                self._meet(name, server.segment_bytes)
+                self._keep_whole(archive, name)
                 archive.delete(name + PARTIAL)
-                os.unlink(path)
                 self._last, self._kept = name, b""
-        partial = next((name for name in names if name.endswith(PARTIAL)), None)
-        if partial is None or flushed is None:
+            elif name.endswith(".history"):
+                self._keep_whole(archive, name)
+        *ended, partial = [name for name in names if name.endswith(PARTIAL)] or [""]
+        for name in ended:  # its timeline ended in it
+            self._keep_whole(archive, name)
+        reached = self._keep_partial(archive, partial, server) if partial else 0
+        reached = max(reached, self._end(server.segment_bytes))
+        if not self._since or not reached or int(self._since[:8], 16) < server.timeline:
+            return  # of the timeline that the server is on there is nothing here: it cannot be compared
+        self.lag.copied(reached)
+        covered = self.lag.covered_at
+        if covered is not None:
+            timeline = int(self._since[:8], 16)
+            self._say(archive, Span(timeline=timeline, since=self._since, end=reached, covered_at=covered))
+
+    def _remember(self, archive: WalArchive, server: _Server) -> None:
+        """Go on where the repository ends, whoever brought it there."""
+        state = archive.state()
+        self._state = state or WalState(system=server.system, segment_bytes=server.segment_bytes, spans=())
+        if state is None:
             return
-        name = partial.removesuffix(PARTIAL)
-        since = self._joined(name, since, size)
+        span, size, there = state.newest, state.segment_bytes, set(archive.names())
+        number = span.end // size
+        while name_of(f"{span.timeline:08X}", number, size) in there:
+            number += 1
+        self._since, self._last = span.since, name_of(f"{span.timeline:08X}", number - 1, size)
+
+    def _meet(self, name: str, size: int) -> None:
+        """A segment: does it go on where the last one ended?"""
+        goes_on = (
+            self._since[:8] == name[:8]
+            and number_of(self._since, size) <= number_of(name, size) <= number_of(self._last or self._since, size) + 1
+        )
+        if not goes_on:
+            self._since, self._last = name, ""
+
+    def _end(self, size: int) -> int:
+        """The LSN up to which whole segments, and what was said before, reach."""
+        whole = (number_of(self._last, size) + 1) * size if self._last else 0
+        spans = self._state.spans if self._state is not None else ()
+        said = spans[-1].end if spans and spans[-1].since == self._since else 0
+        return max(whole, said)
+
+    def _keep_whole(self, archive: WalArchive, name: str) -> None:
+        """What does not change any more: into the repository, and gone from here."""
+        path = os.path.join(self._files, name)
+        archive.put(name, _read(path))
+        os.unlink(path)
+
+    def _keep_partial(self, archive: WalArchive, partial: str, server: _Server) -> int:
+        """The LSN up to which it reaches; 0: not known."""
         try:
             content = _read(os.path.join(self._files, partial))
         except FileNotFoundError:
-            return  # it has become whole just now: the next turn keeps it
+            return 0  # it has become whole just now: the next turn keeps it
+        name = partial.removesuffix(PARTIAL)
+        start = number_of(name, server.segment_bytes) * server.segment_bytes
+        reached = min(server.flushed or 0, reaches(content, start))
+        if reached <= start:
+            return 0
+        self._meet(name, server.segment_bytes)
         digest = hashlib.sha256(content).digest()
         if digest != self._kept:
             archive.put(partial, content)
             self._kept = digest
-        first = number_of(name, size) * size
-        reached = min(flushed, first + size)
-        self.lag.copied(reached)
-        covered = self.lag.covered_at
-        if covered is None:
+        return reached
+
+    def _say(self, archive: WalArchive, span: Span) -> None:
+        state = self._state
+        assert state is not None, "it is remembered first"
+        before = state.spans[-1] if state.spans else None
+        another = before is None or (before.timeline, before.since) != (span.timeline, span.since)
+        fresh = before is not None and (span.covered_at - before.covered_at).total_seconds() < SAID_AGAIN
+        if before is not None and not another and before.end == span.end and fresh:
             return
-        self._say(archive, WalState(
-            system=system, timeline=int(name[:8], 16), segment_bytes=size, since=since, end=reached, covered_at=covered,
-        ))  # fmt: skip
-
-    def _joined(self, name: str, since: str, size: int) -> str:
-        """The segment from which on there is no gap, with this one."""
-        before = self._last or (
-            name_of(f"{self._state.timeline:08X}", self._state.end // size, size) if self._state else ""
-        )
-        joins = before and since and number_of(before, size) + 1 >= number_of(name, size) and before[:8] == name[:8]
-        return since if joins else name
-
-    def _say(self, archive: WalArchive, state: WalState) -> None:
-        before = self._state
-        moved = before is None or msgspec.structs.replace(state, covered_at=before.covered_at) != before
-        if moved or before is None or (state.covered_at - before.covered_at).total_seconds() >= 30.0:
-            archive.put_state(state)
-            self._state = state
-            beside = os.path.join(self._directory, "state.new")
-            with open(beside, "wb") as file:
-                file.write(msgspec.json.encode(state))
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(beside, os.path.join(self._directory, "state.json"))
+        state = state.grown(span)
+        archive.put_state(state)
+        self._state = state
+        beside = self._source.state_path + ".new"
+        with open(beside, "wb") as file:
+            file.write(msgspec.json.encode(state))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(beside, self._source.state_path)
+        if another:
+            self._begun()
 
 
 def _read(path: str) -> bytes:

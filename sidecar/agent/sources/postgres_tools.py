@@ -14,13 +14,24 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 from sidecar.agent.children import Ended, environment, run
 from sidecar.agent.faults import EngineFailure, SourceFailure, StorageFailure
 from sidecar.base.conninfo import parts
 
 SERVICE = "service=sidecar"
-_CONNECT_SECONDS = 10
+MOMENT = "CASE WHEN pg_is_in_recovery() THEN pg_last_xact_replay_timestamp() ELSE now() END"
+"""Up to when a server has everything: a standby knows of no later moment than that of the last commit it has."""
+_DEFAULTS = {
+    "application_name": "sidecar",
+    "connect_timeout": "10",
+    # a peer that is gone without a word is noticed within 15 s, not within hours
+    "keepalives_idle": "5",
+    "keepalives_interval": "5",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "15000",
+}
 _QUERY_SECONDS = 30.0
 _HINTS = (
     (r"password authentication failed|no password supplied", "look at the password in dsn_file"),
@@ -72,7 +83,7 @@ class Server:
     @contextlib.contextmanager
     def reached(self, scratch: str) -> Iterator[dict[str, str]]:
         """An environment in which `-d service=sidecar` reaches the server; `scratch`: for the service file."""
-        given = {"connect_timeout": str(_CONNECT_SECONDS), "application_name": "sidecar", **self._given()}
+        given = {**_DEFAULTS, **self._given()}
         if any("\n" in value or value != value.strip() for value in given.values()):
             raise SourceFailure(f"{self.name}: dsn_file: a value begins or ends with a space, or holds a line's end")
         try:
@@ -88,15 +99,18 @@ class Server:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
-    def query(self, sql: str, scratch: str) -> list[str]:
-        """The fields of the first row. Raises SourceFailure."""
+    def query(self, scratch: str, *statements: str) -> list[list[str]]:
+        """The fields of each statement's first row. Raises SourceFailure."""
         said: list[bytes] = []
         with self.reached(scratch) as env:
-            words = [find("psql", self.programs, 10), "-XAtqw", "-F", "\t", "-d", SERVICE, "-c", sql]
-            ended = run(words, env, hear=said.append, patience=_QUERY_SECONDS)
+            words = [find("psql", self.programs, 10), "-XAtqw", "-F", "\t", "-d", SERVICE, "-v", "ON_ERROR_STOP=1"]
+            asked = [word for one in statements for word in ("-c", one)]
+            ended = run([*words, *asked], env, hear=said.append, patience=_QUERY_SECONDS)
         if ended.code or ended.stopped:
             raise self.failure("psql", ended)
-        return said[0].decode(errors="replace").split("\t") if said else []
+        if len(said) != len(statements):
+            raise SourceFailure(f"{self.name}: the server does not say what it was asked")
+        return [line.decode(errors="replace").split("\t") for line in said]
 
     def failure(self, program: str, ended: Ended) -> Exception:
         """What an end means."""
@@ -117,6 +131,13 @@ class Server:
             ) from None
         except ValueError as error:
             raise SourceFailure(f"{self.name}: {self._dsn_file}: {error}") from None
+
+
+def moment(name: str, said: str) -> datetime:
+    """What `MOMENT AT TIME ZONE 'UTC'` said. Raises SourceFailure."""
+    if not said:
+        raise SourceFailure(f"{name}: the standby has replayed no commit since it started: how old it is is not known")
+    return datetime.fromisoformat(said).replace(tzinfo=UTC)
 
 
 def as_somebody(words: Sequence[str]) -> list[str]:
