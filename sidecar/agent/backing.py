@@ -2,7 +2,7 @@
 
 When a run is due, and of which kind it is, the machine knows (`machines/backup_schedule.py`). A run that fails changes
 nothing but the time of the next one; what failed is a condition until a run goes well. Retention and pruning come after
-a run, and a run that is due ends them: they go on later.
+a run. Pruning cannot be resumed, so it may go on into the next period, but ends when the RPO asks for a run.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Any
 
 from sidecar.agent import cycle
 from sidecar.agent.cycle import Stopped, Turn
-from sidecar.agent.faults import AgentFault, Busy, Damaged, NoRepository, SourceFailure, WrongKey
+from sidecar.agent.faults import AgentFault, Busy, Damaged, Locked, NoRepository, SourceFailure, WrongKey
 from sidecar.agent.figures import Figures
 from sidecar.agent.lane import Lane
 from sidecar.agent.ports import Kind, Tell
@@ -60,6 +60,7 @@ class Backing:
         self._order = asyncio.Event()
         self._pruned_at = since_boot()
         self._to_prune = True  # what killed runs left
+        self._prune_waits: str | None = None  # for whose lock
 
     def remember(self, took: list[float], last: float | None) -> None:
         """How long earlier good runs took, oldest first, and how many seconds ago the last one began."""
@@ -107,6 +108,9 @@ class Backing:
         turn: Turn | None = None
         try:
             turn = await self.lane.do(work)
+        except Locked as fault:
+            self._reporter.holds("repository_locked", self._who[0], str(fault), told.Level.WARNING)
+            _log.warning("backup_put_off", every=300.0, reason=str(fault))
         except (Stopped, Busy) as fault:
             _log.info("backup_put_off", reason=str(fault))
         except Exception as error:  # noqa: BLE001 - whatever it is, the next run is tried
@@ -124,7 +128,7 @@ class Backing:
         if turn.good and at is not None:
             within = min(max(0.0, (at - wall).total_seconds()), since_boot() - began)
             self._age.made(point.id, at.timestamp(), began + within)
-        for word in _WORDS.values():
+        for word in (*_WORDS.values(), "repository_locked"):
             self._reporter.over(word, self._who[0])
         failed = {fault.name: fault.reason for fault in point.failures}
         for source in self._config.sources:
@@ -187,11 +191,15 @@ class Backing:
             self._to_prune = self._to_prune or forgotten > 0
             if self._to_prune and since_boot() >= self._pruned_at + PRUNE_EVERY:
                 freed = await self.lane.do(
-                    lambda tell: cycle.prune(stock.repository(), tell), lambda: self.schedule.due(since_boot())
+                    lambda tell: cycle.prune(stock.repository(), tell),
+                    lambda: self.lane.resting or self.schedule.urgent(since_boot()),
                 )
-                self._pruned_at, self._to_prune = since_boot(), False
+                self._pruned_at, self._to_prune, self._prune_waits = since_boot(), False, None
             if forgotten or freed:
                 self._observer.tell(told.Kind.BACKUPS_FORGOTTEN, "repository", points=forgotten, bytes_freed=freed)
+        except Locked as fault:
+            self._prune_waits = str(fault)
+            _log.info("prune_put_off", every=1800.0, reason=str(fault))
         except (Stopped, Busy, NoRepository):
             pass
         except AgentFault as fault:
@@ -208,6 +216,7 @@ class Backing:
                 "phase": progress.phase, "source": progress.source, "done": progress.done,
                 "total": progress.total or None,
             },
+            "prune_waits": self._prune_waits,
         }  # fmt: skip
 
 

@@ -121,7 +121,7 @@ class _Drilling:
         """The moment to which a source's log went."""
 
     def run(self) -> None:
-        """Up to the last check. Raises Stopped only."""
+        """Up to the last check. Raises Stopped, and Busy while somebody removes what is to be read."""
         machine = self._machine
         machine.done(since_boot())
         try:
@@ -138,8 +138,8 @@ class _Drilling:
                 port = stack.enter_context(started(self._rules.start, self._directory, beat))
                 machine.done(since_boot())
                 self._check(Copy(directory=self._directory, databases=databases, port=port))
-        except Stopped:
-            machine.failed(since_boot(), "it was told to stop", stopped=True)
+        except (Stopped, Busy) as why:
+            machine.failed(since_boot(), str(why), stopped=True)
             raise
         except AgentFault as fault:
             self._failed(str(fault))

@@ -26,6 +26,10 @@ class Busy(AgentFault):
     """Another agent holds the repository's lease."""
 
 
+class Locked(Busy):
+    """The engine's own lock is held: by a program that runs beside us, or by one that died on another machine."""
+
+
 class LeaseLost(AgentFault):
     """The lease went to somebody else, or could not be renewed in time: what was under way must not be finished."""
 

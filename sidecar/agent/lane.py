@@ -14,6 +14,8 @@ from sidecar.agent.cycle import Stopped
 from sidecar.agent.ports import Progress, Tell
 
 Result = TypeVar("Result")
+GENTLY = 3.0
+"""Seconds for what was stopped to end."""
 
 
 class Lane:
@@ -32,12 +34,22 @@ class Lane:
         """What is under way stops when it next tells how far it is; nothing begins any more."""
         self._stopping.set()
 
+    @property
+    def resting(self) -> bool:
+        """Whether nothing begins any more."""
+        return self._closed
+
     async def rest(self, within: float) -> None:
-        """Nothing begins any more; what is under way may take so many seconds, and stops then."""
+        """Nothing begins any more; what is under way may take so many seconds, and is stopped then.
+
+        Programs that it runs get a moment to end by themselves: a killed one leaves its lock behind.
+        """
         self._closed = True
         if self._idle is not None:
             await asyncio.wait([self._idle], timeout=within)
         self.stop()
+        if self._idle is not None:
+            await asyncio.wait([self._idle], timeout=GENTLY)
 
     async def do(self, work: Callable[[Tell], Result], until: Callable[[], bool] | None = None) -> Result:
         """Run `work(tell)` in a thread; what it returns or raises. `until`: stop it once this holds."""

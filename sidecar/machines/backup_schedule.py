@@ -42,7 +42,11 @@ def d95(seconds: Sequence[float]) -> float:
 
 def period(rpo: float, typical: float) -> float:
     """Seconds between the begins of two runs that take `typical` (D95); may be 0 or less: it cannot be done."""
-    return min(LONGEST_PERIOD, rpo / 3, rpo - 3 * typical - min(MARGIN, rpo / 5))
+    return min(LONGEST_PERIOD, rpo / 3, _longest(rpo, typical))
+
+
+def _longest(rpo: float, typical: float) -> float:
+    return rpo - 3 * typical - min(MARGIN, rpo / 5)
 
 
 class Schedule:
@@ -82,6 +86,10 @@ class Schedule:
     def due(self, now: float) -> bool:
         """Whether a run should begin now."""
         return self._began is None and now >= self.next_at
+
+    def urgent(self, now: float) -> bool:
+        """Whether a run that is due can wait no longer: P is shorter than the RPO alone would ask for."""
+        return self.due(now) and now >= self.next_at + _longest(self._rpo, self.typical) - self._pause()
 
     def began(self, now: float) -> None:
         """A run begins, due or ordered: what was missed before it is made up for by it."""

@@ -15,6 +15,7 @@ import pytest
 
 from tests.fakes.wire import PATIENCE
 from tests.real.estate import Estate, flip
+from tests.real.foreign_lock import GONE, foreign_lock
 from tests.real.harness import ROOT, run_cli
 from tests.real.procfs import children_of
 
@@ -258,6 +259,22 @@ def test_what_is_forgotten_is_pruned_and_the_rest_stays_whole(estate: Estate):
     assert freed > 2 << 20
     assert [one["id"] for one in estate.json("backup", "list")] == [second]
     estate.run("backup", "verify")
+
+
+@pytest.mark.slow
+def test_a_lock_that_a_gone_pod_left_delays_what_removes_data_and_no_restore(tmp_path: Path):
+    estate = Estate(tmp_path, "restic")
+    estate.backup()
+    with foreign_lock(estate.repository, estate.key):
+        assert estate.json("backup", "run")["verified"]
+        told = estate.run("backup", "prune", code=1).stderr
+        assert GONE in told
+        assert re.search(r"stale at \d\d:\d\d:\d\d UTC and is removed then", told)
+    with foreign_lock(estate.repository, estate.key, exclusive=True):
+        assert "exclusively by PID" in estate.run("backup", "run", code=1).stderr
+        restore(estate, tmp_path / "t")
+        assert estate.json("drill", "run")["passed"]
+    estate.run("backup", "prune")
 
 
 @pytest.fixture

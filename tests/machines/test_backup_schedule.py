@@ -41,6 +41,15 @@ def test_runs_begin_a_period_apart_and_never_two_at_once():
     assert schedule.next_at == 1300.0
 
 
+def test_a_run_that_is_due_can_wait_until_the_rpo_asks_for_it():
+    schedule = Schedule(QUARTER, 0.0, [10.0], 0.0)
+    assert schedule.due(300.0)
+    assert not schedule.urgent(689.0)
+    assert schedule.urgent(690.0), "900 - 3 * 10 - 180"
+    hurried = Schedule(QUARTER, 0.0, [200.0], 0.0)
+    assert hurried.urgent(hurried.next_at), "there is no room"
+
+
 def test_what_was_missed_is_made_up_for_once():
     schedule = Schedule(QUARTER, 0.0, [10.0], last_began=20_000.0)
     assert schedule.due(0.0), "the machine was down for hours"

@@ -5,7 +5,8 @@ What is stored is the same either way, new blocks only, and called so: deduplica
 
 Its files stand at the top of the repository, so that `restic -r URL` with the same password works by hand; ours are
 below `sidecar/`. A snapshot that no manifest names is what a killed run left: prune removes it. A killed restic leaves
-a lock; under our lease it is removed when restic itself holds it for stale, never by force.
+a lock; under our lease it is removed when restic itself holds it for stale, never by force: at once where it ran, after
+half an hour elsewhere. Until then what removes data waits; backups go on, unless it was a prune's; restores always do.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from sidecar.agent.engines.restic_index import Hasher, Node, Walked, digest_of, 
 from sidecar.agent.engines.restic_names import apart, literal, restic_glob, stored_at
 from sidecar.agent.engines.restic_program import Restic
 from sidecar.agent.engines.tree import SETTLED
-from sidecar.agent.faults import AgentFault, Damaged, EngineFailure, SourceFailure, StorageFailure
+from sidecar.agent.faults import AgentFault, Damaged, EngineFailure, Locked, SourceFailure, StorageFailure
 from sidecar.agent.paths import order, safe_join, unspell
 from sidecar.agent.ports import (
     FileEntry,
@@ -198,7 +199,8 @@ class ResticEngine:
             one for one in lost if not staged.live or one.item in tops or not (one.gone or _touched(one.item, began))
         ]
         if bad or (ended.code == 3 and not lost):
-            self.delete([summary.snapshot_id])
+            with contextlib.suppress(Locked):  # a prune removes it, then
+                self.delete([summary.snapshot_id])
             if parent is not None:  # perhaps it is the parent that cannot be read
                 return self._backup(name, staged, roots, None, tell)
             told = "; ".join(f"{one.item}: {one.why}" for one in bad[:3]) or "; ".join(ended.errors[-1:])
@@ -272,7 +274,14 @@ class ResticEngine:
     ) -> None:
         """Restore into `into`, under the names that the index has."""
         included = [word for path in only or () for word in (b"--include", literal(stored_at(path, places)))]
-        self._restic.run("restore", snapshot, "--target", into, *included, beat=beat)
+        words: list[str | bytes] = ["restore", snapshot, "--target", into, *included]
+        try:
+            self._restic.run(*words, beat=beat)
+        except Locked as locked:
+            try:  # a dead one's lock delays no restore; a live one may remove what is read, and then it is to blame
+                self._restic.run(*words, "--no-lock", beat=beat)
+            except Damaged:
+                raise locked from None
         top = os.fsencode(into)
         for at, real in places.items():
             stored, meant = top + os.fsencode(real), safe_join(top, at)
@@ -291,7 +300,11 @@ class ResticEngine:
         gone = sorted(one for one in asked if self._store.size(f"snapshots/{one}") is None)
         found = [Trouble(what="missing", where=f"snapshots/{one}", snapshots=(one,)) for one in gone]
         how = [f"--read-data-subset={part[0]}/{part[1]}"] if level is Level.READ else ["--with-cache"]
-        ended = self._restic.run("check", "--no-lock", *how, hear=lambda _: tell(Progress(phase="check")), good=None)
+
+        def on(_: object) -> None:
+            tell(Progress(phase="check"))
+
+        ended = self._restic.run("check", "--no-lock", *how, hear=on, beat=on, good=None)
         if ended.code or ended.stopped:
             meaning = self._restic.meaning(["check"], ended)
             troubles = [self._concerning(one) for one in _troubles(ended.errors)]
@@ -348,7 +361,11 @@ class ResticEngine:
         needed = {source.snapshot for source in keep}
         self.delete([one.id for one in self._snapshots() if one.id not in needed and _TAG in (one.tags or ())])
         before = self._size()
-        self._restic.run("prune", hear=lambda _: tell(Progress(phase="prune")))
+
+        def on(_: object) -> None:
+            tell(Progress(phase="prune"))
+
+        self._restic.run("prune", hear=on, beat=on)
         return max(0, before - self._size())
 
     def _size(self) -> int:

@@ -8,10 +8,12 @@ here, unless nothing but files is missing that went while others were read.
 A pack that is not there is asked for again for minutes: that is not waited for.
 """
 
+import contextlib
 import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -19,9 +21,9 @@ import msgspec
 from sidecar.agent.children import Ended, environment, run
 from sidecar.agent.faults import (
     AgentFault,
-    Busy,
     Damaged,
     EngineFailure,
+    Locked,
     NoRepository,
     StorageFailure,
     WrongKey,
@@ -29,6 +31,8 @@ from sidecar.agent.faults import (
 from sidecar.config.backup import S3, Repository
 
 _PROGRAM = "restic"
+STALE = timedelta(minutes=30)
+"""After which restic holds another machine's lock for a dead one's; only then does plain `unlock` remove it."""
 _PASSED_ON = ("AWS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_")
 """What a pod's own identity, or its way out, is told by; given on for a store that is reached over the network."""
 _GONE = re.compile(r"(Load|List|Stat)\(.*retrying.*(no such file|does not exist|NoSuchKey)")
@@ -39,7 +43,6 @@ _DAMAGE = (
 )
 _MEANINGS: tuple[tuple[str, type[AgentFault], str], ...] = (
     (r"wrong password or no key found", WrongKey, "the password does not open the repository's restic part"),
-    (r"already locked", Busy, "another restic works on it; a dead one's lock on another machine goes stale in 30 min"),
     (r"InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|Access Denied|InvalidAccessKey|403 Forbidden", WrongKey,
      "the store refuses the credentials; look at repository.s3, or the bucket's policy"),
     (r"no space left|quota exceeded", StorageFailure, "make room or prune, then run it again: nothing half was kept"),
@@ -128,8 +131,8 @@ class Restic:
         )
         if ended.code == 12:
             return WrongKey(f"{about}: the password does not open it")
-        if ended.code == 11:
-            return Busy(f"{about}: {said}")
+        if ended.code == 11 or "already locked" in text:
+            return _locked(about, text)
         missing = "unable to open config file" in text and re.search(r"no such file|does not exist|NoSuchKey", text)
         if ended.code == 10 or missing:
             return NoRepository(f"{about}: restic's part of the repository is gone ({said}); put it back from a copy")
@@ -140,6 +143,20 @@ class Restic:
         if ended.code < 0:
             return EngineFailure(f"{about}: it was killed by signal {-ended.code}; is the memory limit too small?")
         return EngineFailure(f"{about}: {said[:400]}")
+
+
+def _locked(about: str, text: str) -> Locked:
+    """Who holds it, and until when at most: restic renews a lock every 5 minutes while it lives."""
+    who = re.search(r"already locked (.*?) \(UID", text)
+    made = re.search(r"lock was created at (\S+ \S+)", text)
+    until = "30 minutes after it was made"
+    if made is not None:
+        with contextlib.suppress(ValueError):
+            until = f"{datetime.fromisoformat(made[1]) + STALE:%H:%M:%S} UTC"
+    return Locked(
+        f"{about}: restic's own lock is held {who[1] if who else 'by another'}; if that process is dead, the lock is "
+        f"stale at {until} and is removed then"
+    )
 
 
 def for_restic(repository: Repository) -> tuple[str, dict[str, str]]:

@@ -26,6 +26,7 @@ def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
     if last is not None:
         outcome = f"{'verified' if last['verified'] else 'failed'} in {last['seconds']:.1f} s ({last['asked']})"
     following = "running now" if run["running"] else f"in {figure(run['next_in_seconds'], 'seconds')}"
+    waiting = [("Pruning waits", run["prune_waits"])] if run.get("prune_waits") else []
     return [
         ("Newest verified point", rpo["point"] or UNKNOWN),
         ("Its age", figure(rpo["age_seconds"], "seconds")),
@@ -35,6 +36,7 @@ def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("Last drill", _drill(found.get("drill"))),
         ("Repository", f"{repository['url']} ({repository['engine']})"),
         ("A copy of its password", _proved(repository.get("key_copy_proved_at"))),
+        *waiting,
     ]
 
 
