@@ -31,8 +31,6 @@ BATCH = 64
 who is quick shall not take all.
 """
 PAUSE_SECONDS = 0.1
-GRACE_SECONDS = 1.0
-"""So long a client that has nothing under way may still send its next request when we stop."""
 OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log = Log(__name__)
@@ -85,7 +83,7 @@ class Acceptor:
         self.clients.add(client)
         self.state.sweeper.watched.add(client)
         if self._closed:
-            client.drain(monotonic(), GRACE_SECONDS)
+            client.drain(monotonic())
 
     def unwatch(self, client: ClientConnection | TcpClient) -> None:
         """The client became a tunnel, which keeps its own time."""

@@ -24,7 +24,7 @@ from sidecar.proxy.answer import fault_answer
 from sidecar.proxy.codec.body import BadBody
 from sidecar.proxy.codec.head import head_end
 from sidecar.proxy.connection import HIGH_WATER
-from sidecar.proxy.deadline import HOLD_CONNECTING, HOLD_PIPELINE
+from sidecar.proxy.deadline import GRACE_SECONDS, HOLD_CONNECTING, HOLD_PIPELINE
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.expire import expire
 from sidecar.proxy.forward import forward_body
@@ -303,10 +303,10 @@ class ClientConnection(asyncio.Protocol):
             self.deadline = now + self.acceptor.plan.write_timeout
         return reads
 
-    def drain(self, now: float, grace: float) -> None:
-        """Close soon unless a request is under way or comes within `grace` seconds; its answer will close us."""
+    def drain(self, now: float) -> None:
+        """Close soon unless a request is under way or comes in time; its answer will close us."""
         if self.exchange is None and not self.buffer:
-            self.deadline = min(self.deadline, now + grace)
+            self.deadline = min(self.deadline, now + GRACE_SECONDS)
 
     def is_owed(self) -> bool:
         """Whether anything is to come: all but a client that only lingers has its time to ask or to be answered."""

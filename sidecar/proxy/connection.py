@@ -17,6 +17,7 @@ from sidecar.proxy.relay import relay_body, relay_head, upstream_gone
 
 if TYPE_CHECKING:
     from sidecar.proxy.exchange import Exchange
+    from sidecar.proxy.splice import Splice
     from sidecar.proxy.upstream import Endpoint
 
 HIGH_WATER = 256 * 1024
@@ -26,7 +27,7 @@ HIGH_WATER = 256 * 1024
 class UpstreamConnection(asyncio.Protocol):
     """One connection of an endpoint's pool."""
 
-    __slots__ = ("buffer", "endpoint", "exchange", "idle_since", "lost", "transport", "uses")
+    __slots__ = ("buffer", "endpoint", "exchange", "idle_since", "lost", "splice", "transport", "uses")
 
     transport: asyncio.Transport
 
@@ -37,6 +38,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.idle_since = 0.0
         self.uses = 0  # exchanges begun on it
         self.lost = False
+        self.splice: Splice | None = None  # moves the rest of an answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # uvloop's transports are not asyncio's by type
@@ -64,6 +66,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        if self.splice is not None:
+            self.splice.close()
         endpoint = self.endpoint
         endpoint.connections -= 1
         endpoint.upstream.connections -= 1
@@ -87,6 +91,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def discard(self) -> None:
         """Close without giving it back; an exchange that still uses it must have let go before."""
+        if self.splice is not None:
+            self.splice.close()
         endpoint = self.endpoint
         if self in endpoint.idle:
             endpoint.idle.remove(self)

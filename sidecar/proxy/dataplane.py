@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.base.errors import UpstreamFault
 from sidecar.base.names import Decision
 from sidecar.machines.answer_cache import AnswerCache
-from sidecar.proxy.accept import GRACE_SECONDS, Acceptor
+from sidecar.proxy.accept import Acceptor
 from sidecar.proxy.breakers import Guarded
 from sidecar.proxy.call import call
 from sidecar.proxy.client import ClientConnection
@@ -279,7 +279,7 @@ class DataPlane:
         for acceptor in self.acceptors.values():
             acceptor.close()
             for client in acceptor.clients:
-                client.drain(now, GRACE_SECONDS)
+                client.drain(now)
 
     def running(self) -> int:
         """Clients that still get something: an answer, or the rest of one, or a tunnel, or a moment to ask."""

@@ -32,6 +32,8 @@ HOLD_PIPELINE = 4
 """The client is not read because it sent enough for after this exchange."""
 WAITING = HOLD_CONNECTING | HOLD_UPSTREAM
 
+GRACE_SECONDS = 1.0
+"""So long a client that has nothing under way may still send its next request when we stop."""
 TICK_LONGEST = 0.1
 TICK_SHORTEST = 0.005
 

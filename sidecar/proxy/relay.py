@@ -23,6 +23,7 @@ from sidecar.proxy.fallback import go_on_keeping, keep_answer, may_keep
 from sidecar.proxy.forward import VIA
 from sidecar.proxy.pool import give_back
 from sidecar.proxy.settle import settle
+from sidecar.proxy.splice import SPLICE_FROM, splice
 from sidecar.proxy.tunnel import open_upgraded
 
 if TYPE_CHECKING:
@@ -113,6 +114,15 @@ def _relay_long(exchange: Exchange, head: ResponseHead, body: bytes) -> None:
     guard.answered(exchange, head.status, now)
     deadline.rearm(exchange, now)
     _relay_piece(exchange, body, before)
+    left = head.length - len(body)
+    if left >= SPLICE_FROM and exchange.uploaded and exchange.kept is None and exchange.connection is not None:
+        splice(exchange, exchange.connection, left, _spliced)
+
+
+def _spliced(exchange: Exchange) -> None:
+    answer = exchange.answer
+    assert answer is not None, "its head came before its body"
+    _finish(exchange, reusable=answer.keep_alive)
 
 
 def relay_body(exchange: Exchange, data: bytes) -> None:
@@ -174,6 +184,8 @@ def _finish(exchange: Exchange, *, reusable: bool) -> None:
     if connection is not None:
         give_back(exchange, connection, reusable=reusable and exchange.uploaded)
     settle(exchange, exchange.decision or _OK)
+    if exchange.plan.state.draining:  # its head may have promised more requests before that
+        exchange.client.drain(monotonic())
 
 
 def upstream_gone(exchange: Exchange, *, unanswered: bool, clean: bool) -> None:

@@ -98,7 +98,7 @@ class TcpClient(asyncio.Protocol):
     def expire(self, now: float) -> None:  # noqa: ARG002
         self.deadline = inf
 
-    def drain(self, now: float, grace: float) -> None:
+    def drain(self, now: float) -> None:
         """A tunnel ends when its ends say so, or when the drain's time is up."""
 
     async def _open(self) -> None:

@@ -1,5 +1,6 @@
 """What the kernel says about a process: its children, its memory, its CPU time, its open files."""
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -22,6 +23,15 @@ def cpu_of(pid: int) -> float:
 
 def descriptors_of(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def pipes_of(pid: int) -> int:
+    """How many ends of pipes it holds."""
+    found = 0
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found += os.readlink(f"/proc/{pid}/fd/{name}").startswith("pipe:")
+    return found
 
 
 def session_members(session: int) -> list[int]:
