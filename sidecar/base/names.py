@@ -41,7 +41,7 @@ class Decision(StrEnum):
     """400, 405, 413, 414, 417, 431, 501 or 505. The request is malformed, ambiguous or too large; nothing of it was
     sent on, and the connection is closed."""
     DRAINING = "draining"
-    """503. The proxy is stopping."""
+    """503. The proxy stops, and the request had no answer when `shutdown.drain_timeout` was over."""
 
 
 class Outcome(StrEnum):

@@ -16,7 +16,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from sidecar.base.errors import ClientFault, RequestFault
+from sidecar.base.errors import ClientFault, OwnRefusal, RequestFault
 from sidecar.base.names import Decision, Outcome
 from sidecar.proxy import attempt, deadline
 from sidecar.proxy.admit import admit
@@ -307,6 +307,16 @@ class ClientConnection(asyncio.Protocol):
         """Close soon unless a request is under way or comes in time; its answer will close us."""
         if self.exchange is None and not self.buffer:
             self.deadline = min(self.deadline, now + GRACE_SECONDS)
+
+    def end(self) -> None:
+        """The proxy ends: a request without an answer gets its last word, an answer on its way is cut off."""
+        exchange = self.exchange
+        if exchange is None:
+            self.transport.abort()
+        elif exchange.begun:
+            attempt.cut_off(exchange, Decision.DRAINING)
+        else:
+            attempt.refuse(exchange, OwnRefusal("the proxy is stopping", 503, Decision.DRAINING))
 
     def is_owed(self) -> bool:
         """Whether anything is to come: all but a client that only lingers has its time to ask or to be answered."""

@@ -291,13 +291,21 @@ class DataPlane:
         )
 
     async def stop(self) -> None:
-        """Cut off what still runs and let go of everything."""
+        """Tell those who wait for an answer that none will come, cut off what still runs, let go of everything."""
+        self.draining = True
         self.sweeper.stop()
         if self._stale_timer is not None:
             self._stale_timer.cancel()
         for acceptor in self.acceptors.values():
             acceptor.close()
             acceptor.greeter.abort_all()
+            for client in list(acceptor.clients):
+                if isinstance(client, ClientConnection):
+                    client.end()
+                else:
+                    client.transport.abort()
+        await asyncio.sleep(0)  # let transports write the last words
+        for acceptor in self.acceptors.values():
             for client in list(acceptor.clients):
                 client.transport.abort()
         for upstream in self.upstreams.values():

@@ -156,8 +156,8 @@ def test_drain_timeout_ends_what_does_not_end(start: Start, server: ScriptedUpst
         server.wait_until(lambda: server.requests("/never"), "the request")
         proxy.signal(signal.SIGTERM)
         assert proxy.wait_exit(8) == 0
-        rest, _ = client.read_rest()
-        assert b" 200 " not in rest
+        got = client.read_answer()
+        assert (got.status, got.get("x-sidecar-decision"), got.keeps) == (503, "draining", False)
 
 
 def test_a_second_signal_forces(start: Start, server: ScriptedUpstream) -> None:
