@@ -21,3 +21,7 @@ class Ports:
         """Unused ports; one for both kinds of HTTP when the proxy `routes`."""
         files = free_port()
         return cls(files, files if routes else free_port(), free_port(), free_port() if routes else 0)
+
+    def all(self) -> list[int]:
+        """Each that there is, once."""
+        return sorted({self.files, self.streams, self.tcp, self.tls} - {0})

@@ -25,4 +25,8 @@ def test_requests_stay_within_budget() -> None:
         pytest.skip(f"the budget is for another build: {allowed.build}")
     if not (shutil.which("valgrind") and shutil.which("nginx") and shutil.which("taskset")):
         pytest.skip("scripts/install-test-tools was not run")
-    assert over(measure(["get-1k", "post-1k"], requests=500), allowed) == []
+    works = ["get-1k", "post-1k", "get-1k-tls"]
+    excess = over(measure(works, requests=500), allowed)
+    if excess:  # a busy machine adds some per cent, and not twice the same: a change adds them always
+        excess = over(measure(works, requests=500), allowed)
+    assert excess == []

@@ -76,5 +76,6 @@ def started(
     ports = Ports.free(peer.routes)
     argv = [*prefix, *peer.command(home, ports, origin)]
     with running(Process(peer.name, argv, cores()[1], home / "output.log", env)) as process:
-        process.wait_listening(ports.files, seconds=120 if prefix else 30)
+        for port in ports.all():
+            process.wait_listening(port, seconds=120 if prefix else 30)
         yield Running(peer.name, ports, process)
