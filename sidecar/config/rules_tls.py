@@ -25,6 +25,7 @@ def _listener(listener: Listener, tls: ListenerTls, path: Path) -> Iterator[Prob
     if not tls.client_ca_file:
         needs = {
             "client_certificate": tls.client_certificate == "optional",
+            "client_crl_file": tls.client_crl_file,
             "allowed_clients": tls.allowed_clients,
             "forward_client_cert": tls.forward_client_cert,
         }

@@ -41,6 +41,14 @@ class ListenerTls(Section, frozen=True, kw_only=True):
         Path | None,
         Doc("Whose signature a client's certificate must have, PEM. null: clients are not asked for certificates."),
     ] = None
+    client_crl_file: Annotated[
+        Path | None,
+        Doc(
+            "Certificates that were revoked, PEM: a list (CRL) of each authority that signs clients; a client whose "
+            "authority has none here is refused, and so is everybody once a list has ended. null: nobody asks.",
+            "RFC 5280 §5; nginx: ssl_crl",
+        ),
+    ] = None
     client_certificate: Annotated[
         Annotated[str, words("required", "optional")],
         Doc(

@@ -1,9 +1,11 @@
-"""What a certificate says: until when it holds, and for which names. Read from its DER (RFC 5280), nothing verified.
+"""What a certificate says: until when it holds, and for which names; and until when a list of revoked ones (CRL) does.
+Read from the DER (RFC 5280), nothing verified.
 
 Python's ssl module tells this of a peer's certificate only; here it is read of our own, which we show and warn about.
-A certificate is nested values of tag, length and content; the few that matter stand at fixed places:
-tbsCertificate = [0] version?, serial, algorithm, issuer, validity, subject, key, …, [3] extensions. What does not have
-that shape is a ValueError; whether it is any good is for OpenSSL to say.
+Both are nested values of tag, length and content; the few that matter stand at fixed places: tbsCertificate = [0]
+version?, serial, algorithm, issuer, validity, subject, key, …, [3] extensions; tbsCertList = version?, algorithm,
+issuer, this update, next update, …. What does not have that shape is a ValueError; whether it is any good is for
+OpenSSL to say.
 """
 
 import binascii
@@ -13,7 +15,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s(.*?)-----END CERTIFICATE-----", re.DOTALL)
+_PEM = re.compile(rb"-----BEGIN (CERTIFICATE|X509 CRL)-----\s(.*?)-----END \1-----", re.DOTALL)
 _SEQUENCE, _OID, _OCTETS, _UTC_TIME, _TIME = 0x30, 0x06, 0x04, 0x17, 0x18
 _VERSION, _EXTENSIONS, _DNS = 0xA0, 0xA3, 0x82
 _ALTERNATIVE_NAME = bytes.fromhex("551d11")
@@ -51,12 +53,17 @@ class Facts(NamedTuple):
 
 
 def chain(pem: bytes) -> list[Facts]:
-    """What each certificate in `pem` says, in its order. Raises ValueError."""
-    return [read(binascii.a2b_base64(found)) for found in _PEM.findall(pem)]
+    """What each certificate (or list) in `pem` says, in its order. Raises ValueError."""
+    return [read(binascii.a2b_base64(found)) for _, found in _PEM.findall(pem)]
+
+
+def lists(pem: bytes) -> bytes:
+    """Of all that is in `pem`, the lists of revoked certificates alone."""
+    return b"\n".join(found[0] for found in _PEM.finditer(pem) if found[1] != b"CERTIFICATE")
 
 
 def read(der: bytes) -> Facts:
-    """What the certificate says. Raises ValueError."""
+    """What the certificate (or list) says. Raises ValueError."""
     try:
         return _facts(der)
     except (IndexError, StopIteration):
@@ -67,6 +74,9 @@ def _facts(der: bytes) -> Facts:
     ((_, certificate),) = _values(der)
     _, to_be_signed = next(_values(certificate))
     parts = [part for part in _values(to_be_signed) if part[0] != _VERSION]
+    updates = [_moment(tag, content) for tag, content in parts if tag in (_UTC_TIME, _TIME)]
+    if len(updates) == 2:
+        return Facts(updates[0], updates[1], ())
     if len(parts) < 6 or parts[3][0] != _SEQUENCE:
         raise ValueError("not a certificate")
     begin, end = (_moment(tag, content) for tag, content in _values(parts[3][1]))

@@ -23,9 +23,10 @@ from sidecar.config.faults import Path, show_path
 from sidecar.config.problem import Problem
 from sidecar.config.rules_tls import reached_by_http
 from sidecar.config.tls import HTTP, ListenerTls, UpstreamTls
-from sidecar.machines.certificate import Standing, chain
+from sidecar.machines.certificate import Standing, chain, lists
 
 MAX_FILE_BYTES = 1 << 20
+_REVOKED = ("client_crl_file",)
 _PARTIAL_CHAIN = 0x80000
 """X509_V_FLAG_PARTIAL_CHAIN: an authority that the operator names is trusted though it is none of its own."""
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -38,6 +39,8 @@ class Credentials(msgspec.Struct, frozen=True):
     """Certificate chain and key; a listener's first is the default."""
     authorities: bytes = b""
     """Whom to trust."""
+    revoked: bytes = b""
+    """Lists of certificates that their authorities took back."""
 
 
 Section = ListenerTls | UpstreamTls
@@ -76,6 +79,8 @@ def files_of(tls: Section) -> dict[Path, str]:
     key, path = _authorities_of(tls)
     if path:
         found[key,] = path
+    if isinstance(tls, ListenerTls) and tls.client_crl_file:
+        found[_REVOKED] = tls.client_crl_file
     return found
 
 
@@ -103,7 +108,7 @@ def read_files(tls: Section, owner: str) -> Credentials:
     """One section's files as they are now. Raises BadFile."""
     found = {keys: _read(path, owner, keys) for keys, path in files_of(tls).items()}
     pairs = tuple((found[*at, "cert_file"], found[*at, "key_file"]) for at, _ in _pairs_of(tls))
-    return Credentials(pairs, found.get((_authorities_of(tls)[0],), b""))
+    return Credentials(pairs, found.get((_authorities_of(tls)[0],), b""), found.get(_REVOKED, b""))
 
 
 def _read(path: str, owner: str, keys: Path) -> bytes:
@@ -120,12 +125,14 @@ def _read(path: str, owner: str, keys: Path) -> bytes:
 
 
 def certificates_of(tls: Section, files: Credentials) -> Iterator[tuple[str, bytes, bool]]:
-    """The section's files of certificates: path, content, whether it is a chain of our own (or authorities)."""
+    """The section's files of certificates: path, content, and whether all of it must hold (of authorities one does)."""
     for (_, (cert_file, _)), (chain_pem, _) in zip(_pairs_of(tls), files.pairs, strict=False):
         yield cert_file, chain_pem, True
     _, path = _authorities_of(tls)
     if path and files.authorities:
         yield path, files.authorities, False
+    if isinstance(tls, ListenerTls) and tls.client_crl_file and files.revoked:
+        yield tls.client_crl_file, lists(files.revoked), True
 
 
 def try_out(tls: Section, files: Credentials, owner: str) -> None:
@@ -246,6 +253,9 @@ def _server(tls: ListenerTls, files: Credentials, place: int, owner: str, *, htt
         optional = tls.client_certificate == "optional"
         context.verify_mode = ssl.CERT_OPTIONAL if optional else ssl.CERT_REQUIRED
         _load_authorities(context, files.authorities, owner, ("client_ca_file",), tls.client_ca_file)
+    if tls.client_crl_file is not None:
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        _load_lists(context, files.revoked, owner, tls.client_crl_file)
     offered = (HTTP,) if http else tls.alpn
     if offered:
         context.set_alpn_protocols(list(offered))
@@ -284,6 +294,18 @@ def _load_authorities(context: ssl.SSLContext, authorities: bytes, owner: str, k
             context.load_verify_locations(lent)
     except (ssl.SSLError, OSError) as error:
         raise BadFile(owner, keys, f"{path} holds no certificate in PEM ({why(error)})") from None
+
+
+def _load_lists(context: ssl.SSLContext, revoked: bytes, owner: str, path: str) -> None:
+    """Only the lists: a certificate beside them would be trusted as an authority."""
+    found = lists(revoked)
+    try:
+        if not found:
+            raise BadFile(owner, _REVOKED, f"{path} holds no list of revoked certificates (X509 CRL) in PEM")
+        with _lent(found) as lent:
+            context.load_verify_locations(lent)
+    except (ssl.SSLError, OSError) as error:
+        raise BadFile(owner, _REVOKED, f"{path} holds a list that cannot be read ({why(error)})") from None
 
 
 @contextlib.contextmanager

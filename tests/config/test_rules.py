@@ -198,6 +198,7 @@ DEPENDENCY = "dependencies:\n- {name: db, check: {redis: {url: redis://h}}, %s}\
             secure("client_certificate: optional"),
             "tls.client_certificate: client_certificate counts only with client_c",
         ),
+        (secure("client_crl_file: /r"), "tls.client_crl_file: client_crl_file counts only with client_ca_file"),
         (
             secure("client_ca_file: /a, client_certificate: optional, allowed_clients: [a.test]"),
             "tls.allowed_clients: allowed_clients contradicts client_certificate: optional",

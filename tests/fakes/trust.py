@@ -68,6 +68,22 @@ class Authority:
         pair = Pair(self.directory / f"{name}.pem", self.directory / f"{name}.key")
         return put(pair, leaf.public_bytes(pem), secret)
 
+    def revoke(self, path: Path, *pairs: Pair, life: dt.timedelta = DAY) -> Path:
+        """Write its list of revoked certificates, in one rename."""
+        ca = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes())
+        signer = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
+        now = dt.datetime.now(dt.UTC)
+        made = x509.CertificateRevocationListBuilder().issuer_name(ca.subject).last_update(now - DAY)
+        made = made.next_update(now + life)
+        for pair in pairs:
+            serial = x509.load_pem_x509_certificate(pair.cert.read_bytes()).serial_number
+            one = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+            made = made.add_revoked_certificate(one)
+        new = path.with_suffix(".new")
+        new.write_bytes(made.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))  # type: ignore[arg-type]
+        os.replace(new, path)
+        return path
+
     def client(self, pair: Pair | None = None, **versions: ssl.TLSVersion) -> ssl.SSLContext:
         """What a client needs that trusts us and shows `pair`."""
         context = ssl.create_default_context(cafile=str(self.file))

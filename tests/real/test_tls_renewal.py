@@ -13,7 +13,7 @@ import pytest
 from tests.fakes.trust import Authority, Pair, put
 from tests.fakes.upstream import ScriptedUpstream
 from tests.real.documents import document, listener, route, upstream
-from tests.real.harness import Sidecar, ask
+from tests.real.harness import Sidecar, ask, dial
 from tests.real.secure import secure
 
 EXPIRY = "sidecar_tls_certificate_expiry_timestamp_seconds"
@@ -130,6 +130,32 @@ def test_a_certificate_that_ends_soon_is_told_until_it_is_renewed(server: Script
         proxy.wait_log(r'"certificate_well".*expires')
         assert proxy.status()["incidents"][0]["status"] == "mitigated"
         assert proxy.metrics().sum(EXPIRY, owner="listener/web", file=str(pair.cert)) > soon.timestamp()
+
+
+def test_who_is_revoked_stays_out(server: ScriptedUpstream, tmp_path: Path) -> None:
+    """As soon as the list says so, whatever session it had. A list that has ended refuses all, so its end is told."""
+    authority = Authority(tmp_path)
+    pair = authority.issue("server", "localhost")
+    good, bad = (authority.vouch(name, f"spiffe://shop.test/{name}") for name in ("good", "bad"))
+    revoked = authority.revoke(tmp_path / "crl.pem", life=dt.timedelta(hours=1))
+    config = tree(server, pair, client_ca_file=str(authority.file), client_crl_file=str(revoked))
+    context = authority.client(bad, maximum_version=ssl.TLSVersion.TLSv1_2)
+    with Sidecar(config) as proxy:
+        with secure(proxy, "web", context) as client:
+            assert client.send(ask()).read_answer().status == 200
+            assert isinstance(client.sock, ssl.SSLSocket)
+            session = client.sock.session
+        proxy.wait_log(rf'"certificate_expires".*{revoked.name}')
+        authority.revoke(revoked, bad)
+        proxy.wait_log('"certificate_loaded".*listener/web')
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            context.wrap_socket(dial(proxy.port("web")).sock, server_hostname="localhost", session=session)
+        proxy.wait_log("tls_handshake_failed.*certificate revoked")
+        with secure(proxy, "web", authority.client(good)) as client:
+            assert client.send(ask()).read_answer().status == 200
+        assert proxy.metrics().sum(EXPIRY, file=str(revoked)) > dt.datetime.now(dt.UTC).timestamp() + 7200
+        revoked.write_bytes(authority.file.read_bytes())
+        assert "holds no list of revoked" in proxy.command("check", check=False).stdout
 
 
 def test_a_configuration_that_came_before_its_certificate_is_loaded_when_that_comes(
