@@ -58,7 +58,7 @@ class Repository(Section, frozen=True, kw_only=True):
 
 
 class SqliteSource(Section, frozen=True, kw_only=True):
-    """An SQLite database, copied by its backup API while in use."""
+    """An SQLite database, copied while in use: the copy is the state of one moment."""
 
     path: Annotated[Path, Doc("The database file.")]
 

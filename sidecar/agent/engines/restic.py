@@ -61,7 +61,8 @@ class Said(msgspec.Struct):
     bytes_done: int = 0
     total_bytes: int = 0
     files_done: int = 0
-    bytes_restored: int = 0
+    total_files_processed: int = 0
+    total_bytes_processed: int = 0
     snapshot_id: str = ""
     data_added: int = 0
     data_added_packed: int | None = None
@@ -140,17 +141,11 @@ class ResticEngine:
             done = self._backup(name, staged, roots, parent, tell)
             hasher.join()
             tell(Progress(phase="index", source=name))
-            snapshot = done.snapshot_id
-
-            def nodes(root: Root) -> Iterator[Node]:
-                nonlocal snapshot
-                for node in self._listed(done.snapshot_id, root):
-                    if node.struct_type == "snapshot":
-                        snapshot = node.id  # the summary abbreviates it, before 0.17
-                    else:
-                        yield node
-
-            found = merge(hasher, roots, nodes, live=staged.live)
+            snapshot = self._whole_name(done.snapshot_id)
+            if not staged.live and hasher.seen == (done.total_files_processed, done.total_bytes_processed):
+                found = hasher.all()  # a directory of ours, in which nobody writes, and all of it was read
+            else:
+                found = merge(hasher, roots, lambda root: self._listed(snapshot, root), live=staged.live)
             with tempfile.TemporaryFile(dir=self._scratch) as spool:
                 unsure: list[str] = []
                 odd_links = False
@@ -160,7 +155,7 @@ class ResticEngine:
                     if not walked.sure:
                         unsure.append(walked.entry.path)
                 places = {root.at: root.path for root in roots if root.at and root.path.strip("/") != root.at}
-                looked_up = self._look_up(done.snapshot_id, unsure, places)
+                looked_up = self._look_up(snapshot, unsure, places)
                 spool.seek(0)
                 for line in spool:
                     walked = msgspec.json.decode(line, type=Walked)
@@ -207,8 +202,15 @@ class ResticEngine:
             raise SourceFailure(f"{name}: not all of it can be read: {told}")
         return summary
 
+    def _whole_name(self, begin: str) -> str:
+        """Of a snapshot that restic, before 0.17, names by its begin."""
+        found = [one.name for one in self._store.list("snapshots") if one.name.startswith(f"snapshots/{begin}")]
+        if len(found) != 1:
+            raise EngineFailure(f"restic names a snapshot {begin}, of which there are {len(found)}")
+        return found[0].removeprefix("snapshots/")
+
     def _listed(self, snapshot: str, root: Root) -> Iterator[Node]:
-        """The snapshot itself, then what it holds below a root, in order; by way of a file: memory stays small."""
+        """What it holds below a root, in order; by way of a file: memory stays small."""
         where = ["--recursive", snapshot, os.fsencode(root.path)] if root.at else [snapshot]
         with tempfile.TemporaryFile(dir=self._scratch) as spool:
 
@@ -218,7 +220,9 @@ class ResticEngine:
             self._restic.run("ls", "--json", *where, hear=hear)
             spool.seek(0)
             for line in spool:
-                yield msgspec.json.decode(line, type=Node)
+                node = msgspec.json.decode(line, type=Node)
+                if node.struct_type != "snapshot":
+                    yield node
 
     def _look_up(self, snapshot: str, paths: list[str], places: dict[str, str]) -> dict[str, tuple[str, int]]:
         """Hash and size of these files, of the content that the snapshot holds."""
