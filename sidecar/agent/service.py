@@ -26,6 +26,7 @@ from sidecar.agent.drilling import Drilling
 from sidecar.agent.drills import DrillReport, drills
 from sidecar.agent.faults import AgentFault
 from sidecar.agent.figures import Figures
+from sidecar.agent.memory import one_heap
 from sidecar.agent.ports import Kind, Manifest
 from sidecar.agent.report import Reporter
 from sidecar.agent.rereading import Rereading
@@ -60,6 +61,7 @@ class Agent:
 
     def __init__(self, path: str) -> None:
         """Raises ConfigError."""
+        one_heap()
         self._text = read(path)
         self._document = parse(self._text, path)
         if self._document.backup is None:

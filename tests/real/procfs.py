@@ -16,6 +16,12 @@ def rss_of(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
+def thread_heaps_of(pid: int) -> int:
+    """How many heaps glibc has made for single threads: they begin at a multiple of 64 MiB."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return sum(" rw-p 00000000 00:00 0" in line and int(line.split("-")[0], 16) % (64 << 20) == 0 for line in lines)
+
+
 def cpu_of(pid: int) -> float:
     words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")

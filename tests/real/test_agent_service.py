@@ -10,6 +10,7 @@ import pytest
 
 from tests.real.agent import Agent, Estate
 from tests.real.documents import free_port
+from tests.real.procfs import thread_heaps_of
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ def test_it_backs_up_by_itself_and_tells_how_old_the_newest_verified_point_is(es
         assert status["conditions"] == []
         assert [agent.status_of(probe) for probe in ("/livez", "/readyz", "/startupz")] == [200, 200, 200]
         assert agent.rss < 80 << 20
+        assert thread_heaps_of(agent.process.pid) == 0, "its threads share one heap"
         assert estate.json("agent", "status")["rpo"]["state"] == "kept"
         told = estate.run("agent", "status").stdout
         assert "newest verified point: " in told

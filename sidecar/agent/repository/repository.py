@@ -22,6 +22,7 @@ import msgspec
 
 from sidecar.agent.engines.sealed import SealedEngine
 from sidecar.agent.faults import Damaged, EngineFailure, NoRepository, NotEmpty, StorageFailure, Unknown
+from sidecar.agent.memory import one_heap
 from sidecar.agent.ports import Engine, FileEntry, Lease, Manifest, Signed, SourcePoint, Tell
 from sidecar.agent.repository.lease import LOCK, HeldLease, holder
 from sidecar.agent.repository.lease import lease as hold
@@ -64,6 +65,7 @@ class Repository:
     @classmethod
     def open(cls, config: Backup, *, create: bool = False) -> "Repository":
         """Open it; `create`: make it when the place is empty. Raises WrongKey, NoRepository, NotEmpty."""
+        one_heap()
         wanted = config.repository
         password = _password(wanted.password_file)
         store = _store(wanted)

@@ -34,7 +34,7 @@ class Writer:
         self.length = 0
         self.sizes: list[int] = []
         """Of the sealed segments, once `close` returned."""
-        self._waiting: queue.Queue[bytes | None] = queue.Queue(maxsize=1)
+        self._waiting: queue.Queue[bytearray | None] = queue.Queue(maxsize=1)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="seal", daemon=True)
         self._thread.start()
@@ -67,8 +67,9 @@ class Writer:
     def _hand_over(self) -> None:
         if self._failure is not None:
             raise self._failure
-        self._waiting.put(bytes(self._buffer))
-        self._buffer.clear()
+        self._waiting.join()  # a third segment would gain no time, and cost memory
+        self._waiting.put(self._buffer)
+        self._buffer = bytearray()
 
     def _end(self) -> None:
         if self._thread.is_alive():
@@ -78,16 +79,23 @@ class Writer:
     def _work(self) -> None:
         compressor = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True)
         while (plain := self._waiting.get()) is not None:
-            if self._failure is not None:
-                continue
             try:
-                name = segment_name(self._prefix, len(self.sizes))
-                sealed = self._keys.seal(name, compressor.compress(plain))
-                del plain
-                self._store.put(name, sealed, durable=False)
-                self.sizes.append(len(sealed))
+                if self._failure is None:
+                    self._keep(plain, compressor)
             except BaseException as error:  # noqa: BLE001 - it is raised to whoever writes
                 self._failure = error
+            finally:
+                self._waiting.task_done()
+
+    def _keep(self, plain: bytearray, compressor: zstandard.ZstdCompressor) -> None:
+        """Store one segment; as few copies of it as can be are held at a time."""
+        packed = compressor.compress(plain)
+        plain.clear()
+        name = segment_name(self._prefix, len(self.sizes))
+        sealed = self._keys.seal(name, packed)
+        del packed
+        self._store.put(name, sealed, durable=False)
+        self.sizes.append(len(sealed))
 
 
 class Reader:
