@@ -1,4 +1,4 @@
-"""`python -m benchmarks.report`: writes the figures in benchmarks/results into docs/performance.md and README.md.
+"""`python -m benchmarks.report`: writes the figures in benchmarks/results into the pages, and draws docs/cpu.svg.
 
 The prose of those pages is written by hand; what stands between their markers is written here and nowhere else.
 """
@@ -21,10 +21,11 @@ from benchmarks import (
     upgrade,
 )
 from benchmarks.failures import report as failures
-from benchmarks.load import table
+from benchmarks.load import drawing, table
 from benchmarks.load.report import Report as LoadReport
 from benchmarks.rig.machine import ROOT
 
+DRAWING = ROOT / "docs/cpu.svg"
 PAGES = (ROOT / "docs/performance.md", ROOT / "docs/comparison.md", ROOT / "README.md")
 _RESULTS = ROOT / "benchmarks/results"
 
@@ -102,10 +103,10 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
     asked = parser.parse_args()
     stale = 0
-    for path in PAGES:
-        before = path.read_text()
-        after = written(before)
-        if before == after:
+    fresh = {path: written(path.read_text()) for path in PAGES}
+    load = msgspec.json.decode((_RESULTS / "load.json").read_bytes(), type=LoadReport)
+    for path, after in {**fresh, DRAWING: drawing.draw(load.figures)}.items():
+        if path.exists() and path.read_text() == after:
             continue
         if asked.check:
             print(f"{path.name} is stale: run `python -m benchmarks.report`", file=sys.stderr)

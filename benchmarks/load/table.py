@@ -50,7 +50,7 @@ def summary(figures: dict[str, list[Figure]], peer: str = "sidecar") -> str:
             cells.append(f"{own.ratios[reference][0]:.2f} ({aim:.2f})")
             verdicts.append(own.ratios[reference][0] <= aim)
         verdict = "invalid: errors" if not own.valid else "–" if not verdicts else "yes" if all(verdicts) else "no"
-        lines.append(f"| {TITLES.get(work, work)} | {_price(own, own.cpu_us)} | {cells[0]} | {cells[1]} | {verdict} |")
+        lines.append(f"| {TITLES.get(work, work)} | {price(own)} | {cells[0]} | {cells[1]} | {verdict} |")
     return "\n".join(lines)
 
 
@@ -71,7 +71,7 @@ def tables(figures: dict[str, list[Figure]]) -> str:
 
 def _row(figure: Figure) -> str:
     low, high = _number(figure, figure.cpu_us_low), _number(figure, figure.cpu_us_high)
-    spread = f"{_price(figure, figure.cpu_us)} ({low}–{high})"
+    spread = f"{price(figure)} ({low}–{high})"
     ratios = [
         f"{figure.ratios[reference][0]:.2f} ({figure.ratios[reference][1]:.2f}–{figure.ratios[reference][2]:.2f})"
         if reference in figure.ratios
@@ -86,8 +86,9 @@ def _row(figure: Figure) -> str:
     return f"| {' | '.join([figure.peer, spread, *ratios, speed, *latencies, errors])} |"
 
 
-def _price(figure: Figure, microseconds: float) -> str:
-    return f"{_number(figure, microseconds)} {'s/GiB' if figure.unit == 'GiB' else f'µs/{figure.unit}'}"
+def price(figure: Figure) -> str:
+    """Its CPU per piece of work, for people."""
+    return f"{_number(figure, figure.cpu_us)} {'s/GiB' if figure.unit == 'GiB' else f'µs/{figure.unit}'}"
 
 
 def _number(figure: Figure, microseconds: float) -> str:
