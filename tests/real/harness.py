@@ -108,6 +108,7 @@ class Sidecar:
                 preexec_fn=_before_exec(nofile),
             )
         self.pid = self.process.pid
+        self.succeeded = False  # another process has taken over: the end of this one is not the end
         self._stopped = False
         if ready:
             try:
@@ -157,7 +158,8 @@ class Sidecar:
         """Ask again and again until `true()`; fail early when the process is gone."""
         deadline = time.monotonic() + patience
         while not true():
-            assert self.process.poll() is None, f"ended with {self.process.returncode} before {what}:\n{self.log}"
+            alive = self.succeeded or self.process.poll() is None
+            assert alive, f"ended with {self.process.returncode} before {what}:\n{self.log}"
             assert time.monotonic() < deadline, f"{what} did not come:\n{self.log}"
             time.sleep(0.01)
 

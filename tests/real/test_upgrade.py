@@ -34,6 +34,7 @@ from sidecar.control.handover import (
 )
 from tests.fakes.trust import Authority
 from tests.fakes.upstream import ScriptedUpstream
+from tests.real.agent import Agent, Estate
 from tests.real.databases import Redis
 from tests.real.documents import document, free_port, listener, route, upstream
 from tests.real.harness import ROOT, Sidecar, ask, dial, run_cli
@@ -96,7 +97,9 @@ class Succession:
             return 0
 
     def upgrade(self, *, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.first.command("upgrade", check=check)
+        done = self.first.command("upgrade", check=check)
+        self.first.succeeded |= done.returncode == 0
+        return done
 
     def by_hand(self, *words: str) -> subprocess.Popen[bytes]:
         """Start a successor as an operator would."""
@@ -359,6 +362,21 @@ def test_a_shared_breaker_stays_with_its_fleet(config: dict[str, Any]) -> None:
             assert all_of_them.answers("/pay").decision == "manual_open"
             assert after["fleet"]["replicas"] == 1
             assert after["remaining_seconds"] <= before["remaining_seconds"]
+
+
+def test_the_agent_beside_reports_to_the_new_one(config: dict[str, Any], tmp_path: Path) -> None:
+    estate = Estate(tmp_path)
+    config["backup"] = estate.section()
+    with Succession(config) as all_of_them:
+        first, estate.file = all_of_them.first, all_of_them.first.file
+        with Agent(estate) as agent:
+            agent.wait_log('"backup_finished".*"verified": true')
+            all_of_them.upgrade()
+            assert first.process.wait(20) == 0
+            agent.wait_until(lambda: (first.status()["backups"] or {}).get("reachable"), "the agent's answer")
+            estate.uploads.rename(tmp_path / "aside")
+            assert agent.command("/api/v1/backups/run") == 200
+            agent.wait_until(lambda: b"backup_failed" in first.admin("/api/v1/incidents").body, "an incident")
 
 
 # ------------------------------------------------------------------------------------------------- what goes wrong
