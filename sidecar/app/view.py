@@ -151,8 +151,9 @@ def _endpoint(one: EndpointView, check: dict[str, Any] | None) -> dict[str, Any]
 
 def _traffic(snapshot: Snapshot) -> dict[str, Any]:
     milliseconds = {
-        f"p{share}_ms": round(1000 * (snapshot.quantile(series.REQUEST_DURATION, share / 100) or 0.0), 2)
+        f"p{share}_ms": None if seconds is None else round(1000 * seconds, 2)
         for share in (50, 99)
+        for seconds in [snapshot.quantile(series.REQUEST_DURATION, share / 100)]
     }
     return {
         "requests_total": int(snapshot.total(series.REQUESTS)),

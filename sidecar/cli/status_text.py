@@ -104,7 +104,7 @@ def _fleet(status: dict[str, Any]) -> Iterator[str]:
         if shared is None or (fleet := one.get("fleet")) is None or not fleet_words.restless(fleet):
             continue
         told = [(one["name"], fleet_words.verdict(fleet))]
-        told += [(f"  {who}", said) for who, said in fleet_words.voices(fleet, shared)]
+        told += [(f"  {who}", said) for who, voice in fleet_words.voices(fleet, shared) for said in voice]
         told += [("", said) for said in fleet_words.notes(fleet)]
         rows += [(who, Cell(fleet_words.plain(said), _COLOURS[said.level])) for who, said in told]
     yield from _titled("fleet", rows)

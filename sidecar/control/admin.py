@@ -4,12 +4,9 @@ By whom and through which door, the doors know (`runtime/admin_doors.py`). The p
 `Program` and `Overview`; this module knows HTTP, not proxies.
 """
 
-import asyncio
-import contextlib
 import socket
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any, Protocol
 
 import msgspec
@@ -18,6 +15,7 @@ from sidecar.config.address import Address
 from sidecar.config.document import Admin as AdminConfig
 from sidecar.control import handover, orders, page
 from sidecar.control.handover import Place
+from sidecar.control.lookout import Lookout
 from sidecar.control.recovery import orders as recovery_orders
 from sidecar.runtime.admin_doors import (
     Doors,
@@ -37,10 +35,6 @@ from sidecar.runtime.metrics import Snapshot
 
 MAX_VIEWERS = 8
 """Browsers that may follow the live status at once."""
-EVENT_INTERVAL = 1.0
-"""Seconds between two looks for those who follow the page; what happens is seen at once."""
-EVENT_GAP = 0.1
-"""Seconds between two looks at least, whatever happens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +152,7 @@ class Admin:
         """`parts`: what parts of the program answer themselves."""
         self._program = program
         self._overview = overview
+        self._lookout = Lookout(self._shown, overview.news)
         self._viewers = 0
         self._takes_orders = config.token_file is not None
         self._probes: dict[str, Handler] = {
@@ -235,33 +230,22 @@ class Admin:
         return Response(200, self._stream(), "text/event-stream")
 
     async def _stream(self) -> AsyncIterator[bytes]:
-        """The page's parts whenever they changed, and the plots' new points; an empty piece when there is nothing."""
+        """What on the page changed, and the plots' new points; an empty piece when there is nothing."""
         self._viewers += 1
-        follower = page.Follower()
-        drawn = 0
+        follower, drawn = page.Follower(), 0
         try:
-            seen = await self._overview.news(-1)
-            status = await self._shown()
-            yield f"retry: 2000\nevent: version\ndata: {status['version']}\n\n".encode()
+            sight = await self._lookout.after(None)
+            yield f"retry: 2000\nevent: version\ndata: {sight.version}\n\n".encode()
             while True:
-                parts = follower.changed(status, monotonic())
+                parts = follower.news(sight)
                 yield b"event: parts\ndata: " + msgspec.json.encode(parts) + b"\n\n" if parts else b""
                 points = self._overview.history(drawn)
                 if points:
                     drawn = int(points[-1][0] or 0)
                     yield b"event: points\ndata: " + msgspec.json.encode(points) + b"\n\n"
-                seen = await self._next_look(seen)
-                status = await self._shown()
+                sight = await self._lookout.after(sight)
         finally:
             self._viewers -= 1
-
-    async def _next_look(self, seen: int) -> int:
-        """Wait for the next look at everything, or until more has happened than what was `seen`; how much that is."""
-        await asyncio.sleep(EVENT_GAP)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(EVENT_INTERVAL - EVENT_GAP):
-                return await self._overview.news(seen)
-        return seen
 
     async def _effective(self, _request: Request) -> Response:
         return as_json(self._overview.config())

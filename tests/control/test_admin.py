@@ -241,7 +241,7 @@ def test_the_stream_begins_with_the_version_that_the_page_must_have(admin):
 
 
 def test_what_happens_is_not_kept_waiting_for_the_next_look_at_everything(admin, monkeypatch):
-    monkeypatch.setattr("sidecar.control.admin.EVENT_INTERVAL", 4000.0)
+    monkeypatch.setattr("sidecar.control.lookout.EVERY", 4000.0)
     sock, stream = follow(admin)
     with sock:
         next_parts(stream)

@@ -31,7 +31,7 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag, attrs):
         fields = dict(attrs)
         self.tags.append((tag, fields))
-        if tag not in {"meta", "link", "input"}:
+        if tag not in {"meta", "link", "input", "wbr"}:
             self._open.append((tag, fields.get("id")))
 
     def handle_endtag(self, tag):
@@ -442,30 +442,49 @@ def pass_time(status, seconds):
     return later
 
 
+class Watched:
+    """What one browser is sent, told by a status and how many seconds it is later than the first."""
+
+    def __init__(self, status) -> None:
+        self.follower = page.Follower()
+        self.first = self.later(status)
+
+    def later(self, status, seconds=0.0):
+        return self.follower.news(page.Sight(status, 100.0 + seconds))
+
+
 def test_all_at_first_and_then_nothing_while_only_time_passes(status):
-    follower = page.Follower()
-    assert follower.changed(status, 100.0) == sections(status)
-    assert follower.changed(pass_time(status, 2.5), 102.5) == {}
+    watched = Watched(status)
+    assert watched.first == sections(status)
+    assert watched.later(pass_time(status, 2.5), 2.5) == {}
 
 
-def test_an_open_period_that_ends_is_news(status):
-    follower = page.Follower()
-    follower.changed(status, 100.0)
-    assert set(follower.changed(pass_time(status, 3.0), 103.0)) == {"breakers"}
+def test_an_open_period_that_ends_is_news_of_its_card(status):
+    assert set(Watched(status).later(pass_time(status, 3.0), 3.0)) == {"breaker-egress"}
 
 
 def test_a_clock_that_began_anew_is_news(status):
-    follower = page.Follower()
-    follower.changed(status, 100.0)
-    later = pass_time(status, 2.5)
+    watched, later = Watched(status), pass_time(status, 2.5)
     later["breakers"][0]["for_seconds"] = 0.0
     assert "meter" in sections(later)["breakers"]  # fills by itself, too
-    assert set(follower.changed(later, 102.5)) == {"breakers"}
+    assert set(watched.later(later, 2.5)) == {"breaker-app"}
 
 
-def test_only_the_part_that_changed_is_sent_and_once(status):
-    follower = page.Follower()
-    follower.changed(status, 100.0)
+def test_only_what_changed_is_sent_and_once(status):
+    watched = Watched(status)
     status["traffic"]["rps"] = 1.0
-    assert follower.changed(status, 100.0) == {"traffic": sections(status)["traffic"]}
-    assert follower.changed(status, 100.0) == {}
+    assert watched.later(status) == {"traffic": sections(status)["traffic"]}
+    assert watched.later(status) == {}
+    status["upstreams"][1]["inflight"] += 1
+    (card,) = watched.later(status).items()
+    assert card[0] == "upstream-payments"
+    assert card[1].startswith('<article id="upstream-payments"') and card[1].endswith("</article>")
+
+
+def test_a_card_that_goes_or_is_called_anything_is_sent_with_its_part(status):
+    status["upstreams"][0]["name"] = EVIL
+    watched = Watched(status)
+    status["upstreams"][0]["inflight"] += 1
+    assert set(watched.later(status)) == {f"upstream-{EVIL}"}
+    del status["upstreams"][0]
+    assert set(watched.later(status)) == {"upstreams"}

@@ -2,8 +2,8 @@
 
 Theory. The page is made here, whole, from the same status that the API gives, so it can be read without JavaScript
 and by a screen reader (`sections.py`: its parts; `words.py`: what they say). `live.js` then follows `/events`, which
-sends the parts that changed (`follow.py`), made by the same code; it brings the page up to date in place and formats
-nothing but running clocks. It draws the plots, too, and gives the orders of `orders.py`.
+sends what changed (`follow.py`), made by the same code; it brings the page up to date in place and formats nothing but
+running clocks. It draws the plots, too, and gives the orders of `orders.py`.
 """
 
 import re
@@ -11,11 +11,11 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from sidecar.control.page.follow import Follower
+from sidecar.control.page.follow import Follower, Sight
 from sidecar.control.page.orders import DIALOG, may_order
 from sidecar.control.page.sections import sections
 
-__all__ = ["Follower", "assets", "render"]
+__all__ = ["Follower", "Sight", "assets", "render"]
 
 
 PLOTS = """

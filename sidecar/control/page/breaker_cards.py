@@ -6,7 +6,7 @@ What needs no attention is kept short, so that among thirty cards those that ref
 from typing import Any
 
 from sidecar.control.page import fleet_words, orders, words
-from sidecar.control.page.bricks import clock, gauge, mark, note, pairs, said, section, text
+from sidecar.control.page.bricks import breakable, clock, gauge, mark, note, pairs, said, section, text
 from sidecar.control.page.words import figure
 
 _TALLY: dict[words.Level, str] = {"bad": "refusing", "warn": "to be watched", "good": "closed", "off": "disabled"}
@@ -25,7 +25,7 @@ def _card(status: dict[str, Any], one: dict[str, Any]) -> str:
     observed = ' <small class="tag">only observed</small>' if one["mode"] == "observe" else ""
     return (
         f'<article id="breaker-{text(one["name"])}" class="breaker" data-level="{level}" '
-        f'data-state="{text(one["machine"])}"><h3 class="apart"><span>{text(one["name"])}{observed}</span> '
+        f'data-state="{text(one["machine"])}"><h3 class="apart"><span>{breakable(text(one["name"]))}{observed}</span> '
         f"{mark(words.breaker_state(one), level)}</h3>"
         + (f'<p class="why">{text(why)}</p>' if why else "")
         + _next(one)
@@ -61,7 +61,7 @@ def _fleet(fleet: dict[str, Any] | None, shared: dict[str, Any] | None) -> str:
         return ""
     verdict = fleet_words.verdict(fleet)
     voices = "".join(
-        f'<div><dt>{text(name)}</dt><dd data-level="{told.level}">{said(told)}</dd></div>'
+        f"<div><dt>{text(name)}</dt>{''.join(_voice(one) for one in told)}</div>"
         for name, told in fleet_words.voices(fleet, shared)
     )
     return (
@@ -70,3 +70,7 @@ def _fleet(fleet: dict[str, Any] | None, shared: dict[str, Any] | None) -> str:
         + "".join(note(said(one)) for one in fleet_words.notes(fleet))
         + "</div>"
     )
+
+
+def _voice(told: fleet_words.Said) -> str:
+    return f'<dd data-level="{told.level}">{said(told)}</dd>'

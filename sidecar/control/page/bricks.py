@@ -5,6 +5,7 @@ counts down, and a `<meter>` of the same kind fills, so that a second that passe
 (`follow.py`). A moment is told by how long ago it was; the moment itself shows when it is pointed at.
 """
 
+import re
 from collections.abc import Iterable
 from html import escape
 from typing import Any, Literal
@@ -19,6 +20,12 @@ NUMBERS = {"Requests", "Active", "Idle", "Priority", "Weight", "Latency", "Answe
 """Columns that are set to the right."""
 
 text = escape
+_JOINT = re.compile(r"([./-])(?=\w)")
+
+
+def breakable(name: str) -> str:
+    """A long name (HTML) that may go on in the next line after a dot, dash or slash."""
+    return _JOINT.sub(r"\1<wbr>", name)
 
 
 def clock(seconds: float, way: Way = "up", moment: str | None = None) -> str:

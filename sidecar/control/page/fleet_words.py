@@ -56,7 +56,7 @@ def restless(fleet: dict[str, Any]) -> bool:
     return bool(fleet["alone"] or fleet["fault"] or fleet["state"] != "closed" or fleet.get("votes"))
 
 
-def voices(fleet: dict[str, Any], shared: dict[str, Any]) -> list[tuple[str, Said]]:
+def voices(fleet: dict[str, Any], shared: dict[str, Any]) -> list[tuple[str, list[Said]]]:
     """What each replica says of a breaker, by its name: first who votes, then who tries, then who does neither.
 
     Nothing while nobody says anything, or while nobody can be heard.
@@ -71,7 +71,7 @@ def voices(fleet: dict[str, Any], shared: dict[str, Any]) -> list[tuple[str, Sai
         )
     if fleet["state"] != "closed" and fleet["by"]:
         for voter in fleet["by"].split(", "):
-            found.setdefault(voter, []).append(Said("voted to open", "bad"))
+            found.setdefault(voter, []).append(Said("voted to open"))
     for lease in fleet.get("leases", ()):
         tries = Said("makes a trial call", "warn", "{} at most", lease["remaining_seconds"], "down")
         found.setdefault(lease["replica"], []).append(tries)
@@ -81,13 +81,9 @@ def voices(fleet: dict[str, Any], shared: dict[str, Any]) -> list[tuple[str, Sai
         return []
     for peer in shared["peers"]:
         found.setdefault(peer["replica"], [Said("no vote" if peer["carrying"] else "no traffic")])
-    told = [
-        ("this one" if name == shared["me"] else name, said)
-        for name in list(found)[:MOST_VOICES]
-        for said in found[name]
-    ]
+    told = [("this one" if name == shared["me"] else name, found[name]) for name in list(found)[:MOST_VOICES]]
     more = max(len(found), fleet["replicas"] or 0) - min(len(found), MOST_VOICES)
-    return told + ([(f"and {more:,} more", Said(""))] if more else [])
+    return told + ([(f"and {more:,} more", [Said("")])] if more else [])
 
 
 def notes(fleet: dict[str, Any]) -> list[Said]:

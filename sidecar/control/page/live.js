@@ -1,10 +1,10 @@
-// Follows /events: each event holds the parts of the page that changed, as the server would write them now. The page
+// Follows /events: each event holds what on the page changed, as the server would write it now. The page
 // is brought up to date in place, so that focus, scrolling and selection stay. Clocks run here; plots are drawn here
 // (by uPlot, where it could be loaded); orders are sent from here, with a token that is kept in memory and nowhere else.
 // When nothing comes any more, clocks stand still and the page says since when what it shows is old.
 
 const clocks = "[data-up], [data-down]";
-const arrived = new WeakMap(); // part -> when its clocks were right, in milliseconds of performance.now()
+const arrived = new WeakMap(); // part or card -> when its clocks were right, in milliseconds of performance.now()
 const lost = document.getElementById("connection");
 const SILENCE = 6000; // milliseconds; a point of the plots comes every two seconds
 let heard = performance.now();
@@ -23,8 +23,11 @@ function duration(seconds) {
   return words.join(" ");
 }
 
+// Seconds since the clock was right: since what is around it came, or the page.
 function passed(clock) {
-  return (performance.now() - (arrived.get(clock.closest(".part")) ?? 0)) / 1000;
+  let around = clock;
+  while (around && !arrived.has(around)) around = around.parentElement;
+  return (performance.now() - (arrived.get(around) ?? 0)) / 1000;
 }
 
 function tick() {
@@ -55,25 +58,33 @@ function morph(old, fresh) {
     else if (present.nodeName !== node.nodeName || present.id !== node.id) present.replaceWith(node);
     else if (node.nodeType === Node.TEXT_NODE) {
       if (present.data !== node.data) present.data = node.data;
-    } else {
-      if (present.open) node.setAttribute("open", "");
-      for (const { name } of [...present.attributes]) if (!node.hasAttribute(name)) present.removeAttribute(name);
-      for (const { name, value } of node.attributes) {
-        if (present.getAttribute(name) !== value) present.setAttribute(name, value);
-      }
-      morph(present, node);
-    }
+    } else become(present, node);
   });
   while (old.childNodes.length > wanted.length) old.lastChild.remove();
 }
 
-function show(parts) {
-  for (const [id, html] of Object.entries(parts)) {
-    const part = document.getElementById(id);
+function become(present, node) {
+  if (present.open) node.setAttribute("open", "");
+  for (const { name } of [...present.attributes]) if (!node.hasAttribute(name)) present.removeAttribute(name);
+  for (const { name, value } of node.attributes) {
+    if (present.getAttribute(name) !== value) present.setAttribute(name, value);
+  }
+  morph(present, node);
+}
+
+// A part comes as what is inside its element, a card as its element.
+function show(news) {
+  for (const [id, html] of Object.entries(news)) {
+    const place = document.getElementById(id);
     const template = document.createElement("template");
     template.innerHTML = html;
-    morph(part, template.content);
-    arrived.set(part, performance.now());
+    const card = template.content.firstElementChild;
+    if (card?.id === id) become(place, card);
+    else {
+      morph(place, template.content);
+      for (const inside of place.querySelectorAll("[id]")) arrived.delete(inside);
+    }
+    arrived.set(place, performance.now());
   }
   const troubles = document.querySelectorAll("#attention li").length;
   document.title = troubles ? `(${troubles}) ${title}` : title;
@@ -115,7 +126,7 @@ function plot(id, names, series) {
       },
       { ...axis, size: 36, gap: 4, space: 28 },
     ],
-    scales: { x: { range }, y: { range: (_, __, top) => [0, Math.max(top || 0, 0.1) * 1.1] } },
+    scales: { x: { range }, y: { range: (_, __, top) => [0, Math.max(top || 0, 1) * 1.1] } },
     cursor: { y: false, sync: { key: "plots" }, points: { size: 6 } },
     padding: [8, 4, 0, 0],
   }, names.map((name) => columns[name]), place);

@@ -37,13 +37,13 @@ def of_breaker(one: dict[str, Any]) -> list[str]:
     end = "why by fleet" if one.get("fleet") else "why by"
     found = []
     if machine != "forced_open":
-        found.append(button(f"{path}/open", "open", f"Hold the breaker {name} open: refuse every call", f"for {end}"))
+        found.append(button(f"{path}/open", "Open", f"Hold the breaker {name} open: refuse every call", f"for {end}"))
     if machine != "forced_closed":
         found.append(
-            button(f"{path}/close", "close", f"Hold the breaker {name} closed: let every call pass", f"for {end}")
+            button(f"{path}/close", "Close", f"Hold the breaker {name} closed: let every call pass", f"for {end}")
         )
     if machine != "closed":
-        found.append(button(f"{path}/reset", "reset", f"Make the breaker {name} automatic again", end))
+        found.append(button(f"{path}/reset", "Reset", f"Make the breaker {name} automatic again", end))
     return found
 
 
@@ -52,16 +52,16 @@ def of_incident(one: dict[str, Any]) -> list[str]:
     path = f"/api/v1/incidents/{one['id']}"
     found = []
     if not one["acknowledged_by"]:
-        found.append(button(f"{path}/ack", "acknowledge", f"Acknowledge {one['id']}: nobody else is told", "why by"))
-    found.append(button(f"{path}/resolve", "resolve", f"Resolve {one['id']}", "why by"))
+        found.append(button(f"{path}/ack", "Acknowledge", f"Acknowledge {one['id']}: nobody else is told", "why by"))
+    found.append(button(f"{path}/resolve", "Resolve", f"Resolve {one['id']}", "why by"))
     return found
 
 
 def of_recovery(recovery: dict[str, Any]) -> list[str]:
     """Pause or resume it."""
     if recovery["paused"] is not None:
-        return [button("/api/v1/recovery/resume", "resume", "Resume recovery", "why by")]
-    return [button("/api/v1/recovery/pause", "pause", "Pause recovery: no rule acts", "why by")]
+        return [button("/api/v1/recovery/resume", "Resume", "Resume recovery", "why by")]
+    return [button("/api/v1/recovery/pause", "Pause", "Pause recovery: no rule acts", "why by")]
 
 
 def of_program(status: dict[str, Any]) -> list[str]:
@@ -69,8 +69,8 @@ def of_program(status: dict[str, Any]) -> list[str]:
     if status["state"] != "ready":
         return []
     return [
-        button("/reload", "reload", "Read the configuration again"),
-        button("/drain", "drain", "Drain: not ready any more, still serving. There is no way back"),
+        button("/reload", "Reload", "Read the configuration again"),
+        button("/drain", "Drain", "Drain: not ready any more, still serving. There is no way back"),
     ]
 
 

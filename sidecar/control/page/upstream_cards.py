@@ -6,7 +6,7 @@ Of many endpoints those that are out come first, and those that are well are fol
 from typing import Any
 
 from sidecar.control.page import words
-from sidecar.control.page.bricks import ago, clock, mark, note, number, section, standing, table, text
+from sidecar.control.page.bricks import ago, breakable, clock, mark, note, number, section, standing, table, text
 from sidecar.control.page.words import figure
 
 MAX_ENDPOINTS = 50
@@ -28,9 +28,9 @@ def part(status: dict[str, Any]) -> str:
 def _card(status: dict[str, Any], upstream: dict[str, Any]) -> str:
     name = text(upstream["name"])
     counts = f"{figure(upstream['requests_total'])} requests · {figure(upstream['inflight'])} in flight"
-    waiting = f" · {figure(upstream['pending'])} waiting" if upstream["pending"] else ""
+    counts += f" · {figure(upstream['pending'])} waiting" if upstream["pending"] else ""
     return (
-        f'<article id="upstream-{name}"><h3 class="apart"><span>{name} <small>{counts}{waiting}</small></span> '
+        f'<article id="upstream-{name}"><h3 class="apart"><span>{breakable(name)} <small>{counts}</small></span> '
         f"{_sum(upstream['endpoints'])}</h3>"
         + _discovery(status, upstream["discovery"])
         + _endpoints(status, name, upstream["endpoints"])

@@ -137,8 +137,8 @@ def breaker_window(one: dict[str, Any]) -> str:
     window = one["window"]
     share = f" ({_share(window['failures'], window['total'])})" if window["failures"] else ""
     slow = f", {window['slow']:,} slow ({_share(window['slow'], window['total'])})" if window["slow"] else ""
-    found = f"{window['failures']:,} of {window['total']:,} failed{share}{slow}" if window["total"] else "no call"
-    return found + (f", {one['consecutive_failures']:,} in a row" if one["consecutive_failures"] > 1 else "")
+    row = f", {one['consecutive_failures']:,} in a row" if one["consecutive_failures"] > 1 else ""
+    return f"{window['failures']:,} of {window['total']:,} failed{share}{slow}{row}" if window["total"] else "no call"
 
 
 def _share(part: int, whole: int) -> str:
