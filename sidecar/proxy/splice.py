@@ -5,13 +5,15 @@ and neither is used meanwhile: the upstream's is paused, the client's has writte
 two sockets and a pipe between them hold (splice(2)); a byte more than the body never leaves the upstream's socket. The
 transports own their descriptors, so this works on copies, and lets go of them when the connection ends, however it does
 (`UpstreamConnection.discard`). Costs half of what reading and writing does, and memory of the kernel's as bounded: one
-pipe of HIGH_WATER. Where no pipe is to be had the answer is relayed as usual.
+pipe of HIGH_WATER. Where no pipe is to be had, or half of the descriptors are in use (connections need them more), the
+answer is relayed as usual.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import resource
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -44,7 +46,10 @@ def splice(exchange: Exchange, connection: UpstreamConnection, left: int, finish
         descriptors += os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         fcntl.fcntl(descriptors[1], fcntl.F_SETPIPE_SZ, PIPE)
         descriptors += [os.dup(one.get_extra_info("socket").fileno()) for one in ends]
+        scarce = max(descriptors) > resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
     except OSError:  # no descriptor left, or no more memory for pipes
+        scarce = True
+    if scarce:
         for one in descriptors:
             os.close(one)
         return

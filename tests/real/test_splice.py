@@ -162,6 +162,21 @@ def test_a_client_that_stalls(server: ScriptedUpstream, impatient: Sidecar, code
     taken.wait_for_none()
 
 
+def test_connections_need_descriptors_more(server: ScriptedUpstream) -> None:
+    script = Halfway()
+    server.on("/scarce", script)
+    with Sidecar(patient(server), nofile=64) as proxy, proxy.client("fast") as client:
+        taken = Taken(proxy, "fast")
+        idle = [proxy.client("fast") for _ in range(12)]
+        client.send(ask("/scarce"))
+        first = read_half(client)
+        assert taken.pipes() == 0
+        script.go_on.set()
+        assert first + client.exactly(len(BODY) - len(first)) == BODY
+        for one in idle:
+            one.close()
+
+
 def test_a_stop_waits_for_its_end_and_no_longer(server: ScriptedUpstream) -> None:
     script = Halfway()
     server.on("/stop", script)
