@@ -20,6 +20,7 @@ DEFAULT_CONFIG = "/etc/sidecar/sidecar.yaml"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb that `argv` (the process's own arguments when None) calls for; return the exit code."""
+    _open_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser(_verb_of(arguments))
     if not arguments:
@@ -48,6 +49,14 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
     (choices,) = (one.choices for one in _parser(verb)._actions if isinstance(one, argparse._SubParsersAction))
     parser: argparse.ArgumentParser = choices[verb]
     return parser
+
+
+def _open_standard_streams() -> None:
+    """Those that the caller closed lead nowhere: else the next file or socket got their numbers, and our output."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
 
 
 def _verb_of(arguments: Sequence[str]) -> str:

@@ -235,6 +235,11 @@ def test_a_reader_that_leaves_early_is_no_traceback():
     assert done.stderr == ""
 
 
+def test_closed_standard_streams_are_no_fault(write):
+    closed = f"{sys.executable} -m sidecar check -c {write(SOUND)} <&- >&- 2>&-"
+    assert subprocess.run(closed, shell=True, check=False).returncode == 0
+
+
 @pytest.mark.parametrize(("no_color", "coloured"), [(None, True), ("1", False)])
 def test_colour_is_for_terminals_that_want_it(no_color, coloured):
     environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"} | {"TERM": "xterm"}
