@@ -188,7 +188,7 @@ class Admin:
         self._families: dict[str, Handler] = {orders.PREFIX: self._order, recovery_orders.PREFIX: self._recover}
         probes = config.probes.bind if config.probes else None
         places = Places("admin", config.bind, config.socket, config.token_file, probes)
-        tables = Tables(self._probes, self._reads, self._commands, self._families)
+        tables = Tables(self._probes, self._reads, self._commands, self._families, {orders.PREFIX: self._breaker})
         for part in parts:
             tables.add(part)
         self._doors = Doors(places, tables)
@@ -249,6 +249,15 @@ class Admin:
 
     async def _effective(self, _request: Request) -> Response:
         return as_json(self._overview.config())
+
+    async def _breaker(self, request: Request) -> Response:
+        name = request.path.removeprefix(orders.PREFIX)
+        known = {one["name"]: one for one in await self._overview.breakers()}
+        if name in known:
+            return as_json(known[name])
+        if name.rpartition("/")[2] in orders.ACTIONS:
+            raise Refused(405, "changes are made by POST", ("allow", "POST"))
+        raise Refused(404, f"there is no breaker {name[:100]!r}; there are: {', '.join(known) or 'none'}")
 
     async def _order(self, request: Request) -> Response:
         try:

@@ -38,7 +38,7 @@ def parse_order(path: str, body: bytes) -> Order:
     try:
         said = msgspec.json.decode(body, type=Body) if body.strip() else Body()
     except msgspec.DecodeError as error:
-        raise ValueError(f"the body is not an order: {error}") from None
+        raise ValueError(f"the body may hold for_seconds, by, why and fleet: {error}") from None
     if said.for_seconds is not None and not 0.0 < said.for_seconds <= MAX_SECONDS:
         raise ValueError("for_seconds is more than 0 and at most 30 days")
     if action == "reset" and said.for_seconds is not None:

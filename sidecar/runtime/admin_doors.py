@@ -154,6 +154,8 @@ class Doors:
             if request.method != "POST":
                 raise Refused(405, "changes are made by POST", ("allow", "POST"))
             self._authorize(request)
+            if request.query:  # refused, not ignored: it was to mean something
+                raise Refused(400, "a change takes no query; what it is to say stands in its body, as JSON")
             return command
         reads = tables.probes if outside else tables.reads
         if request.path not in reads and shelf is None:

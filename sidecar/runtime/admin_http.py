@@ -74,6 +74,7 @@ class Request:
     path: str
     fields: dict[str, str]
     body: bytes = b""
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,8 +287,8 @@ async def _read(
             for raw_name, raw_value in head.headers:
                 name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
                 fields[name] = f"{fields[name]}, {value}" if name in fields else value
-            path = head.target.decode("latin-1").split("?", 1)[0]
-            return Request(door, head.method.decode("latin-1"), path, fields, bytes(body))
+            path, _, query = head.target.decode("latin-1").partition("?")
+            return Request(door, head.method.decode("latin-1"), path, fields, bytes(body), query)
 
 
 async def _send(

@@ -485,6 +485,9 @@ def test_an_order_ends_by_itself(proxy: Sidecar, server: ScriptedUpstream, clien
 def test_orders_need_the_socket_or_the_token(proxy: Sidecar) -> None:
     assert proxy.admin("/api/v1/breakers/five/reset", "POST").status == 403
     assert proxy.admin("/api/v1/breakers/five/reset").status == 405
+    assert proxy.admin("/api/v1/breakers/five").json()["name"] == "five"
+    assert proxy.admin("/api/v1/breakers/nobody").status == 404
+    assert proxy.admin("/api/v1/breakers/five/open?for=10m", "POST", unix=True).status == 400  # refused, not left out
 
 
 def test_an_order_for_the_fleet_is_not_taken_for_one_here(server: ScriptedUpstream) -> None:
