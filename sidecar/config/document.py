@@ -98,8 +98,8 @@ class Config(Section, frozen=True, kw_only=True):
     workers: Annotated[
         Annotated[int, whole(1, 64)],
         Doc(
-            "Processes that serve; one parent owns the listening sockets; breakers agree across them, limits hold for "
-            "each of them."
+            "Processes that serve; one parent owns the listening sockets. Breakers agree across them: each counts for "
+            "itself, and one that trips opens it for all. Limits hold for each of them."
         ),
     ] = 1
     codec: Annotated[Codec, Doc("The HTTP parser: fast, or h11, the reference.")] = "fast"
