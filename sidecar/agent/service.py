@@ -208,7 +208,9 @@ class Agent:
             newest = await asyncio.to_thread(lambda: cycle.newest_verified(self._stock.catalog()))
         except AgentFault as fault:
             _log.warning("catalog_failed", every=60.0, reason=str(fault))
+            self._reporter.holds("catalog_failed", self._who[0], str(fault))
             return
+        self._reporter.over("catalog_failed")
         at = newest.consistent_at if newest is not None else None
         name = newest.id if newest is not None and at is not None else None
         self._age.seen(name, at.timestamp() if at else 0.0, datetime.now(UTC).timestamp(), since_boot())
@@ -225,7 +227,10 @@ class Agent:
             catalog = self._stock.catalog()
             return history.runs(catalog, 1), drills(catalog, 1), history.key_proved(catalog)
 
-        ran, drilled, proved = await asyncio.to_thread(look)
+        try:
+            ran, drilled, proved = await asyncio.to_thread(look)
+        except AgentFault:  # a condition says so
+            ran, drilled, proved = [], [], None
         repository = self._config.repository
         last = ran[0] if ran else None
         age = self._age.age(now)

@@ -1,5 +1,9 @@
-"""What the agent works with: the catalog, the open repository, the sources; opened when first asked for."""
+"""What the agent works with: the catalog, the open repository, the sources; opened when first asked for.
 
+The catalog is only this machine's memory. Damaged or gone while the agent runs, it is filled again from the repository.
+"""
+
+import threading
 from typing import TYPE_CHECKING
 
 from sidecar.agent import findings
@@ -18,14 +22,16 @@ class Stock:
 
     def __init__(self, config: Backup) -> None:
         self.config = config
-        self._catalog: Catalog | None = None
+        self._filling = threading.Lock()
         self._repository: Repository | None = None
 
     def catalog(self) -> Catalog:
-        """Raises StorageFailure."""
-        if self._catalog is None:
-            self._catalog = Catalog(self.config.state_dir)
-        return self._catalog
+        """Raises StorageFailure, and what the repository raises when it has to be filled."""
+        with self._filling:  # nobody takes one that is being filled for empty
+            catalog = Catalog(self.config.state_dir)
+            if catalog.fresh and self._repository is not None:
+                catalog.rebuild(self._repository)
+            return catalog
 
     def repository(self, *, create: bool = False) -> Repository:
         """Opened once: the password is slow on purpose. A machine that lost its catalog gets it back."""

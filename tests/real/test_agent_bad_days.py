@@ -1,6 +1,7 @@
 """The agent on bad days: clocks that are set, disks that are full. It tells, goes on, and never lets the good go."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -116,3 +117,23 @@ def test_a_copy_that_a_killed_verification_left_goes_with_the_next(estate: Estat
     assert left[0].exists(), "a copy in plain text"
     estate.run("backup", "verify")
     assert list(scratch.iterdir()) == []
+
+
+def test_a_catalog_that_is_damaged_or_gone_is_filled_again_while_the_agent_runs(estate: Estate):
+    state = estate.directory / "state"
+    with Agent(estate) as agent:
+        agent.wait_log('"backup_finished".*"verified": true')
+        points = agent.json("/api/v1/backups")
+        (state / "catalog.db-wal").unlink(missing_ok=True)
+        (state / "catalog.db").write_bytes(os.urandom(20_000))
+        assert agent.json("/api/v1/backups") == points, "what is verified is known, too"
+        assert "catalog_set_aside" in agent.log
+        shutil.rmtree(state)
+        assert agent.json("/api/v1/status")["rpo"]["point"] == points[0]["id"]
+        assert agent.command("/api/v1/backups/run") == 200
+        agent.wait_log('"backup_finished".*"verified": true', count=2)
+        shutil.rmtree(state)
+        state.touch()
+        assert agent.json("/api/v1/status")["rpo"]["state"] == "kept"
+        agent.wait_until(lambda: "catalog_failed" in str(agent.json("/api/v1/status")["conditions"]), "it is told")
+        state.unlink()
