@@ -6,6 +6,7 @@ The same by command and by schedule. All of it waits for disks and programs, so 
 
 import os
 import time
+import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -20,7 +21,7 @@ from sidecar.agent.repository.repository import Repository
 from sidecar.agent.retain import carry_out, decide
 from sidecar.agent.run import run_backup
 from sidecar.agent.verdicts import Verification, record, records, sampled, verified
-from sidecar.agent.verify import read_logs, verify_point
+from sidecar.agent.verify import manifest_troubles, read_logs, verify_point
 from sidecar.config.backup import Backup
 from sidecar.machines.backup_schedule import Made, choose
 
@@ -114,7 +115,10 @@ def prune(repository: Repository, tell: Tell) -> int:
 
 
 def read_part(repository: Repository, catalog: Catalog, part: int, parts: int, tell: Tell) -> list[Verification]:
-    """Read part n of m of everything stored; what is damaged is recorded with each point that it concerns."""
+    """Read part n of m of everything stored, and manifests and indexes of as many points.
+
+    What is damaged is recorded with each point that it concerns.
+    """
     at, began = datetime.now(UTC), time.monotonic()
     points = [point for point in catalog.points() if point.complete]
     sources = [source for point in points for source in point.sources]
@@ -122,13 +126,15 @@ def read_part(repository: Repository, catalog: Catalog, part: int, parts: int, t
     logs = list(read_logs(repository, points, part, parts, tell))
     found = []
     for point in points:
-        mine = tuple(one for one in troubles if concerns(one, point))
-        mine += tuple(one for whose, one in logs if whose is point)
+        mine = [one for one in troubles if concerns(one, point)]
+        mine += [one for whose, one in logs if whose is point]
+        if zlib.crc32(point.id.encode()) % parts == part - 1:
+            mine += manifest_troubles(repository, point)
         if mine:
             seconds = time.monotonic() - began
-            found.append(Verification(point=point.id, level=Level.READ, at=at, seconds=seconds, troubles=mine))
+            found.append(Verification(point=point.id, level=Level.READ, at=at, seconds=seconds, troubles=tuple(mine)))
             record(repository, catalog, found[-1])
-    body = msgspec.json.encode(PartRead(part, at, len(troubles) + len({one.where for _, one in logs})))
+    body = msgspec.json.encode(PartRead(part, at, len({trouble.where for one in found for trouble in one.troubles})))
     findings.add(repository, catalog, findings.Sort.READING, findings.ALL, body)
     return found
 

@@ -67,7 +67,11 @@ class Restoring:
         acts = self._hands.acts()
         failure: AgentFault | None = None
         with self._repository.lease("restore", patience=60.0) as lease:
-            point = self._repository.manifest(self._plan.backup)
+            try:
+                point = self._repository.manifest(self._plan.backup)
+            except Damaged as damage:
+                raise Damaged(f"{damage}; nothing was changed. sidecar backup verify {self._plan.backup} "
+                              "offers another point") from None  # fmt: skip
             if point.format > FORMAT:
                 raise Stopped(f"{point.id} was made by sidecar {point.sidecar_version}, a newer one: restore with that")
             self._hands.take(point, lease)

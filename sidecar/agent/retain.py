@@ -32,10 +32,10 @@ def carry_out(repository: Repository, catalog: Catalog, ids: Sequence[str]) -> l
         return going
 
 
-def indispensable(catalog: Catalog, name: str) -> None:
-    """Raise when this point must not go, whoever says so."""
+def indispensable(repository: Repository, catalog: Catalog, name: str) -> None:
+    """Raise when this point must not go, whoever says so. One whose manifest cannot be read may."""
     points = _all(catalog, {})
-    if name not in {one.id for one in points}:
+    if name not in {one.id for one in points} | set(repository.ids()):
         raise Unknown(f"there is no backup {name!r}; see: sidecar backup list")
     why = dispensable(points, name)
     if why:

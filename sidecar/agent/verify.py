@@ -21,10 +21,10 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 
-from sidecar.agent.faults import AgentFault, Damaged, StorageFailure
+from sidecar.agent.faults import AgentFault, Damaged, StorageFailure, Unknown
 from sidecar.agent.paths import safe_join
 from sidecar.agent.ports import FileEntry, Kind, Level, Manifest, Progress, SourcePoint, SourcePort, Tell, Trouble
-from sidecar.agent.repository.repository import Repository
+from sidecar.agent.repository.repository import MANIFESTS, Repository
 from sidecar.agent.scratch import own_directory
 from sidecar.agent.verdicts import Verification
 from sidecar.agent.wal import PARTIAL, number_of
@@ -47,13 +47,9 @@ def verify_point(
     `looked_at`: snapshots that were sampled before, and were sound; where nothing changed since they are not again.
     """
     at, began = datetime.now(UTC), time.monotonic()
-    troubles = list(repository.engine.check(manifest.sources, Level.MANIFEST, tell))
+    troubles = [*repository.engine.check(manifest.sources, Level.MANIFEST, tell)]
+    troubles += manifest_troubles(repository, manifest)
     for source in manifest.sources:
-        try:
-            for _ in repository.index(source):  # every entry is read, and the whole compared with its hash
-                pass
-        except Damaged as damage:
-            troubles.append(_damaged(damage, source))
         if source.sort == "postgres":
             troubles += _log_troubles(repository, source, level)
     if level is Level.READ and not troubles:
@@ -65,6 +61,27 @@ def verify_point(
             troubles += _sample(repository, source, sources.get(source.name), scratch, tell)
     seconds = time.monotonic() - began
     return Verification(point=manifest.id, level=level, at=at, seconds=seconds, troubles=tuple(troubles))
+
+
+def manifest_troubles(repository: Repository, manifest: Manifest) -> Iterator[Trouble]:
+    """What is wrong with the manifest in the repository, and with the indexes that it names.
+
+    A rotten manifest harms its own point alone: what others lean on is still there.
+    """
+    place = f"{MANIFESTS}/{manifest.id}"
+    try:
+        if repository.manifest(manifest.id) != manifest:
+            yield Trouble(what="exchanged", where=place, detail="it is not the one that was written")
+    except Damaged as damage:
+        yield Trouble(what="damaged", where=place, detail=str(damage))
+    except Unknown:
+        yield Trouble(what="missing", where=place)
+    for source in manifest.sources:
+        try:
+            for _ in repository.index(source):  # every entry is read, and the whole compared with its hash
+                pass
+        except Damaged as damage:
+            yield _damaged(damage, source)
 
 
 def _log_troubles(repository: Repository, source: SourcePoint, level: Level) -> Iterator[Trouble]:

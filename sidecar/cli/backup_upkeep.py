@@ -63,7 +63,7 @@ def forget(args: argparse.Namespace) -> int:
     plan = decide(desk.config, desk.catalog, held, datetime.now(UTC))
     going = dict(plan.delete)
     if args.id is not None:
-        indispensable(desk.catalog, args.id)
+        indispensable(desk.repository, desk.catalog, args.id)
         if args.id in held:
             raise AgentFault(f"{args.id} is held{': ' + held[args.id].why if held[args.id].why else ''}; first: "
                              f"sidecar snapshot release {args.id}")  # fmt: skip

@@ -103,7 +103,7 @@ def _delete(args: argparse.Namespace) -> int:
     from sidecar.agent.retain import carry_out, indispensable
 
     desk = Desk(args)
-    indispensable(desk.catalog, args.id)
+    indispensable(desk.repository, desk.catalog, args.id)
     release(desk.repository, args.id)
     carry_out(desk.repository, desk.catalog, [args.id])
     print(

@@ -311,15 +311,40 @@ def test_two_first_runs_at_once_make_one_repository(estate: Estate):
         estate.run("backup", "verify", one["id"], "--level", "read")
 
 
-def test_a_rotten_manifest_does_not_keep_new_backups_from_being_made(estate: Estate):
+def test_a_rotten_manifest_is_named_costs_its_point_only_and_can_be_given_up(estate: Estate, tmp_path: Path):
     first = estate.backup()
-    flip(estate.repository / "sidecar" / "manifests" / first)
     second = estate.backup()
-    assert second != first
-    rebuilt = estate.run("catalog", "rebuild", code=1)
-    assert first in rebuilt.stderr
-    assert [one["id"] for one in estate.json("backup", "list")] == [second]
-    assert first in estate.run("backup", "prune", code=1).stderr, "who knows what it needs?"
+    flip(estate.repository / "sidecar" / "manifests" / second)
+    plan = estate.json("restore", "plan", "--target", str(tmp_path / "t"))
+    assert plan["backup"] == second, "nobody has looked yet"
+    assert "nothing was changed" in estate.run("restore", "apply", plan["hash"], code=1).stderr
+    found = estate.json("backup", "verify", second, code=1)
+    assert [(one["what"], one["where"]) for one in found["troubles"]] == [("damaged", f"sidecar/manifests/{second}")]
+    assert found["offered"] == first
+    assert estate.json("restore", "plan", "--target", str(tmp_path / "t"))["backup"] == first
+    assert second in estate.run("catalog", "rebuild", code=1).stderr
+    third = estate.backup()
+    assert "sidecar backup forget" in estate.run("backup", "prune", code=1).stderr, "who knows what it needs?"
+    estate.run("backup", "forget", second)
+    estate.run("backup", "prune")
+    assert [one["id"] for one in estate.json("backup", "list")] == [third, first]
+
+
+def test_a_description_that_rots_or_goes_is_put_back_from_its_copy(estate: Estate):
+    """Without it all backups are noise."""
+    estate.backup()
+    description = estate.repository / "sidecar" / "repository"
+    was = description.read_bytes()
+    flip(description)
+    estate.run("backup", "verify")
+    estate.backup()
+    assert description.read_bytes() == was
+    description.unlink()
+    copy = description.with_suffix(".copy")
+    assert estate.json("snapshot", "create")["id"]
+    flip(copy)
+    estate.run("backup", "prune")
+    assert description.read_bytes() == copy.read_bytes() == was
 
 
 def test_nothing_new_leans_on_what_is_known_to_be_damaged(estate: Estate):

@@ -81,6 +81,15 @@ def test_it_goes_on_where_the_last_one_was_and_makes_up_for_what_was_missed_once
         agent.wait_log('"backup_finished"')
 
 
+def test_an_rpo_that_cannot_be_kept_is_said_out_loud(estate: Estate):
+    estate.write(rpo="10ms")
+    with Agent(estate) as agent:
+        agent.wait_log('"rpo_unreachable".*make backup.rpo longer')
+        agent.wait_until(lambda: agent.json("/api/v1/status")["rpo"]["unreachable"], "the reason")
+        assert "rpo_unreachable" in {one["reason"] for one in agent.json("/api/v1/status")["conditions"]}
+        agent.wait_log('"backup_promise_changed".*"now": "missed"')
+
+
 def test_a_run_that_fails_is_told_and_the_next_one_heals_it(estate: Estate):
     estate.write(rpo="6s")
     with Agent(estate) as agent:

@@ -39,13 +39,14 @@ def drill(**more: Any) -> dict[str, Any]:
     return {"random": 0, "checks": [{"source": "db", "sql": "SELECT count(*) > 0 FROM orders"}], **more}
 
 
-def test_a_drill_restores_starts_asks_measures_and_leaves_nothing(estate: Estate):
+def test_a_drill_restores_starts_asks_measures_and_leaves_nothing(estate: Estate, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of the agent, not of what it starts")
     checks = [
         {"source": "db", "sql": "SELECT count(*) = 1 FROM orders"},
         {"source": "uploads", "exists": str(estate.uploads / "a.txt")},
         {"http": {"path": f"/uploads{estate.uploads}/a.txt", "contains": "first"}},
         {"source": "db", "command": [sys.executable, "-c", "import os; assert os.path.isfile('orders.db')"]},
-        {"command": ["test", "-f", "{restored}/db/orders.db"]},
+        {"command": ["sh", "-c", "test -f {restored}/db/orders.db && ! env | grep AWS_"]},
     ]
     estate.write(drill=drill(checks=checks, start={"command": SERVE}))
     estate.order("tea")

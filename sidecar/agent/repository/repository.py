@@ -1,6 +1,6 @@
 """The repository: who holds the password may read it; a point exists once its signed manifest stands in it.
 
-    sidecar/repository          how the key is wrapped, and which engine keeps the data
+    sidecar/repository          how the key is wrapped, and which engine keeps the data (and a copy beside it)
     sidecar/manifests/ID        one point each, signed and sealed, written last
     sidecar/indexes/NAME/…      every file of a source with its hash
     sidecar/wal/SOURCE/…        the log of a PostgreSQL source
@@ -14,50 +14,36 @@ the next prune. Both happen under the lease.
 
 import contextlib
 import hashlib
-import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from sidecar.agent.engines.sealed import SealedEngine
-from sidecar.agent.faults import Damaged, EngineFailure, NoRepository, NotEmpty, StorageFailure, Unknown
+from sidecar.agent.faults import Damaged, EngineFailure, NoRepository, StorageFailure, Unknown
 from sidecar.agent.memory import one_heap
 from sidecar.agent.ports import Engine, FileEntry, Lease, Manifest, Signed, SourcePoint, Tell
-from sidecar.agent.repository.lease import LOCK, HeldLease, holder
+from sidecar.agent.repository import description
+from sidecar.agent.repository.lease import HeldLease, holder
 from sidecar.agent.repository.lease import lease as hold
-from sidecar.agent.repository.seal import Keys, Scrypt, unwrap, wrap
-from sidecar.agent.repository.store import TEMPORARY, LocalStore, Missing, Store
+from sidecar.agent.repository.seal import Keys
+from sidecar.agent.repository.store import LocalStore, Missing, Store
 from sidecar.agent.repository.streams import Reader, Writer
 from sidecar.agent.wal import WAL, WalArchive
 from sidecar.config.backup import Backup
 from sidecar.config.backup import Repository as Wanted
 
-DESCRIPTION = "sidecar/repository"
 MANIFESTS = "sidecar/manifests"
 INDEXES = "sidecar/indexes"
-
-
-class Description(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be read without the password."""
-
-    format: int = 1
-    engine: str
-    scrypt: Scrypt
-    wrapped: bytes
-
-    @property
-    def about(self) -> bytes:
-        """What the wrapped key is bound to."""
-        return f"sidecar repository {self.format} {self.engine}".encode()
 
 
 class Repository:
     """An open repository."""
 
-    def __init__(self, store: Store, keys: Keys, engine: Engine) -> None:
+    def __init__(self, store: Store, opened: description.Opened, engine: Engine) -> None:
         self.store = store
-        self.keys = keys
+        self.keys = opened.keys
+        self._description = opened.raw
         self.engine = engine
         self._known: dict[str, Manifest] = {}
         """Of a store over the network: a manifest never changes."""
@@ -70,21 +56,17 @@ class Repository:
         password = _password(wanted.password_file)
         store = _store(wanted)
         engine = _engine(config, store)  # before anything is written: its program may be missing
-        if store.size(DESCRIPTION) is None:
+        found = description.unlock(store, password)
+        if found is None:
             if not create:
                 raise NoRepository(f"there is no repository at {wanted.url} yet; the first backup makes it")
-            _describe(store, password, wanted.engine)
-        try:
-            said = msgspec.json.decode(store.get(DESCRIPTION), type=Description)
-        except msgspec.DecodeError:
-            raise Damaged(f"{DESCRIPTION} in {wanted.url} is damaged; put back a copy of it") from None
-        keys = Keys(unwrap(said.wrapped, said.scrypt.key(password), said.about))
-        if said.engine != wanted.engine:
+            found = description.make(store, password, wanted.engine)
+        if found.said.engine != wanted.engine:
             raise EngineFailure(
-                f"the repository at {wanted.url} was made with engine {said.engine}, not {wanted.engine}: "
+                f"the repository at {wanted.url} was made with engine {found.said.engine}, not {wanted.engine}: "
                 "write that into backup.repository.engine, or name another place"
             )
-        return cls(store, keys, engine(keys))
+        return cls(store, found, engine(found.keys))
 
     # The lease ----------------------------------------------------------------------------------------------------
 
@@ -93,6 +75,7 @@ class Repository:
         """Hold the repository alone; `create`: a first snapshot may follow. Raises Busy."""
         with hold(self.store, holder(socket.gethostname(), why), self._newest, patience) as held:
             self.store.heal()
+            description.mend(self.store, self._description)
             if create:
                 self.engine.create()
             self.engine.heal()
@@ -153,7 +136,13 @@ class Repository:
     def prune(self, lease: Lease, tell: Tell) -> int:
         """Remove what no point needs; bytes that came free."""
         lease.check()
-        needed = [source for name in self.ids() for source in self.manifest(name).sources]
+        try:
+            needed = [source for name in self.ids() for source in self.manifest(name).sources]
+        except (Damaged, Unknown) as fault:
+            raise Damaged(
+                f"{fault}; what it needs is not known, so nothing is removed: put back a copy of it, or give that "
+                "point up: sidecar backup forget ID"
+            ) from None
         indexes = {source.index for source in needed}
         freed = 0
         for found in list(self.store.list(INDEXES)):
@@ -273,23 +262,6 @@ def _engine(config: Backup, store: Store) -> Callable[[Keys], Engine]:
     url, secrets = for_restic(config.repository)
     restic = Restic(url, config.repository.password_file, config.state_dir, secrets)
     return lambda _: ResticEngine(store, restic, config.state_dir)
-
-
-def _describe(store: Store, password: bytes, engine: str) -> None:
-    """Make an empty place a repository, under its lease: of two who come at once one does.
-
-    What a first run left that was killed meanwhile does not count as content.
-    """
-    for found in store.list():
-        ours = found.name in {LOCK, DESCRIPTION, "sidecar/generation"}
-        if not ours and not found.name.startswith((f"{TEMPORARY}/", "sidecar/claims/")):
-            raise NotEmpty(f"{store.url} is no repository and not empty ({found.name}); name an empty directory")
-    with hold(store, holder(socket.gethostname(), "first run"), lambda: 0, patience=30.0):
-        if store.size(DESCRIPTION) is None:
-            scrypt = Scrypt(salt=os.urandom(32))
-            plain = Description(engine=engine, scrypt=scrypt, wrapped=b"")
-            wrapped = wrap(os.urandom(32), scrypt.key(password), plain.about)
-            store.put(DESCRIPTION, msgspec.json.encode(msgspec.structs.replace(plain, wrapped=wrapped)), new=True)
 
 
 def _password(path: str) -> bytes:
