@@ -51,16 +51,18 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     """By the server's clock: everything that was committed before is here."""
 
     def goes_on(self, details: dict[str, Any]) -> bool:
-        """Whether a base backup can be brought on with it.
+        """Whether a base backup can be brought on with it."""
+        return self.begins_within(details) and self.end >= int(details["end_lsn"])
+
+    def begins_within(self, details: dict[str, Any]) -> bool:
+        """Whether it holds all that comes after a base backup, or will.
 
         It has to hold the base backup's last segment itself: the copy that came with it ends where the backup ended,
         and others may have written behind that.
         """
         size = int(details["segment_bytes"])
-        return (
-            self.timeline == int(str(details["wal_from"])[:8], 16)
-            and number_of(self.since, size) <= number_of(str(details["wal_to"]), size)
-            and self.end >= int(details["end_lsn"])
+        return self.timeline == int(str(details["wal_from"])[:8], 16) and (
+            number_of(self.since, size) <= number_of(str(details["wal_to"]), size)
         )
 
 

@@ -424,7 +424,7 @@ BACKUP_DRILL_SUCCESS = _gauge(
 BACKUP_REPLICATION_LAG = _gauge(
     "sidecar_backup_replication_lag_seconds",
     "source",
-    "How far a source's continuous copy is behind.",
+    "How old a source's continuous copy in the repository is.",
     unit="seconds",
     merge="max",
 )

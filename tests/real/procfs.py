@@ -7,8 +7,12 @@ from pathlib import Path
 
 
 def children_of(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(word) for word in text.split()]
+    """Whichever thread started them."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # the thread has ended
+            found += [int(word) for word in (task / "children").read_text().split()]
+    return found
 
 
 def rss_of(pid: int) -> int:

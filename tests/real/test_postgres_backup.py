@@ -1,77 +1,20 @@
 """PostgreSQL backed up, streamed and brought back to a moment, with a real server: by command and by the agent."""
 
-import os
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.real.agent import Agent, Estate
-from tests.real.databases import Postgres, Server, find
 from tests.real.documents import free_port
+from tests.real.estate import flip
+from tests.real.postgres import SECRET, Primary, covered, restore, write
 from tests.real.procfs import children_of, processes_naming
 
 pytestmark = pytest.mark.timeout(240)
-SECRET = "hush 'tis=a secret"
-
-
-class Primary(Postgres):
-    """A server with a role that may replicate."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        with (self.directory / "data" / "pg_hba.conf").open("a") as file:
-            file.write("host all,replication backup 127.0.0.1/32 scram-sha-256\n")
-
-    def start(self) -> None:
-        first = not (self.directory / "made").exists()
-        super().start()
-        if first:
-            secret = SECRET.replace("'", "''")
-            self.sql(f"CREATE ROLE backup LOGIN REPLICATION PASSWORD '{secret}'")
-            self.sql("CREATE TABLE orders (id serial PRIMARY KEY, item text)")
-
-    def order(self, item: str) -> None:
-        self.sql(f"INSERT INTO orders (item) VALUES ('{item}')")
-
-    def answer(self, sql: str) -> str:
-        return self._run(
-            "psql", "-XAtq", "-h", str(self.directory), "-p", str(self.port), "-U", "postgres", "-c", sql
-        ).stdout.strip()
-
-    def dsn(self) -> str:
-        secret = SECRET.replace("'", "\\'")
-        return f"host=127.0.0.1 port={self.port} user=backup dbname=postgres password='{secret}'\n"
-
-
-class Restored(Server):
-    """A server on a directory that was restored."""
-
-    def __init__(self, data: Path) -> None:
-        super().__init__("restored")
-        self.data = data
-        self.port = free_port()
-
-    def command(self) -> list[str]:
-        (self.directory / "hba").write_text("local all all trust\n")
-        settings = [f"port={self.port}", "listen_addresses=", f"unix_socket_directories={self.directory}", "fsync=off",
-                    f"hba_file={self.directory}/hba"]  # fmt: skip
-        words = [find("postgres"), "-D", str(self.data), *(word for one in settings for word in ("-c", one))]
-        if os.geteuid() == 0:
-            words = ["unshare", "--user", "--map-user=65534", "--map-group=65534", "--", *words]
-        return words
-
-    def answers(self) -> bool:
-        return self.ask("SELECT pg_is_in_recovery()") == ["f"]
-
-    def ask(self, sql: str) -> list[str]:
-        words = [find("psql"), "-XAtq", "-h", str(self.directory), "-p", str(self.port), "-U", "postgres", "-c", sql]
-        return subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
 
 
 @pytest.fixture(scope="module")
@@ -87,22 +30,6 @@ def estate(tmp_path: Path, primary: Primary) -> Estate:
     (tmp_path / "dsn").write_text(primary.dsn())
     write(estate)
     return estate
-
-
-def write(estate: Estate, rules: dict[str, Any] | None = None, **backup: Any) -> None:
-    source = {"dsn_file": str(estate.directory / "dsn"), "slot": f"s{estate.port}", **(rules or {})}
-    estate.write(**{"sources": [{"name": "pg", "postgres": source}], "rpo": "1h", **backup})
-
-
-def items(data: Path) -> list[str]:
-    with Restored(data) as server:
-        return server.ask("SELECT item FROM orders ORDER BY id")
-
-
-def restore(estate: Estate, target: Path, *words: str) -> list[str]:
-    plan = estate.json("restore", "plan", "--target", str(target), *words)
-    estate.run("restore", "apply", plan["hash"])
-    return items(target / "pg")
 
 
 def reaches(estate: Estate, moment: datetime) -> bool:
@@ -138,7 +65,6 @@ def test_a_base_backup_by_command_is_a_cluster_that_starts(
     assert not list((tmp_path / "state").rglob(".service-*")), "the password was left behind"
 
 
-@pytest.mark.timeout(180)
 def test_the_log_brings_any_moment_back(estate: Estate, primary: Primary, tmp_path: Path):
     primary.order("tea")
     try:
@@ -192,24 +118,23 @@ def test_the_log_brings_any_moment_back(estate: Estate, primary: Primary, tmp_pa
         ):
             words = ("restore", "plan", "--target", str(tmp_path / "x"), "--to", moment.isoformat())
             assert why in estate.run(*words, code=1).stderr
-        write(estate, drill={"checks": [{"source": "pg", "sql": "SELECT count(*) = 5 FROM orders"}]})
+        write(estate, drill={"random": 0, "checks": [{"source": "pg", "sql": "SELECT count(*) = 5 FROM orders"}]})
         told = estate.json("drill", "run")
         assert told["passed"], told
         assert processes_naming(str(estate.directory)) == []
 
-        # what the log lacks is found
+        # what the point shares with another one is looked at, too; and what the log lacks is found
+        for file in estate.sealed_objects():
+            if file.name == "00000000":
+                flip(file)
+        found = estate.json("backup", "verify", streamed["id"], code=1)
+        assert "damaged" in {one["what"] for one in found["troubles"]}
         for segment in (estate.repository / "sidecar" / "wal" / "pg").glob("*/0*"):
             segment.unlink()
         found = estate.json("backup", "verify", streamed["id"], "--level", "manifest", code=1)
         assert {one["what"] for one in found["troubles"]} == {"missing"}
     finally:
         drop(primary, estate)
-
-
-def covered(lag: Callable[[], list[tuple[dict[str, str], float]]]) -> Callable[[], bool]:
-    """Whether the gauge says that everything of before now is in the repository."""
-    since = time.monotonic()
-    return lambda: any(seconds < time.monotonic() - since for _, seconds in lag())
 
 
 def give_up_the_slot(primary: Primary, estate: Estate) -> datetime:
@@ -264,7 +189,10 @@ def test_what_cannot_work_is_told_and_repeats_no_secret(estate: Estate, primary:
     assert "the server does not answer" in estate.run("backup", "run", code=1).stderr
     (tmp_path / "dsn").unlink()
     assert "dsn: No such file" in estate.run("backup", "run", code=1).stderr
-    assert estate.json("backup", "list") == []
     (tmp_path / "dsn").write_text(dsn)
+    primary.sql(f"CREATE TABLESPACE apart LOCATION '{primary.outside()}'")
+    assert "1 tablespaces of its own" in estate.run("backup", "run", code=1).stderr
+    primary.sql("DROP TABLESPACE apart")
+    assert estate.json("backup", "list") == []
     refused = estate.run("restore", "plan", "--target", str(tmp_path / "x"), code=1)
     assert "no complete backup" in refused.stderr

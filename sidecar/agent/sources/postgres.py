@@ -5,12 +5,14 @@ agent streams the log (`streaming.py`), a point needs no new one: as long as the
 without a gap, a point is that base backup and the log up to a moment. A full one is taken once a day, by order
 (`--kind full`), and whenever there is a gap.
 
-What stands in tablespaces outside the data directory is not taken; a cluster that has some is refused, not halved.
+What stands in tablespaces outside the data directory is not taken; a cluster that has some is refused, not halved. A
+standby is backed up like a primary; how old it is is known by the last commit that it has.
 """
 
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
@@ -27,6 +29,8 @@ from sidecar.agent.wal import Span, WalArchive, WalState, lsn, name_of
 from sidecar.config.backup import PostgresSource as Rules
 
 BASE_EVERY = timedelta(days=1)
+CATCH_UP = 15.0
+"""Seconds that the log may still take to the end of the base backup that it goes on from."""
 _ABOUT = f"""SELECT current_setting('server_version_num'), pg_size_bytes(current_setting('wal_segment_size')),
  (SELECT system_identifier FROM pg_control_system()), {MOMENT} AT TIME ZONE 'UTC',
  (SELECT rolname FROM pg_roles WHERE oid = 10), current_database(),
@@ -63,12 +67,12 @@ class PostgresSource:
         number, size, system, now, superuser, database, tablespaces, total = self._about(into)
         if tablespaces != "0":
             raise SourceFailure(
-                f"{self.name}: the cluster has {tablespaces} tablespaces: these cannot be backed up yet"
+                f"{self.name}: the cluster has {tablespaces} tablespaces of its own, and only what is in the data "
+                "directory can be backed up: move their tables to pg_default, and drop them"
             )
         at = moment(self.name, now)
-        state = self.local_state() if self.rules.stream else None
-        if parent is not None and state is not None:
-            going_on = self._going_on(parent.source, state, system, at)
+        if parent is not None and self.rules.stream:
+            going_on = self._going_on(parent.source, system, at, tell)
             if going_on is not None:
                 return going_on
         data = os.path.join(into, "data")
@@ -103,18 +107,24 @@ class PostgresSource:
             raise SourceFailure(f"{self.name}: the server does not say what it is")
         return found
 
-    def _going_on(self, before: SourcePoint, state: WalState, system: str, now: datetime) -> Staged | None:
+    def _going_on(self, before: SourcePoint, system: str, now: datetime, tell: Tell) -> Staged | None:
         """The last base backup and the log up to now; None: a new base backup is needed, or the log is far behind."""
-        details, span = before.details, state.newest
-        whole = (
-            details["system"] == system == state.system
-            and span.goes_on(details)
-            and span.covered_at >= before.consistent_at
-            and (now - span.covered_at).total_seconds() <= self.rules.max_lag
-            and now - datetime.fromisoformat(details["base_at"]) < BASE_EVERY
-        )
-        if not whole:
+        details, until = before.details, time.monotonic() + CATCH_UP
+        if details["system"] != system or now - datetime.fromisoformat(details["base_at"]) >= BASE_EVERY:
             return None
+        while True:
+            state = self.local_state()
+            span = state.newest if state is not None and state.system == system else None
+            if span is None or not span.begins_within(details):
+                return None
+            if (now - span.covered_at).total_seconds() > self.rules.max_lag:
+                return None
+            if span.end >= int(details["end_lsn"]) and span.covered_at >= before.consistent_at:
+                break
+            if time.monotonic() >= until:
+                return None
+            tell(Progress(phase="stage", source=self.name))  # the base backup has just ended: its end is still to come
+            time.sleep(0.2)
         return Staged(
             roots=(),
             consistent_at=span.covered_at,

@@ -29,6 +29,7 @@ from sidecar.agent.wal import WalArchive
 _SETTINGS = "postgresql.auto.conf"
 _OURS = re.compile(r"^(restore_command|recovery_target\w*)\b.*\n?", re.MULTILINE)
 _COMMIT = re.compile(r"desc: (?:COMMIT|ABORT)\w*(?: PREPARED)? .*?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
+_TABLESPACE = re.compile(r"rmgr: Tablespace .*desc: CREATE \d+ \"(.*)\"")
 START_SECONDS = 3600.0
 """Replaying may take long."""
 _LONGEST_SOCKET = 80
@@ -53,11 +54,15 @@ def replay(
     for name in there:
         if name.endswith(".history"):
             _write(os.path.join(into, name), archive.get(name))
-    limit = until if until is not None and _goes_on(into, (first, last), until, programs, details) else None
+    limit = until if _goes_on(into, (first, last), until, programs, details) else None
     settings, before = os.path.join(data, _SETTINGS), ""
     with contextlib.suppress(FileNotFoundError), open(settings, encoding="utf-8", errors="surrogateescape") as file:
         before = _OURS.sub("", file.read())
-    lines = ["restore_command = 'false'  # all of the log is in pg_wal", "recovery_target_action = 'promote'"]
+    lines = [
+        "restore_command = 'false'  # all of the log is in pg_wal",
+        "recovery_target_timeline = 'current'  # later ones may have left where this one went on",
+        "recovery_target_action = 'promote'",
+    ]
     if limit is not None:
         lines.append(f"recovery_target_time = '{limit.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}+00'")
     _write(settings, (before + "\n".join(lines) + "\n").encode(errors="surrogateescape"))
@@ -65,22 +70,33 @@ def replay(
 
 
 def _goes_on(
-    wal: str, between: tuple[str, str], until: datetime, programs: str | None, details: dict[str, Any]
+    wal: str, between: tuple[str, str], until: datetime | None, programs: str | None, details: dict[str, Any]
 ) -> bool:
-    """Whether something was committed after `until`; without the program that tells, it is taken for granted."""
+    """Whether something was committed after `until`; without the program that tells, it is taken for granted.
+
+    Raises SourceFailure when a tablespace was made before: replaying that writes to where the server itself has it.
+    """
     try:
         program = find("pg_waldump", programs, int(details["major"]), newer=False)
     except EngineFailure:
         return True
-    later = False
+    later, outside = False, ""
 
     def hear(line: bytes) -> None:
-        nonlocal later
-        found = _COMMIT.search(line.decode(errors="replace"))
-        if found and datetime.fromisoformat(found[1]).replace(tzinfo=UTC) > until:
-            later = True
+        nonlocal later, outside
+        text = line.decode(errors="replace")
+        if until is not None and (found := _COMMIT.search(text)):
+            later = later or datetime.fromisoformat(found[1]).replace(tzinfo=UTC) > until
+        elif not later and (made := _TABLESPACE.search(text)):
+            outside = made[1]
 
-    run([program, "-p", wal, "-r", "Transaction", *between], environment(), hear=hear, patience=START_SECONDS)
+    rules = ["-r", "Tablespace", *(["-r", "Transaction"] if until is not None else [])]
+    run([program, "-p", wal, *rules, *between], environment(), hear=hear, patience=START_SECONDS)
+    if outside:
+        raise SourceFailure(
+            f"the log makes a tablespace at {outside}: a copy that replays it would write into the server's own; "
+            "bring back a moment before it with --to"
+        )
     return later
 
 

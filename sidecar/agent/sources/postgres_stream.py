@@ -24,7 +24,7 @@ from sidecar.agent.children import Ended, end, run, spawn
 from sidecar.agent.faults import SourceFailure, StorageFailure
 from sidecar.agent.sources.postgres import PostgresSource
 from sidecar.agent.sources.postgres_tools import MOMENT, SERVICE, find, moment
-from sidecar.agent.wal import PARTIAL, SEGMENT, Span, WalArchive, WalState, lsn, name_of, number_of, reaches
+from sidecar.agent.wal import PAGE, PARTIAL, SEGMENT, Span, WalArchive, WalState, lsn, name_of, number_of, reaches
 from sidecar.base.clock import since_boot
 from sidecar.machines.replication_lag import Look, ReplicationLag
 
@@ -161,8 +161,9 @@ class WalStream:
             code, said = self._child.returncode, _tail(self._log)
             self._child = None
             self._reached.close()
-            if any(word in "\n".join(said) for word in _GONE):
-                self._lost(f"{self._source.name}: {said[-1]}", server.major)
+            gone = next((line for line in said if any(word in line for word in _GONE)), None)
+            if gone is not None:
+                self._lost(f"{self._source.name}: {gone}", server.major)
             elif code:
                 failure = self._source.server.failure("pg_receivewal", Ended(code, tuple(said)))
                 self._start(server.major)
@@ -227,7 +228,7 @@ class WalStream:
                 self._keep_whole(archive, name)
         *ended, partial = [name for name in names if name.endswith(PARTIAL)] or [""]
         for name in ended:  # its timeline ended in it
-            self._keep_whole(archive, name)
+            self._keep_ended(archive, name, server.segment_bytes)
         reached = self._keep_partial(archive, partial, server) if partial else 0
         reached = max(reached, self._end(server.segment_bytes))
         if not self._since or not reached or int(self._since[:8], 16) < server.timeline:
@@ -272,6 +273,21 @@ class WalStream:
         archive.put(name, _read(path))
         os.unlink(path)
 
+    def _keep_ended(self, archive: WalArchive, partial: str, size: int) -> None:
+        """A receiver that began anew has it up to where the next timeline left; the repository may have more of it."""
+        path = os.path.join(self._files, partial)
+        content, start = _read(path), number_of(partial.removesuffix(PARTIAL), size) * size
+        said = self._said(partial, start, size)
+        if not said or reaches(content, start) - PAGE > said:
+            archive.put(partial, content)
+        os.unlink(path)
+
+    def _said(self, name: str, start: int, size: int) -> int:
+        """How far the repository is said to reach in the segment; 0: not into it."""
+        spans = self._state.spans if self._state is not None else ()
+        ends = [one.end for one in spans if f"{one.timeline:08X}" == name[:8] and start < one.end <= start + size]
+        return max(ends, default=0)
+
     def _keep_partial(self, archive: WalArchive, partial: str, server: _Server) -> int:
         """The LSN up to which it reaches; 0: not known."""
         try:
@@ -281,8 +297,8 @@ class WalStream:
         name = partial.removesuffix(PARTIAL)
         start = number_of(name, server.segment_bytes) * server.segment_bytes
         reached = min(server.flushed or 0, reaches(content, start))
-        if reached <= start:
-            return 0
+        if reached <= max(start, self._said(name, start, server.segment_bytes) - 1):
+            return 0  # it comes once more, from its begin: what is kept reaches further
         self._meet(name, server.segment_bytes)
         digest = hashlib.sha256(content).digest()
         if digest != self._kept:
