@@ -22,7 +22,7 @@ from tests.fakes.upstream import ScriptedUpstream, says
 from tests.fakes.wire import Truncated, Wire
 from tests.real.documents import document, listener, route, upstream
 from tests.real.harness import Sidecar, ask, dial
-from tests.real.secure import s_client, secure
+from tests.real.secure import half_closed, s_client, secure
 
 TRADER = "spiffe://shop.test/ns/pay/sa/trader"
 
@@ -161,6 +161,17 @@ def test_a_tcp_listener_passes_what_was_inside(proxy: Sidecar, server: ScriptedU
         answer = client.send(ask("/stream", method="POST", body=b"x" * 300_000)).read_answer()
         assert answer.json()["length"] == 300_000
     assert server.seen[-1].get("x-forwarded-proto") is None
+
+
+def test_a_half_close_passes_and_the_answer_comes_back(proxy: Sidecar, server: ScriptedUpstream, world: World) -> None:
+    def after_the_end(wire: Wire, _: Any) -> None:
+        while wire.fill():
+            pass
+        wire.send(b"late, and whole")
+        wire.close()
+
+    server.on("/half", after_the_end)
+    assert half_closed(proxy.port("stream"), world.ours.client(), ask("/half")) == b"late, and whole"
 
 
 # ----------------------------------------------------------------------------------------------- who may come
