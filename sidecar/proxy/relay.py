@@ -119,10 +119,10 @@ def _relay_long(exchange: Exchange, head: ResponseHead, body: bytes) -> None:
         splice(exchange, exchange.connection, left, _spliced)
 
 
-def _spliced(exchange: Exchange) -> None:
+def _spliced(exchange: Exchange, quiet: bool) -> None:
     answer = exchange.answer
     assert answer is not None, "its head came before its body"
-    _finish(exchange, reusable=answer.keep_alive)
+    _finish(exchange, reusable=answer.keep_alive and quiet)
 
 
 def relay_body(exchange: Exchange, data: bytes) -> None:

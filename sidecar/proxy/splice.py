@@ -2,8 +2,9 @@
 
 For a body whose length is known, between two sockets without TLS, of which nothing is kept here. Both transports stay,
 and neither is used meanwhile: the upstream's is paused, the client's has written everything. What moves is what the
-two sockets and a pipe between them hold (splice(2)); a byte more than the body never leaves the upstream's socket. The
-transports own their descriptors, so this works on copies, and lets go of them when the connection ends, however it does
+two sockets and a pipe between them hold (splice(2)); a byte more than the body never leaves the upstream's socket, and
+where there is one, nobody gets the connection after us: it would be taken for the next answer. The transports own their
+descriptors, so this works on copies, and lets go of them when the connection ends, however it does
 (`UpstreamConnection.discard`). Costs half of what reading and writing does, and memory of the kernel's as bounded: one
 pipe of HIGH_WATER. Where no pipe is to be had, or half of the descriptors are in use (connections need them more), the
 answer is relayed as usual.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import select
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -35,8 +37,13 @@ _TURNS = 8
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
-def splice(exchange: Exchange, connection: UpstreamConnection, left: int, finish: Callable[[Exchange], None]) -> None:
-    """Move the `left` bytes that are still to come, then `finish(exchange)`; or do nothing, when that can't be done."""
+def splice(
+    exchange: Exchange, connection: UpstreamConnection, left: int, finish: Callable[[Exchange, bool], None]
+) -> None:
+    """Move the `left` bytes that are still to come, then `finish(exchange, quiet)`; or do nothing, where that fails.
+
+    `quiet`: the upstream sent nothing beyond the body, not even its end.
+    """
     client = exchange.client
     ends = (connection.transport, client.transport)
     if client.write_paused or any(one.get_extra_info("tls") is not None for one in ends):
@@ -80,7 +87,7 @@ class Splice:
         connection: UpstreamConnection,
         left: int,
         descriptors: list[int],
-        finish: Callable[[Exchange], None],
+        finish: Callable[[Exchange, bool], None],
     ) -> None:
         self._exchange = exchange
         self._connection = connection
@@ -127,9 +134,10 @@ class Splice:
             if not (self._held or self._fill()) or not self._drain():
                 return
             if not self._left:
+                quiet = self._is_quiet()
                 self.close()
                 self._connection.transport.resume_reading()
-                self._finish(self._exchange)
+                self._finish(self._exchange, quiet)
                 return
 
     def _fill(self) -> bool:
@@ -144,6 +152,11 @@ class Splice:
         if not self._held:
             cut_off(self._exchange, Decision.RESET)
         return self._held > 0
+
+    def _is_quiet(self) -> bool:
+        poll = select.poll()
+        poll.register(self._source, select.POLLIN)
+        return not poll.poll(0)
 
     def _drain(self) -> bool:
         """Whether the client took all of it."""

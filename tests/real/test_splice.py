@@ -112,6 +112,15 @@ def test_many_at_once(server: ScriptedUpstream, proxy: Sidecar, taken: Taken, co
     proxy.wait_until(lambda: taken.pipes() == 0, "no pipe left")
 
 
+def test_what_an_upstream_adds_is_nobody_s_answer(server: ScriptedUpstream, proxy: Sidecar, codec: str) -> None:
+    """It lies in the socket behind the body; the request that follows goes another way."""
+    server.on("/adds", lambda peer, _: peer.send(WHOLE + answer(b"poison")))
+    with proxy.client(codec) as client:
+        client.send(ask("/adds"), ask("/next"))
+        assert client.read_answer().body == BODY
+        assert client.read_answer().json()["target"] == "/next"
+
+
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_an_upstream_that_goes(server: ScriptedUpstream, proxy: Sidecar, taken: Taken, codec: str, how: str) -> None:
     """The client must not take what it got for whole."""
