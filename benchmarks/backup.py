@@ -2,14 +2,16 @@
 
 Data: `--mib` of mixed files (small, middle, large; half of it compresses), and an SQLite database of the same size to
 which somebody writes meanwhile. Each round makes new repositories and takes turns who is first. Times are those of
-whole processes, from start to end; verification, which bare restic does not do, is measured apart. The agent's memory
-is the high-water mark of its own process (VmHWM), without restic's. Bare restic reads the live database file, which is
-no backup of a database but the fastest that could be; the agent copies it by SQLite's backup API first.
+whole processes, from start to end. Bare restic reads the live database file, which is no backup of a database but the
+fastest that could be; the agent copies it under a read transaction first.
+
+What bare restic does not do is measured apart: verification, and of a restore that every file is compared with its
+hash. With that it stands beside `restic restore --verify`. The agent's memory is the high-water mark of its own process
+(VmHWM), without restic's.
 """
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import resource
@@ -22,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import msgspec
 import yaml
@@ -61,8 +64,17 @@ class Report(msgspec.Struct, frozen=True):
     rounds: int
     rows: list[Row]
     verify_seconds: dict[str, float]
+    start_seconds: dict[str, float]
+    """Of each piece of work: from the program's start until the repository is open."""
     rss_mib: dict[str, float]
     rss_within: bool
+
+
+class Took(NamedTuple):
+    """What a process and its children took, in seconds."""
+
+    wall: float
+    cpu: float
 
 
 # The data -------------------------------------------------------------------------------------------------------------
@@ -140,22 +152,23 @@ class Bench:
         database(self.database, mib << 20)
         self.rss: dict[str, float] = {}
         self.verify: dict[str, list[float]] = {engine: [] for engine in ENGINES}
+        self.start: dict[str, list[float]] = {engine: [] for engine in ENGINES}
 
-    def bare(self, what: Path, *words: str) -> float:
+    def bare(self, what: Path, *words: str) -> Took:
         """One restic command on a repository of its own for `what`."""
         environment = {
             "PATH": os.environ["PATH"], "HOME": str(self.directory), "RESTIC_PASSWORD_FILE": str(self.key),
             "RESTIC_REPOSITORY": str(self.place("bare", what)), "RESTIC_CACHE_DIR": str(self.directory / "cache"),
         }  # fmt: skip
-        began = time.monotonic()
-        subprocess.run(["restic", "--quiet", *words], check=True, env=environment)
-        return time.monotonic() - began
+        return _run(["restic", "--quiet", *words], env=environment)[1]
 
     def place(self, who: str, what: Path) -> Path:
         return self.directory / f"{who}-{what.name}"
 
-    def agent(self, engine: str, what: Path, deed: str) -> float:
-        """`init`, `backup`, `verify` or `restore` by the agent's own code, in a process like a command's."""
+    def agent(self, engine: str, what: Path, deed: str) -> Took:
+        """One deed by the agent's own code, in a process like a command's: `init`, `backup`, `verify`, `restore`, or
+        `compared`, which is a restore of which the comparing counts, too.
+        """
         place = self.place(engine, what)
         source = {"files": {"paths": [str(what)]}} if what.is_dir() else {"sqlite": {"path": str(what)}}
         document = {
@@ -170,11 +183,12 @@ class Bench:
         file = self.directory / f"{engine}-{what.name}.yaml"
         file.write_text(yaml.safe_dump(document))
         began = time.monotonic()
-        words = [sys.executable, "-m", "benchmarks.backup", "--child", deed, str(file), f"{place}-restored"]
-        said = subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT).stdout
-        seconds = time.monotonic() - began
-        self.rss[engine] = max(self.rss.get(engine, 0.0), json.loads(said)["rss_mib"])
-        return seconds
+        words = [sys.executable, "-m", "benchmarks.backup", "--child", deed, str(file), f"{place}-{deed}"]
+        said, took = _run(words, cwd=ROOT)
+        told = msgspec.json.decode(said, type=Told)
+        self.rss[engine] = max(self.rss.get(engine, 0.0), told.rss_mib)
+        self.start[engine].append(told.opened_at - began)
+        return Took(took.wall - told.compared.wall, took.cpu - told.compared.cpu) if deed == "restore" else took
 
     def clean(self) -> None:
         for path in self.directory.iterdir():
@@ -182,8 +196,18 @@ class Bench:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+class Told(msgspec.Struct, frozen=True):
+    """What a child says at its end."""
+
+    rss_mib: float
+    opened_at: float
+    """Monotonic: when the repository was open."""
+    compared: Took
+    """What of a restore was comparing."""
+
+
 def child(deed: str, file: str, target: str) -> None:
-    """In a process of its own: do it, say how much memory it took."""
+    """In a process of its own: do it, say what it took."""
     from sidecar.agent.catalog import Catalog
     from sidecar.agent.ports import Kind, Level
     from sidecar.agent.repository.repository import Repository
@@ -198,7 +222,9 @@ def child(deed: str, file: str, target: str) -> None:
     config = load(file).backup
     assert config is not None, "the parent wrote it"
     repository, catalog = Repository.open(config, create=True), Catalog(config.state_dir)
+    opened_at = time.monotonic()
     sources = {one.name: build(one, config.state_dir) for one in config.sources}
+    marks: dict[str, Took] = {}
     match deed:
         case "init":
             with repository.lease("benchmark", create=True):
@@ -218,10 +244,23 @@ def child(deed: str, file: str, target: str) -> None:
             plan = make(config, point, target, verified=verified)
             keep(config, plan)
             hands = Beside(config, repository, sources, plan, lambda _: None)
-            Restoring(config, repository, catalog, plan, hands).run()
+            Restoring(
+                config, repository, catalog, plan, hands,
+                lambda step, mark: marks.update({f"{step} {mark}": Took(time.monotonic(), time.process_time())}),
+            ).run()  # fmt: skip
     with open("/proc/self/status", encoding="ascii") as status:
         peak = next(line for line in status if line.startswith("VmHWM"))
-    print(json.dumps({"rss_mib": int(peak.split()[1]) / 1024}))
+    nothing = Took(0.0, 0.0)
+    begun, done = (marks.get(f"validate data {mark}", nothing) for mark in ("begun", "done"))
+    compared = Took(done.wall - begun.wall, done.cpu - begun.cpu)
+    print(msgspec.json.encode(Told(int(peak.split()[1]) / 1024, opened_at, compared)).decode())
+
+
+def _run(words: list[str], env: dict[str, str] | None = None, cwd: Path | None = None) -> tuple[str, Took]:
+    """Run a process to its end: what it printed, what it took."""
+    cpu, began = _cpu(), time.monotonic()
+    said = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=env, cwd=cwd).stdout
+    return said, Took(time.monotonic() - began, _cpu() - cpu)
 
 
 def _cpu() -> float:
@@ -230,23 +269,22 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def one_round(bench: Bench, number: int) -> dict[str, dict[str, float]]:
+def one_round(bench: Bench, number: int) -> dict[str, dict[str, Took]]:
     """Every piece of work by everybody, once; who is first changes with the round."""
     bench.clean()
     order = ["bare", *ENGINES]
     order = order[number % 3 :] + order[: number % 3]
-    taken: dict[str, dict[str, float]] = {}
+    taken: dict[str, dict[str, Took]] = {}
 
-    def work(name: str, deeds: dict[str, Callable[[], float]]) -> None:
+    def work(name: str, deeds: dict[str, Callable[[], Took]]) -> None:
         taken[name] = {}
         for who in order:
             os.sync()
-            before = _cpu()
             taken[name][who] = deeds[who]()
-            taken[name][f"{who} cpu"] = _cpu() - before
-        print(f"  {name}: " + ", ".join(f"{who} {seconds:.2f} s" for who, seconds in taken[name].items()), flush=True)
+        said = (f"{who} {took.wall:.2f} s (CPU {took.cpu:.2f})" for who, took in taken[name].items())
+        print(f"  {name}: {', '.join(said)}", flush=True)
 
-    def everybody(bare: Callable[[], float], deed: str, what: Path) -> dict[str, Callable[[], float]]:
+    def everybody(bare: Callable[[], Took], deed: str, what: Path) -> dict[str, Callable[[], Took]]:
         return {"bare": bare, **{one: (lambda one=one: bench.agent(one, what, deed)) for one in ENGINES}}  # type: ignore[misc]
 
     for what in (bench.files, bench.database):  # both once and for all, as in life
@@ -258,31 +296,31 @@ def one_round(bench: Bench, number: int) -> dict[str, dict[str, float]]:
     work("files, unchanged", everybody(lambda: bench.bare(files, "backup", str(files)), "backup", files))
     with writing(db):
         work("database under writes", everybody(lambda: bench.bare(db, "backup", str(db)), "backup", db))
-    target = str(bench.directory / "bare-restored")
-    work(
-        "restore files", everybody(lambda: bench.bare(files, "restore", "latest", "--target", target), "restore", files)
-    )
+    for name, deed, more in (("restore files", "restore", ()), ("restore files, compared", "compared", ("--verify",))):
+        words = ("restore", "latest", "--target", str(bench.directory / f"bare-{deed}"), *more)
+        work(name, everybody(lambda words=words: bench.bare(files, *words), deed, files))  # type: ignore[misc]
     for engine in ENGINES:
-        bench.verify[engine].append(bench.agent(engine, files, "verify"))
+        bench.verify[engine].append(bench.agent(engine, files, "verify").wall)
     return taken
 
 
-def report(rounds: list[dict[str, dict[str, float]]], bench: Bench, mib: int, restic: str) -> Report:
+def report(rounds: list[dict[str, dict[str, Took]]], bench: Bench, mib: int, restic: str) -> Report:
     """The medians and whether they are what is asked for."""
     rows = []
     for work in rounds[0]:
-        ratio = median(one[work]["restic"] / one[work]["bare"] for one in rounds)
-        more = median(one[work]["restic"] - one[work]["bare"] for one in rounds)
+        ratio = median(one[work]["restic"].wall / one[work]["bare"].wall for one in rounds)
+        more = median(one[work]["restic"].wall - one[work]["bare"].wall for one in rounds)
         unchanged = work == "files, unchanged"
         limit = f"+ {UNCHANGED:g} s" if unchanged else f"× {RESTORE if work.startswith('restore') else WALL:g}"
         within = more <= UNCHANGED if unchanged else ratio <= (RESTORE if work.startswith("restore") else WALL)
-        times = {who: round(median(one[work][who] for one in rounds), 3) for who in ("bare", *ENGINES)}
-        cpu = median(one[work]["restic cpu"] / one[work]["bare cpu"] for one in rounds)
+        times = {who: round(median(one[work][who].wall for one in rounds), 3) for who in ("bare", *ENGINES)}
+        cpu = median(one[work]["restic"].cpu / one[work]["bare"].cpu for one in rounds)
         figures = (times["bare"], times["restic"], times["sealed"], round(ratio, 3), round(more, 3))
         rows.append(Row(work, *figures, limit, within, round(cpu, 3)))
     rss = {engine: round(peak, 1) for engine, peak in bench.rss.items()}
     seconds = {engine: round(median(each), 3) for engine, each in bench.verify.items()}
-    return Report(facts(), restic, mib, len(rounds), rows, seconds, rss, rss["restic"] <= RSS)
+    start = {engine: round(median(each), 3) for engine, each in bench.start.items()}
+    return Report(facts(), restic, mib, len(rounds), rows, seconds, start, rss, max(rss.values()) <= RSS)
 
 
 def table(done: Report) -> str:
@@ -298,9 +336,18 @@ def table(done: Report) -> str:
         f"| {row.more:+.2f} s | {row.limit} | {'yes' if row.within else 'no'} | {row.cpu_ratio:.2f} |"
         for row in done.rows
     ]
-    lines.append("")
-    lines.append(f"verification by sample of the files, seconds: {done.verify_seconds}")
-    lines.append(f"agent's memory, MiB: {done.rss_mib} (≤ {RSS:g}: {'yes' if done.rss_within else 'no'})")
+    said = {
+        "start and key (a running agent pays that once)": (done.start_seconds, "s"),
+        "verification of the files by sample": (done.verify_seconds, "s"),
+        f"memory without restic's (asked: ≤ {RSS:g} MiB)": (done.rss_mib, "MiB"),
+    }
+    lines += ["", "| agent | restic | sealed |", "|---|---|---|"]
+    for what, (values, unit) in said.items():
+        lines.append(f"| {what} | {values['restic']:.2f} {unit} | {values['sealed']:.2f} {unit} |")
+    whole = next(row for row in done.rows if row.work == "restore files, compared")
+    hundred = (f"{seconds * 102_400 / done.mib / 60:.0f} min" for seconds in (whole.restic, whole.sealed))
+    rates = " and ".join(hundred)
+    lines += ["", f"100 GiB come back, compared, in {rates} (restic and sealed) at these rates; the RTO is 4 h."]
     return "\n".join(lines)
 
 
@@ -317,8 +364,8 @@ def main() -> None:
         return
     restic = subprocess.run(["restic", "version"], check=True, capture_output=True, text=True).stdout.strip()
     with tempfile.TemporaryDirectory(prefix="bench-backup-", dir=args.directory) as place:
-        bench = Bench(Path(place), args.mib)
-        rounds: list[dict[str, dict[str, float]]] = []
+        bench = Bench(Path(place).resolve(), args.mib)
+        rounds: list[dict[str, dict[str, Took]]] = []
         for number in range(args.rounds):
             print(f"round {number + 1} of {args.rounds}", flush=True)
             rounds.append(one_round(bench, number))

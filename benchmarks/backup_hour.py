@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from benchmarks.rig import results
 from benchmarks.rig.machine import ROOT, facts
 from benchmarks.rig.process import free_port
 
@@ -188,6 +189,25 @@ class Hour:
         )  # fmt: skip
 
 
+def table(report: Report) -> str:
+    """For docs/performance.md."""
+    rto = "none" if report.drill_rto_seconds is None else f"{report.drill_rto_seconds:.1f} s at most"
+    rows = {
+        "points made": f"{report.points}",
+        "age of the newest verified point, by the gauge": f"{report.worst_gauge:.1f} s at worst",
+        "the same, seen from outside": f"{report.worst_outside:.1f} s at worst",
+        "time in which the RPO was missed": f"{report.missed_seconds:.0f} s",
+        "drills passed, and their RTO": f"{report.drills_passed}, {rto}",
+        "agent's memory": f"{report.rss_mib:.1f} MiB at most",
+        "rows in the database that was restored at the end": f"{report.restored_rows:,}",
+    }
+    told = (
+        f"{report.minutes:.0f} minutes, engine {report.engine}, RPO {report.rpo_seconds:g} s, a backup every "
+        f"{report.period_seconds:g} s; killed {report.kills} times, a source away {report.absences} times."
+    )
+    return f"{told}\n\n{results.pairs(rows)}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.backup_hour")
     parser.add_argument("--minutes", type=float, default=60.0)
@@ -198,9 +218,8 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-hour-") as place:
         done = Hour(Path(place), args.rpo, args.engine).live(args.minutes * 60, random.Random(args.seed))
-    text = msgspec.json.format(msgspec.json.encode(done), indent=1)
-    args.json.write_bytes(text + b"\n")
-    print(text.decode())
+    results.write(done, args.json)
+    print(table(done))
     return 0 if done.missed_seconds == 0 and done.worst_outside <= args.rpo else 1
 
 

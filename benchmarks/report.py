@@ -9,7 +9,10 @@ import sys
 import msgspec
 
 from benchmarks import (
+    backup,
+    backup_hour,
     backup_stream,
+    backup_week,
     first_look,
     fleet,
     footprint,
@@ -62,6 +65,15 @@ def sections() -> dict[str, str]:
     if (path := _RESULTS / "incidents.json").exists():
         told = msgspec.json.decode(path.read_bytes(), type=incidents.Report)
         found["incidents"] = f"{_machine(told.machine)}\n\n{incidents.table(told)}"
+    if (path := _RESULTS / "backup.json").exists():
+        backed = msgspec.json.decode(path.read_bytes(), type=backup.Report)
+        found["backup"] = f"{_machine(backed.machine, 'python')}\n\n{backup.table(backed)}"
+    if (path := _RESULTS / "backup-hour.json").exists():
+        hour = msgspec.json.decode(path.read_bytes(), type=backup_hour.Report)
+        found["backup_hour"] = f"{_machine(hour.machine, 'python')}\n\n{backup_hour.table(hour)}"
+    if (path := _RESULTS / "backup-week.json").exists():
+        lived = msgspec.json.decode(path.read_bytes(), type=backup_week.Report)
+        found["backup_week"] = backup_week.table(lived)
     if (path := _RESULTS / "backup-stream.json").exists():
         streamed = msgspec.json.decode(path.read_bytes(), type=backup_stream.Report)
         found["backup_stream"] = f"{_machine(streamed.machine)}\n\n{backup_stream.table(streamed)}"
@@ -93,8 +105,9 @@ def written(whole: str) -> str:
     return whole
 
 
-def _machine(facts: dict[str, str | int]) -> str:
-    versions = ", ".join(f"{name} {facts[name]}" for name in ("nginx", "haproxy", "envoy", "python", "uvloop"))
+def _machine(facts: dict[str, str | int], *programs: str) -> str:
+    shown = programs or ("nginx", "haproxy", "envoy", "python", "uvloop")
+    versions = ", ".join(f"{name} {facts[name]}" for name in shown)
     return f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, {facts['date']}; {versions}."
 
 

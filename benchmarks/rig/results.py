@@ -23,3 +23,8 @@ def scratch(within: Path | None = None) -> Iterator[Path]:
 def write(result: Any, path: Path) -> None:
     """The result as JSON that people and diffs can read."""
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+
+
+def pairs(rows: dict[str, str]) -> str:
+    """Figures and what they are, as Markdown."""
+    return "\n".join(["| what | measured |", "|---|---|", *(f"| {what} | {value} |" for what, value in rows.items())])

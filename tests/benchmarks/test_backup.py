@@ -46,4 +46,6 @@ def test_the_benchmark_runs(tmp_path: Path):
     done = subprocess.run([*words, "--directory", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = {row["work"] for row in json.loads(result.read_text())["rows"]}
-    assert rows == {"files, first", "files, unchanged", "database under writes", "restore files"}
+    restores = {"restore files", "restore files, compared"}
+    assert rows == {"files, first", "files, unchanged", "database under writes"} | restores
+    assert "100 GiB" in done.stdout

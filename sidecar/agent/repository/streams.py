@@ -8,6 +8,7 @@ How many segments there are is not told here but by whoever names the stream; `R
 """
 
 import contextlib
+import mmap
 import queue
 import threading
 from collections.abc import Iterator
@@ -30,11 +31,12 @@ class Writer:
         self._store = store
         self._keys = keys
         self._prefix = prefix
-        self._buffer = bytearray()
+        self._buffer, self._other = mmap.mmap(-1, SEGMENT), mmap.mmap(-1, SEGMENT)
+        self._filled = 0
         self.length = 0
         self.sizes: list[int] = []
         """Of the sealed segments, once `close` returned."""
-        self._waiting: queue.Queue[bytearray | None] = queue.Queue(maxsize=1)
+        self._waiting: queue.Queue[memoryview | None] = queue.Queue(maxsize=1)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="seal", daemon=True)
         self._thread.start()
@@ -50,15 +52,16 @@ class Writer:
         self.length += len(data)
         view = memoryview(data)
         while view:
-            room = SEGMENT - len(self._buffer)
-            self._buffer += view[:room]
-            view = view[room:]
-            if len(self._buffer) == SEGMENT:
+            count = min(len(view), SEGMENT - self._filled)
+            self._buffer[self._filled : self._filled + count] = view[:count]
+            self._filled += count
+            view = view[count:]
+            if self._filled == SEGMENT:
                 self._hand_over()
 
     def close(self) -> None:
         """The last segment too is stored when this returns."""
-        if self._buffer or not self.length:
+        if self._filled or not self.length:
             self._hand_over()
         self._end()
         if self._failure is not None:
@@ -67,9 +70,9 @@ class Writer:
     def _hand_over(self) -> None:
         if self._failure is not None:
             raise self._failure
-        self._waiting.join()  # a third segment would gain no time, and cost memory
-        self._waiting.put(self._buffer)
-        self._buffer = bytearray()
+        self._waiting.join()  # the other buffer is free again
+        self._waiting.put(memoryview(self._buffer)[: self._filled])
+        self._buffer, self._other, self._filled = self._other, self._buffer, 0
 
     def _end(self) -> None:
         if self._thread.is_alive():
@@ -87,10 +90,9 @@ class Writer:
             finally:
                 self._waiting.task_done()
 
-    def _keep(self, plain: bytearray, compressor: zstandard.ZstdCompressor) -> None:
+    def _keep(self, plain: memoryview, compressor: zstandard.ZstdCompressor) -> None:
         """Store one segment; as few copies of it as can be are held at a time."""
         packed = compressor.compress(plain)
-        plain.clear()
         name = segment_name(self._prefix, len(self.sizes))
         sealed = self._keys.seal(name, packed)
         del packed
