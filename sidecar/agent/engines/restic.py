@@ -142,8 +142,8 @@ class ResticEngine:
             hasher.join()
             tell(Progress(phase="index", source=name))
             snapshot = self._whole_name(done.snapshot_id)
-            if not staged.live and hasher.seen == (done.total_files_processed, done.total_bytes_processed):
-                found = hasher.all()  # a directory of ours, in which nobody writes, and all of it was read
+            if hasher.seen == (done.total_files_processed, done.total_bytes_processed) and hasher.still():
+                found = hasher.all()
             else:
                 found = merge(hasher, roots, lambda root: self._listed(snapshot, root), live=staged.live)
             with tempfile.TemporaryFile(dir=self._scratch) as spool:

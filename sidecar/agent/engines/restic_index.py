@@ -1,14 +1,16 @@
 """The index of a restic snapshot: every file with the hash of the plain text that the snapshot holds.
 
-restic tells no SHA-256 of a file. So the tree is walked beside it by a thread of ours that hashes what has changed
-since the parent, into a file without a name. Afterwards that walk is compared with what the snapshot says of each file:
-the same size and times, read long enough after the last write, mean the same content. Of the few that others wrote to
-meanwhile, the content is brought back from the snapshot and hashed. What was staged in a directory of ours, in which
-nobody writes, need not be compared file by file: restic has read as many files and bytes as we have.
+restic tells no SHA-256 of a file. So the tree is walked before restic begins, and meanwhile a thread of ours hashes
+what has changed since the parent, into a file without a name. If nothing in the tree was touched from that walk until
+restic had ended, both have read the same, and that is all: so it is in a directory of ours, in which nobody writes.
+Otherwise that walk is compared with what the snapshot says of each file: the same size and times, read long enough
+after the last write, mean the same content. Of the few that others wrote to meanwhile, the content is brought back from
+the snapshot and hashed.
 """
 
 import contextlib
 import hashlib
+import itertools
 import os
 import tempfile
 import threading
@@ -24,6 +26,8 @@ from sidecar.agent.faults import SourceFailure, StorageFailure, unreadable
 from sidecar.agent.paths import excluder, spell, unspell
 from sidecar.agent.ports import FileEntry, Parent, Root, Staged
 
+WALK_SECONDS = 2.0
+"""For so long restic waits for the walk, at most; a tree that takes longer is compared with the snapshot."""
 _LOST = b"\xef\xbf\xbd"
 """What restic prints for a byte that is no UTF-8."""
 
@@ -50,12 +54,13 @@ class Walked(msgspec.Struct):
 
 
 class Hasher:
-    """Walks and hashes in a thread of its own, from the context's begin; leaving it stops that."""
+    """Walks and hashes in a thread of its own; the context begins after the walk, and leaving it stops the thread."""
 
     def __init__(self, staged: Staged, roots: list[Root], parent: Parent | None, scratch: str) -> None:
         self._staged = staged
         self._roots = roots
         self._parent = parent
+        self._scratch = scratch
         try:
             self._spool: IO[bytes] = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - closed at the end
         except OSError as error:
@@ -63,12 +68,15 @@ class Hasher:
         self._ends: list[int] = []
         self.seen = (0, 0)
         """Files and bytes."""
+        self._walked = threading.Event()
         self._stop = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="hash", daemon=True)
 
     def __enter__(self) -> "Hasher":
+        self._began = time.time_ns()
         self._thread.start()
+        self._walked_before = self._walked.wait(WALK_SECONDS)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -94,29 +102,65 @@ class Hasher:
         for number in range(len(self._ends)):
             yield from self.found(number)
 
+    def still(self) -> bool:
+        """Whether nothing that it walked over was touched from before the context began until now."""
+        if not self._staged.live:
+            return True
+        if not self._walked_before:
+            return False
+        excluded = excluder(self._staged.exclude)
+        try:
+            for number, root in enumerate(self._roots):
+                now = (entry for _, entry in tree(root, excluded, live=True))
+                for then, entry in itertools.zip_longest(self.found(number), now):
+                    if then is None or entry is None or not then.sure or entry.ctime_ns >= self._began - SETTLED:
+                        return False
+                    if msgspec.structs.replace(then.entry, sha256="") != entry:
+                        return False
+        except SourceFailure:
+            return False
+        return True
+
     def _work(self) -> None:
         try:
-            known = Known(self._parent)
-            excluded = excluder(self._staged.exclude)
-            for root in self._roots:
-                for path, entry in tree(root, excluded, live=self._staged.live):
-                    if self._stop:
-                        return
-                    self._spool.write(msgspec.json.encode(self._look(path, entry, known.of(entry.path))) + b"\n")
-                    if entry.sort == "file":
-                        self.seen = self.seen[0] + 1, self.seen[1] + entry.size
-                self._ends.append(self._spool.tell())
+            with tempfile.TemporaryFile(dir=self._scratch) as walked:
+                counts = [self._walk(root, walked) for root in self._roots]
+                self._walked.set()
+                walked.seek(0)
+                known = Known(self._parent)
+                for count in counts:
+                    for line in itertools.islice(walked, count):
+                        if self._stop:
+                            return
+                        path, entry = msgspec.json.decode(line, type=tuple[str, FileEntry])
+                        looked = self._look(unspell(path), entry, known.of(entry.path))
+                        self._spool.write(msgspec.json.encode(looked) + b"\n")
+                    self._ends.append(self._spool.tell())
         except OSError as error:
             self._failure = StorageFailure(f"backup.state_dir: {error.strerror}; make room there")
         except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
             self._failure = error
+        finally:
+            self._walked.set()
+
+    def _walk(self, root: Root, walked: IO[bytes]) -> int:
+        """Write down what is below a root; how much that is."""
+        count = 0
+        for path, entry in tree(root, excluder(self._staged.exclude), live=self._staged.live):
+            if self._stop:
+                break
+            walked.write(msgspec.json.encode((spell(path), entry)) + b"\n")
+            count += 1
+            if entry.sort == "file":
+                self.seen = self.seen[0] + 1, self.seen[1] + entry.size
+        return count
 
     def _look(self, path: bytes, entry: FileEntry, before: FileEntry | None) -> Walked:
         if entry.sort != "file":
             return Walked(entry, sure=True)
         if before is not None and self._parent is not None and same(before, entry, self._parent.source):
             return Walked(msgspec.structs.replace(entry, sha256=before.sha256), sure=True)
-        settled = not self._staged.live or entry.ctime_ns < time.time_ns() - SETTLED
+        settled = not self._staged.live or entry.ctime_ns < self._began - SETTLED
         try:
             digest = _digest(path, entry) if settled else None
         except OSError as error:

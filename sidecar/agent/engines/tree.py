@@ -93,8 +93,9 @@ def tree(root: Root, excluded: Callable[[bytes, bytes], bool], *, live: bool) ->
 def _entry(at: bytes, path: bytes, found: os.stat_result) -> FileEntry | None:
     mode = found.st_mode
     plain = FileEntry(
-        path=spell(at), mode=stat.S_IMODE(mode), uid=found.st_uid, gid=found.st_gid, mtime_ns=found.st_mtime_ns
-    )
+        path=spell(at), mode=stat.S_IMODE(mode), uid=found.st_uid, gid=found.st_gid,
+        mtime_ns=found.st_mtime_ns, ctime_ns=found.st_ctime_ns,
+    )  # fmt: skip
     if stat.S_ISDIR(mode):
         return msgspec.structs.replace(plain, sort="dir")
     if stat.S_ISLNK(mode):
@@ -102,6 +103,6 @@ def _entry(at: bytes, path: bytes, found: os.stat_result) -> FileEntry | None:
     if stat.S_ISFIFO(mode):
         return msgspec.structs.replace(plain, sort="fifo")
     if stat.S_ISREG(mode):
-        more = {"size": found.st_size, "ctime_ns": found.st_ctime_ns, "inode": found.st_ino}
+        more = {"size": found.st_size, "inode": found.st_ino}
         return msgspec.structs.replace(plain, **more, sparse=has_holes(found))
     return None
