@@ -26,6 +26,7 @@ import h11
 
 from sidecar.base.errors import ConfigError
 from sidecar.config.address import Address
+from sidecar.runtime.admin_packing import packed
 from sidecar.runtime.admin_socket import bind_unix, unbind_unix
 from sidecar.runtime.logs import Log
 
@@ -242,7 +243,7 @@ class AdminServer:
         if len(request.body) > MAX_BODY:
             response = Response(413, b"the body is larger than 64 KiB\n")
         else:
-            response = await self._ask(request)
+            response = packed(request, await self._ask(request))
         if response.switch is not None:
             await _switch(connection, writer, response)
             return False

@@ -1,6 +1,9 @@
 """What the admin interface answers, and to whom."""
 
+import gzip
 import json
+import urllib.request
+import zlib
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -229,6 +232,23 @@ def test_the_stream_brings_the_page_and_then_what_changes(admin):
         admin.program.state["state"] = "draining"
         news = next_parts(stream)
         assert news == {"state": sections(admin.program.state)["state"]}
+
+
+def test_the_page_and_its_stream_are_packed_for_who_takes_that(admin):
+    plain, packed = admin.ask("/"), admin.ask("/", accept_encoding="br, gzip;q=0.5")
+    assert packed.fields["content-encoding"] == "gzip"
+    assert gzip.decompress(packed.body) == plain.body
+    assert len(packed.body) * 3 < len(plain.body)
+    assert "content-encoding" not in admin.ask("/", accept_encoding="gzip;q=0").fields
+    assert "content-encoding" not in admin.ask("/api/v1/status", accept_encoding="gzip").fields
+    asked = urllib.request.Request(
+        f"http://127.0.0.1:{admin.doors[Door.TCP].port}/events", headers={"accept-encoding": "gzip"}
+    )
+    with urllib.request.urlopen(asked, timeout=10) as stream:
+        unpack, text = zlib.decompressobj(wbits=31), b""
+        while b"event: parts" not in text:
+            text += unpack.decompress(stream.read1())
+    assert b"breaker-payments" in text
 
 
 def test_the_stream_begins_with_the_version_that_the_page_must_have(admin):

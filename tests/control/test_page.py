@@ -376,6 +376,14 @@ def test_an_incident_can_be_told_whole(status):
     assert "/api/v1/incidents/20260102-045900-a1b2" in [fields.get("href") for fields in reader.all("a")]
 
 
+def test_of_many_incidents_the_first_are_shown_and_the_others_folded(status):
+    status["incidents"] = [{**status["incidents"][0], "id": f"20260102-{n}"} for n in range(500)]
+    shown = sections(status)["incidents"]
+    assert shown.count("<article") == MAX_TROUBLES
+    assert shown.index("20260102-7") < shown.index("<summary>492 more</summary>") < shown.index("20260102-8")
+    assert "500 open" in shown
+
+
 def test_a_crowd_stays_within_bounds(status):
     one = status["upstreams"][1]["endpoints"]
     crowd = [{**one[0], "address": f"10.0.{n // 250}.{n % 250}:80"} for n in range(1000)]

@@ -77,16 +77,17 @@ class Sidecar:
         command: Sequence[str] = (),
         stdio: int | None = None,
         prefix: Sequence[str] = (),
+        admin_port: int | None = None,
     ) -> None:
         """`nofile`: the limit of open files; `configmap`: lay the file out as Kubernetes mounts it.
 
-        `command`: the service to supervise. `prefix`: what starts the program. `stdio`: a descriptor in place of the
-        log; a terminal becomes the controlling one.
+        `command`: the service to supervise. `prefix`: what starts the program. `admin_port`: that of one before.
+        `stdio`: a descriptor in place of the log; a terminal becomes the controlling one.
         """
         self.directory = directory or Path(tempfile.mkdtemp(prefix="sidecar-test-"))
         self._own_directory = directory is None
         self.socket_path = str(self.directory / "admin.sock")
-        self.admin_port = free_port()
+        self.admin_port = admin_port or free_port()
         self.file = self.directory / "sidecar.yaml"
         self.log_path = self.directory / "log"
         self.exit_code = exit_code

@@ -4,9 +4,11 @@ from typing import Any
 from urllib.parse import quote
 
 from sidecar.control.page import orders, words
-from sidecar.control.page.bricks import ago, mark, note, section, text
+from sidecar.control.page.bricks import ago, mark, section, text
 
 MAX_TROUBLES = 20
+UNFOLDED = 8
+"""Incidents; the others, up to MAX_TROUBLES, are folded away. The API has all."""
 MAX_STORY = 10
 """Lines of an incident's timeline."""
 _LEVELS: dict[str, words.Level] = {"info": "off", "warning": "warn"}
@@ -29,12 +31,15 @@ def attention(status: dict[str, Any]) -> str:
 def incidents(status: dict[str, Any]) -> str:
     """The open ones, with what may be done about them."""
     found = status.get("incidents", ())
-    rows = "".join(_incident(status, one) for one in found[:MAX_TROUBLES])
-    more = len(found) - MAX_TROUBLES
+    rows = [_incident(status, one) for one in found[:MAX_TROUBLES]]
+    more = len(found) - UNFOLDED
+    folded = f"<details><summary>{more:,} more</summary>{_list(rows[UNFOLDED:])}</details>" if more > 0 else ""
     aside = f"{len(found):,} open" if found else ""
-    return section("Incidents", f'<div class="list">{rows}</div>' if rows else "", aside) + (
-        note(f"and {more:,} more") if more > 0 else ""
-    )
+    return section("Incidents", _list(rows[:UNFOLDED]) + folded if rows else "", aside)
+
+
+def _list(rows: list[str]) -> str:
+    return f'<div class="list">{"".join(rows)}</div>'
 
 
 def _incident(status: dict[str, Any], one: dict[str, Any]) -> str:
