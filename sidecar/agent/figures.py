@@ -21,6 +21,10 @@ class Figures:
         registry.gauge_function(series.BACKUP_RPO, lambda: age.age(clock()))
         registry.gauge_function(series.BACKUP_RECOVERY_POINT, lambda: age.date)
 
+    def wrong(self, reason: str, subjects: int) -> None:
+        """A condition holds for so many."""
+        self._registry.cell(series.BACKUP_CONDITIONS, reason).value = float(subjects)
+
     def ran(self, turn: Turn) -> None:
         """A run came to its end, with a point."""
         registry = self._registry

@@ -9,6 +9,7 @@ are given up when too many wait, conditions are told when it is back.
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -53,8 +54,10 @@ class Condition(msgspec.Struct, frozen=True):
 class Reporter:
     """The line to the proxy."""
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(self, socket_path: str, count: Callable[[str, int], None] = lambda _reason, _subjects: None) -> None:
+        """`count` hears of how many subjects a reason holds, whenever that changes."""
         self._socket = socket_path
+        self._count = count
         self._events: deque[dict[str, Any]] = deque(maxlen=_WAITING)
         self._holding: dict[tuple[str, str], Condition] = {}
         self._over: dict[tuple[str, str], Condition] = {}
@@ -85,14 +88,18 @@ class Reporter:
             self._holding[key] = one
             self._over.pop(key, None)
             self._told_at.pop(key, None)
-            self._news.set()
+            self._changed(reason)
 
     def over(self, reason: str, subject: str | None = None) -> None:
         """It is not any more; without a subject: none of this reason is."""
         for key in [key for key in self._holding if key[0] == reason and subject in {None, key[1]}]:
             self._over[key] = self._holding.pop(key)
             self._told_at.pop(key, None)
-            self._news.set()
+            self._changed(reason)
+
+    def _changed(self, reason: str) -> None:
+        self._count(reason, sum(1 for held, _ in self._holding if held == reason))
+        self._news.set()
 
     async def run(self) -> None:
         """Tell until cancelled."""

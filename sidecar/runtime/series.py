@@ -402,6 +402,10 @@ BACKUP_DURATION = _histogram("sidecar_backup_duration_seconds", "source kind", "
 BACKUP_BYTES_ADDED = _counter(
     "sidecar_backup_bytes_added_total", "source", "Bytes that backups added to the repository.", unit="bytes"
 )
+BACKUP_CONDITIONS = _gauge(
+    "sidecar_backup_conditions", "reason", "Of how many sources or parts this is wrong now; 0: of none any more.",
+    merge="last",
+)  # fmt: skip
 BACKUP_VERIFY = _counter("sidecar_backup_verify_total", "level result", "Verifications of backups.")
 BACKUP_LAST_VERIFIED = _gauge(
     "sidecar_backup_last_verified_timestamp_seconds", "", "When a backup was last verified (Unix time).",

@@ -100,6 +100,7 @@ def test_a_run_that_fails_is_told_and_the_next_one_heals_it(estate: Estate):
         agent.wait_until(lambda: agent.json("/api/v1/status")["conditions"], "a condition")
         reasons = {(one["reason"], one["subject"]) for one in agent.json("/api/v1/status")["conditions"]}
         assert ("backup_failed", "uploads") in reasons
+        assert agent.metrics().sum("sidecar_backup_conditions", reason="backup_failed") == 1
         assert agent.metrics().sum("sidecar_backup_runs_total", source="uploads", result="failed") >= 1
         agent.wait_log('"backup_promise_changed".*"now": "missed"')
         aside.rename(estate.uploads)
@@ -107,6 +108,8 @@ def test_a_run_that_fails_is_told_and_the_next_one_heals_it(estate: Estate):
         agent.wait_until(
             lambda: "backup_failed" not in str(agent.json("/api/v1/status")["conditions"]), "all well again"
         )
+        assert agent.metrics().named("sidecar_backup_conditions")
+        assert agent.metrics().sum("sidecar_backup_conditions", reason="backup_failed") == 0
 
 
 def test_a_repository_that_is_away_is_no_crash(estate: Estate, tmp_path: Path):
