@@ -138,13 +138,16 @@ def _sample(
             repository.engine.restore(
                 source, lambda: repository.index(source), into, None if whole else sorted(chosen), tell
             )
+            whose = "the source itself was so when it was backed up: look at it"
             for entry, wrong in compare_all(into, chosen.values()):
                 if wrong:
+                    whose = "the copy is not what was backed up"
                     where = f"{source.name}: {entry.path}"
                     yield Trouble(what="damaged", where=where, detail=wrong, snapshots=(source.snapshot,))
             if port is not None and whole:
                 for wrong in port.validate(into, source):
-                    yield Trouble(what="unsound", where=source.name, detail=wrong, snapshots=(source.snapshot,))
+                    detail = f"{wrong}; {whose}"
+                    yield Trouble(what="unsound", where=source.name, detail=detail, snapshots=(source.snapshot,))
         except Damaged as damage:
             yield _damaged(damage, source)
 

@@ -69,7 +69,9 @@ def _make(args: argparse.Namespace, desk: Desk) -> "RestorePlan":
         except NoRepository:
             points = []
         if not points:
-            raise restore_plan.NothingToDo("there is no backup yet: nothing to restore")
+            raise restore_plan.NothingToDo(
+                f"there is no backup in {desk.config.repository.url} yet: nothing to restore"
+            )
     moment, sources = None if args.to is None else _moment(args.to), desk.sources()
     point, verified = restore_plan.choose(
         desk.catalog, args.backup, moment, lambda one: restore_plan.reach(desk.repository, sources, one)

@@ -213,6 +213,16 @@ def test_a_source_that_is_missing_fails_and_is_never_planned_from(estate: Estate
     assert estate.json("restore", "plan", "--target", str(tmp_path / "t"))["backup"] == whole
 
 
+def test_a_source_that_is_damaged_itself_is_told_apart_from_a_bad_copy(estate: Estate, tmp_path: Path):
+    whole = estate.backup()
+    with estate.database.open("r+b") as database:
+        database.seek(4096)
+        database.write(os.urandom(2048))
+    (tmp_path / "data" / "orders.db-wal").unlink(missing_ok=True)
+    assert re.search("db: .*the source itself was so", estate.run("backup", "run", code=1).stderr)
+    assert estate.json("restore", "plan", "--target", str(tmp_path / "t"))["backup"] == whole
+
+
 def test_an_incremental_point_stores_what_changed_and_comes_back_whole(estate: Estate, tmp_path: Path):
     (estate.uploads / "large").write_bytes(os.urandom(5 << 20))
     first = estate.json("backup", "run", "--kind", "full")

@@ -24,7 +24,8 @@ def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
     last = run["last"]
     outcome = "none yet"
     if last is not None:
-        outcome = f"{'verified' if last['verified'] else 'failed'} in {last['seconds']:.1f} s ({last['asked']})"
+        word = "verified" if last["verified"] else "failed" if last["why"] else "of some sources only,"
+        outcome = f"{word} in {last['seconds']:.1f} s ({last['asked']})"
     following = "running now" if run["running"] else f"in {figure(run['next_in_seconds'], 'seconds')}"
     waiting = [("Pruning waits", run["prune_waits"])] if run.get("prune_waits") else []
     return [
