@@ -5,9 +5,11 @@ By the proxy's admin socket: the breakers of the upstreams that `backup.restore.
 what was under way gets time to end. Then the service is stopped: by the command that the configuration names, or by the
 proxy when it supervises it. Last, no process that we can see may still have the data open.
 
-Without a proxy there is nobody to fence off. One that is there and does not obey is a reason to give up.
+Without a proxy there is nobody to fence off. One that is there and does not obey is a reason to give up. One that
+starts meanwhile finds a mark beside its socket and keeps fenced what is fenced (`runtime/fence_mark.py`).
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -19,12 +21,17 @@ from typing import Any
 
 from sidecar.agent.faults import AgentFault
 from sidecar.config.backup import RestoreRules
+from sidecar.runtime import fence_mark
+from sidecar.runtime.fence_mark import Mark
 from sidecar.runtime.unix_http import Absent, ask
 
 DRAIN_WITHIN, CLOSE_WITHIN, COMMAND_WITHIN, PATIENCE = 30.0, 15.0, 120.0, 0.1
 """Seconds: for calls under way, for files to be closed, for a command; and between two looks."""
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
 """What a command of the configuration gets to see of ours."""
+
+
+_WHY = "its data is being restored"
 
 
 class Unfenced(AgentFault):
@@ -42,12 +49,8 @@ class Fence:
 
     def close(self) -> None:
         """Nobody gets through any more, and what was under way has ended. Raises Unfenced."""
-        if not self._present():
+        if not self._shut(service=False):
             return
-        order = {"by": self._who, "why": "its data is being restored"}
-        self._post("/api/v1/recovery/pause", order, tolerated=(404, 409))
-        for upstream in self._rules.fence:
-            self._post(f"/api/v1/breakers/{upstream}/open", order)
         until = time.monotonic() + DRAIN_WITHIN
         while busy := self._busy():
             if time.monotonic() > until:
@@ -57,16 +60,47 @@ class Fence:
     def open(self) -> None:
         """Everybody may come again."""
         if self._present():
-            for upstream in self._rules.fence:
-                self._post(f"/api/v1/breakers/{upstream}/reset", {"by": self._who, "why": "its data is restored"})
+            for breaker in self._breakers():
+                self._post(f"/api/v1/breakers/{breaker}/reset", {"by": self._who, "why": "its data is restored"})
             self._post("/api/v1/recovery/resume", {"by": self._who, "why": "restored"}, tolerated=(404, 409))
+        with self._marking():
+            fence_mark.erase(self._proxy)
+
+    def keep_closed(self) -> None:
+        """A proxy that was started anew lets nobody through either, nor starts the service. Raises Unfenced."""
+        if self._shut(service=self._rules.stop is None) and self._supervised():
+            self._post("/api/v1/service/hold", self._order)
+
+    def _shut(self, *, service: bool) -> bool:
+        """Callers are kept away, and recovery rests; False: there is no proxy."""
+        with self._marking():
+            if os.path.isdir(os.path.dirname(self._proxy)):
+                mark = Mark(upstreams=self._rules.fence, service=service, by=self._who, why=_WHY)
+                fence_mark.write(self._proxy, mark)
+        if not self._present():
+            return False
+        self._post("/api/v1/recovery/pause", self._order, tolerated=(404, 409))
+        for breaker in self._breakers():
+            self._post(f"/api/v1/breakers/{breaker}/open", self._order)
+        return True
+
+    @property
+    def _order(self) -> dict[str, Any]:
+        return {"by": self._who, "why": _WHY}
+
+    @contextlib.contextmanager
+    def _marking(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Unfenced(f"the mark beside {self._proxy} cannot be written: {error.strerror}") from None
 
     def stop(self, paths: Sequence[str]) -> None:
         """The service stands still, and nobody has one of `paths`, or what is below, open. Raises Unfenced."""
         if self._rules.stop is not None:
             run(self._rules.stop)
-        elif self._supervised():
-            self._post("/api/v1/service/hold", {"by": self._who, "why": "its data is being restored"})
+        else:
+            self.keep_closed()
         until = time.monotonic() + CLOSE_WITHIN
         while holders := list(_holders(paths)):
             if time.monotonic() > until:
@@ -78,8 +112,11 @@ class Fence:
         """The service runs again. Raises Unfenced."""
         if self._rules.start is not None:
             run(self._rules.start)
-        elif self._supervised():
-            self._post("/api/v1/service/release", {"by": self._who, "why": "its data is restored"})
+        else:
+            with self._marking():
+                fence_mark.lift(self._proxy, service=True)
+            if self._supervised():
+                self._post("/api/v1/service/release", {"by": self._who, "why": "its data is restored"})
 
     def healthy(self) -> None:
         """The service answers well, within its time. Raises Unfenced."""
@@ -110,11 +147,19 @@ class Fence:
         return True
 
     def _status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._asked("/api/v1/status")
+        return found
+
+    def _asked(self, target: str) -> Any:
         try:
-            found: dict[str, Any] = json.loads(ask(self._proxy, "GET", "/api/v1/status")[1])
+            return json.loads(ask(self._proxy, "GET", target)[1])
         except (Absent, ValueError) as fault:
             raise Unfenced(f"the proxy does not answer: {fault}") from None
-        return found
+
+    def _breakers(self) -> list[str]:
+        """Of the upstreams that are fenced off, those of their routes included."""
+        wanted = Mark(upstreams=self._rules.fence)
+        return [one["name"] for one in self._asked("/api/v1/breakers") if wanted.covers(one["name"])]
 
     def _supervised(self) -> bool:
         return self._present() and self._status().get("child") is not None

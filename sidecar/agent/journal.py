@@ -1,5 +1,7 @@
 """The journal of a restore: JSON lines in `state_dir/restores/HASH.journal`, each on the disk before the next deed."""
 
+import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 
@@ -44,6 +46,21 @@ class Journal:
     def forget(self) -> None:
         """Nothing was touched: the plan may be applied anew."""
         os.unlink(self._path)
+
+
+@contextlib.contextmanager
+def at_work(config: Backup, *, wait: bool = True) -> Iterator[bool]:
+    """Alone with the journals; False without `wait`: somebody else is at work."""
+    directory = os.path.join(config.state_dir, PLANS)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    fd = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(fd)
 
 
 def unfinished(config: Backup) -> list[RestorePlan]:

@@ -12,7 +12,7 @@ from typing import Protocol
 from sidecar.agent import history
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.faults import AgentFault, Damaged, StorageFailure, Unknown
-from sidecar.agent.journal import Journal
+from sidecar.agent.journal import Journal, at_work
 from sidecar.agent.paths import chosen
 from sidecar.agent.ports import Manifest, SourcePoint, SourcePort
 from sidecar.agent.repository.lease import HeldLease
@@ -53,6 +53,7 @@ class Restoring:
         step: Callable[[str, str], None] = lambda _step, _mark: None,
     ) -> None:
         """`step` hears of every step that begins and ends."""
+        self._config = config
         self._repository = repository
         self._catalog = catalog
         self._plan = plan
@@ -62,6 +63,10 @@ class Restoring:
 
     def run(self) -> float:
         """From where it stands to the end; the seconds it took. Raises what stopped it."""
+        with at_work(self._config):
+            return self._run()
+
+    def _run(self) -> float:
         began = time.monotonic()
         machine = Restore(steps(self._plan.sources, in_place=self._plan.in_place), self._journal.entries())
         acts = self._hands.acts()

@@ -26,6 +26,7 @@ from sidecar.agent.drilling import Drilling
 from sidecar.agent.drills import DrillReport, drills
 from sidecar.agent.faults import AgentFault
 from sidecar.agent.figures import Figures
+from sidecar.agent.half_way import HalfWay
 from sidecar.agent.memory import one_heap
 from sidecar.agent.ports import Kind, Manifest
 from sidecar.agent.report import Reporter
@@ -85,6 +86,7 @@ class Agent:
             Streaming(source, self._stock, self._registry, self._reporter, self._backing.join)
             for source in self._stock.streamed()
         ]
+        self._half_way = HalfWay(self._document, self._reporter)
         self._promise = PromiseKeeper(self._config.rpo, since_boot())
         self._path = path
         self._stop = asyncio.Event()
@@ -101,6 +103,7 @@ class Agent:
         logs.setup(self._document.log.level, self._document.log.format)
         try:
             await self._admin.start()
+            await self._look_half_way()
             await self._remember()
             loop = asyncio.get_running_loop()
             for one in (signal.SIGTERM, signal.SIGINT):
@@ -187,6 +190,7 @@ class Agent:
         for turn in itertools.count():
             if turn % LOOK == 0:
                 await self._look_again()
+                await self._look_half_way()
                 self._reload()
             change = self._promise.judge(self._age.age(since_boot()), since_boot())
             if change is not None:
@@ -214,6 +218,9 @@ class Agent:
         at = newest.consistent_at if newest is not None else None
         name = newest.id if newest is not None and at is not None else None
         self._age.seen(name, at.timestamp() if at else 0.0, datetime.now(UTC).timestamp(), since_boot())
+
+    async def _look_half_way(self) -> None:
+        self._half_way.tell(await asyncio.to_thread(self._half_way.look))
 
     # What the doors ask (agent.admin.Program) ---------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ import msgspec
 
 from sidecar import __version__
 from sidecar.app.crew import LocalCrew, crew
+from sidecar.app.fencing import Fencing
 from sidecar.app.handing_over import HandingOver
 from sidecar.app.incidents import Incidents
 from sidecar.app.neighbours import Neighbours
@@ -99,6 +100,7 @@ class Program:
             leaving=lambda: self._drain.phase is not Phase.SERVING,
         )
         self._recovery = ProgramRecovery(around, tasks, registry, observer)
+        self._fencing = Fencing(config.admin.socket)
         self._overview = Overview(
             self._file,
             self._crew,
@@ -167,7 +169,8 @@ class Program:
         else:
             self._left = frozenset()  # nothing is ours before the other lets go
             self._sockets = bind_all(config.listeners, predecessor.listener)
-        parts = (self._incidents.tables, self._backups.tables, ServiceOrders(self._child).tables)
+        service_orders = ServiceOrders(self._child, config.admin.socket)
+        parts = (self._incidents.tables, self._backups.tables, service_orders.tables)
         self._admin = Admin(config.admin, self, self._overview, *parts)
         if predecessor is None:
             await self._incidents.start()
@@ -178,10 +181,16 @@ class Program:
         ours = frozenset((one.host, one.port) for one in bound.values() if one.port)
         if self._child is not None:
             orphans.adopt()
-            self._child.start()  # a command that cannot be run ends us before anybody is served
+            # a command that cannot be run ends us before anybody is served
+            self._child.start(held=self._fencing.holds_service)
         if self._child is not None or os.getpid() == 1:
             self._tasks.start("orphans", orphans.bury)
-        await self._crew.start(config, self._file.text, self._sockets, ours, files, accepting=predecessor is None)
+        accepting = predecessor is None
+        first = accepting and not self._fencing.stands
+        await self._crew.start(config, self._file.text, self._sockets, ours, files, accepting=first)
+        await self._fencing.close(self._crew)
+        if accepting and not first:
+            await self._crew.release()
         self._certificates.take(config, files)
         await self._health.apply(config)
         self._watch_signals()
@@ -200,6 +209,7 @@ class Program:
             self._keeping_incidents = True
         self._tasks.start("certificates", self._certificates.run)
         await self._recovery.apply(config)
+        self._fencing.pause(self._recovery)
         self._started = True
         self._settled.set()
         for name, sock in self._sockets.items():
@@ -424,6 +434,8 @@ class Program:
         if not await self._crew.order(name, action, said.for_seconds, said.by, said.why):
             names = ", ".join(one["name"] for one in await self._crew.breakers())
             raise Refused(404, f"there is no breaker {name!r}; there are: {names}")
+        if action != "open":
+            self._fencing.lift(name)
         _log.warning("breaker_ordered", breaker=name, action=action, by=said.by, why=said.why,
                      seconds=said.for_seconds)  # fmt: skip
         more = "" if self._sharing is None else self._sharing.beside(name, action)

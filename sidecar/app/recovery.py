@@ -109,6 +109,11 @@ class ProgramRecovery:
             self._engine = RecoveryEngine(self._around, self._tasks, self._registry, self._observer, self._fleet)
         await self._engine.apply(config)
 
+    def pause(self, by: str, why: str) -> None:
+        """Do nothing until somebody resumes it."""
+        if self._engine is not None:
+            self._engine.pause(by, why)
+
     async def stop(self) -> None:
         """Do nothing any more."""
         if self._engine is not None:

@@ -195,6 +195,14 @@ def _restore(rules: RestoreRules, path: Path, config: Config) -> Iterator[Proble
     for key in ("stop", "start"):
         if getattr(rules, key) == ():
             yield Problem((*path, key), "which program?")
+    exchanged = [one.name for one in config.backup.sources if one.sqlite or one.files] if config.backup else []
+    if exchanged and not rules.fence and rules.stop is None:
+        yield Problem(
+            path,
+            f"a restore in place of {', '.join(exchanged)} would keep nobody away: name the service's upstream in "
+            "fence, or how it is stopped in stop and start; restore plan --target needs neither",
+            warning=True,
+        )
     if (rules.stop is None) != (rules.start is None):
         yield Problem(path, "stop and start go together: what is stopped is to run again")
 

@@ -73,12 +73,17 @@ class Child:
             registry.cell(series.RECOVERY_ATTEMPTS, "process", result) for result in ("started", "failed")
         )
 
-    def start(self) -> None:
-        """Start it and watch over it; raises ConfigError when there is nothing that could be started."""
-        try:
-            self._spawn()
-        except (OSError, subprocess.SubprocessError) as error:
-            raise ConfigError(f"cannot run {self._command[0]!r}: {_advice(error)}") from None
+    def start(self, *, held: bool = False) -> None:
+        """Start it and watch over it; raises ConfigError when there is nothing that could be started.
+
+        `held`: not before `release`.
+        """
+        self._held = held
+        if not held:
+            try:
+                self._spawn()
+            except (OSError, subprocess.SubprocessError) as error:
+                raise ConfigError(f"cannot run {self._command[0]!r}: {_advice(error)}") from None
         self._tasks.start("child", self._keep)
 
     async def stop(self) -> None:

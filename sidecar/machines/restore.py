@@ -156,6 +156,11 @@ class Restore:
         """Why it was given up."""
         return self._giving_up
 
+    @property
+    def torn(self) -> bool:
+        """Whether some of the data is exchanged and some is not, or may be: nobody may use it."""
+        return self._swapping and any(step.act is Act.SWAP and step not in self._done for step in self._planned)
+
     def next(self) -> Step | None:
         """The step to do now; None when there is none."""
         if self._stopped:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.agent import Estate
+from tests.real.agent import Agent, Estate
 from tests.real.documents import free_port
 from tests.real.harness import Sidecar
 
@@ -91,6 +92,58 @@ def test_callers_are_fenced_off_and_the_service_comes_back_with_the_old_state(tm
             assert {item for (item,) in db.execute("SELECT item FROM orders")} == {"tea", "cake"}
 
 
+def test_half_way_through_nobody_gets_at_the_data_whoever_is_started_anew(tmp_path: Path):
+    estate = Estate(tmp_path)
+    estate.database.unlink()
+    port = free_port()
+    routes = [
+        {"name": "own", "match": {"path_prefix": "/orders"}, "upstream": "app", "breaker": "own"},
+        {"name": "all", "match": {"path_prefix": "/"}, "upstream": "app"},
+    ]
+    config = {
+        "version": 1,
+        "service": {"name": "orders"},
+        "listeners": [{"name": "in", "bind": f"127.0.0.1:{free_port()}", "routes": routes}],
+        "upstreams": [{"name": "app", "endpoints": [{"address": f"127.0.0.1:{port}"}]}],
+        "backup": estate.section(rpo="10m", restore={"fence": ["app"]}),
+    }
+    service = [sys.executable, "-m", "sidecar.demo.service", "--port", str(port), "--database", str(estate.database)]
+
+    def fenced(proxy: Sidecar) -> bool:
+        answers = [proxy.get("in", target) for target in ("/orders", "/healthz")]
+        child = json.loads(proxy.admin("/api/v1/status").body)["child"]
+        return all("manual_open" in str(one) for one in answers) and (child["state"], child["pid"]) == ("held", None)
+
+    killed = -signal.SIGKILL
+    with Sidecar(config, directory=tmp_path, command=service, exit_code=killed) as proxy:
+        proxy.wait_until(lambda: listens(port), "the service")
+        assert place(proxy, "tea") == 201
+        estate.run("backup", "run")
+        assert place(proxy, "cake") == 201
+        plan = estate.json("restore", "plan")
+        half = [*plan["steps"][: plan["steps"].index("fetch db")], "swap db"]
+        journal = tmp_path / "state" / "restores" / f"{plan['hash']}.journal"
+        with journal.open("w") as file:  # as a crash leaves it; with the machine the proxy's memory went, too
+            for step in half:
+                act, _, source = step.partition(" ")
+                for mark in ("begun", "done")[: 1 if act == "swap" else 2]:
+                    file.write(json.dumps({"step": {"act": act, "source": source}, "mark": mark, "detail": ""}) + "\n")
+        with Agent(estate) as agent:
+            proxy.wait_until(lambda: fenced(proxy), "the agent's word")
+            assert [one["reason"] for one in agent.json("/api/v1/status")["conditions"]] == ["restore_unfinished"]
+            proxy.signal(signal.SIGKILL)
+            proxy.wait_exit()
+            with Sidecar(config, directory=tmp_path, command=service) as another:
+                assert fenced(another), "from its first moment"
+                assert not listens(port)
+                estate.run("restore", "resume")
+                assert orders(another) == {"tea"}
+                agent.wait_until(lambda: agent.json("/api/v1/status")["conditions"] == [], "all well")
+    with Sidecar(config, directory=tmp_path, command=service) as later:
+        later.wait_until(lambda: listens(port), "the service")
+        assert orders(later) == {"tea"}, "nothing is fenced any more"
+
+
 def empty(estate: Estate) -> None:
     """Volumes that are new."""
     for path in estate.database.parent.glob("orders.db*"):
@@ -125,6 +178,7 @@ def test_a_fresh_volume_is_filled_and_a_used_one_left_alone(tmp_path: Path, engi
 
 def test_a_file_that_names_what_is_not_there_is_refused_by_check(tmp_path: Path):
     estate = Estate(tmp_path)
+    assert "a restore in place of db, uploads would keep nobody away" in estate.run("check").stdout
     estate.write(restore={"fence": ["nobody"], "stop": ["x"]})
     said = estate.run("check", code=78)
     assert "there is no upstream" in said.stdout + said.stderr
