@@ -4,7 +4,8 @@ Who wants the lease puts a claim, then lists: is there another that lives, it wi
 the later to list sees the other, so never do both hold it, and this needs nothing but a store that lists what was put
 (not every server honours conditional writes); both may withdraw, and try again after a random pause. A claim is dead
 when it did not change for TTL seconds, measured by the challenger's own monotonic clock: nobody's wall clock counts. A
-holder on this very machine whose process is gone is dead at once.
+holder on this very machine whose process is gone is dead at once. So a challenger watches a claim that it does not know
+until it changes (its holder lives) or is dead, however little patience it has: else a dead one would stand for ever.
 
 A holder that could not renew for most of the TTL (it was suspended, or the store away) must assume that it lost it:
 `check` raises, and is called before a manifest is written and before anything is deleted.
@@ -16,6 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -30,6 +32,16 @@ TTL = 45.0
 _RENEW = TTL / 5
 _LOST = TTL * 0.7
 _TRIES = 8
+_LOOK = 1.0
+"""Seconds between two looks at another's claim."""
+
+
+class _Rival(NamedTuple):
+    """Somebody else's claim."""
+
+    holder: Holder
+    lives: bool
+    """For certain: it changed under our eyes, or its process is here."""
 
 
 class Claim:
@@ -52,9 +64,9 @@ class Claim:
         while (rival := self._others()) or (rival := self._claim()):
             tries += 1
             at_once = bool(self._name) and tries < _TRIES  # two who came together: one of them should have it
-            if not at_once and time.monotonic() >= until:
-                raise Busy(busy(rival))
-            time.sleep(random.uniform(0.05, 0.5) if at_once else min(1.0, max(0.05, until - time.monotonic())))
+            if rival.lives and not at_once and time.monotonic() >= until:
+                raise Busy(busy(rival.holder))
+            time.sleep(random.uniform(0.05, 0.5) if at_once else _LOOK)
         thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         thread.start()
 
@@ -67,7 +79,7 @@ class Claim:
 
         return HeldLease(self._me.generation, self._check, release)
 
-    def _claim(self) -> Holder | None:
+    def _claim(self) -> "_Rival | None":
         """Claim it. None: it is ours; otherwise who came at the same moment, and the claim is withdrawn."""
         generation = 1 + max(self._last_generation(), self._newest())
         self._me = msgspec.structs.replace(self._me, generation=generation)
@@ -85,9 +97,9 @@ class Claim:
         except (Missing, ValueError):
             return 0
 
-    def _others(self) -> Holder | None:
-        """Who else claims it and lives; claims of the dead are removed."""
-        found: Holder | None = None
+    def _others(self) -> "_Rival | None":
+        """Who else claims it and is not known to be dead; claims of the dead are removed."""
+        found: _Rival | None = None
         for item in list(self._store.list(CLAIMS)):
             if item.name == self._name:
                 continue
@@ -97,14 +109,14 @@ class Claim:
                 continue
             now = time.monotonic()
             before, since = self._seen.get(item.name, (b"", now))
-            if said != before:
-                since = now
-            self._seen[item.name] = (said, since)
-            other = read_holder(said)
-            if now - since >= TTL or (other is not None and other.gone()):
+            changed = said != before
+            self._seen[item.name] = (said, now if changed else since)
+            other = read_holder(said) or Holder(who="somebody", why="something")
+            if other.gone() or (not changed and now - since >= TTL):
                 self._store.delete(item.name)
-            else:
-                found = other or Holder(who="somebody", why="something")
+            elif found is None or not found.lives:
+                beside = other.here() and other.pid != self._me.pid  # ours is one that could not be given back
+                found = _Rival(other, beside or (changed and before != b""))
         return found
 
     def _beat(self) -> None:

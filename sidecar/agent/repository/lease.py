@@ -36,7 +36,15 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
     def gone(self) -> bool:
         """Whether it certainly does not live any more."""
-        return self.machine == _machine() and bool(self.started) and _started(self.pid) != self.started
+        return self._near and _started(self.pid) != self.started
+
+    def here(self) -> bool:
+        """Whether it certainly lives, on this machine."""
+        return self._near and _started(self.pid) == self.started
+
+    @property
+    def _near(self) -> bool:
+        return self.machine == _machine() and bool(self.started)
 
 
 def holder(who: str, why: str) -> Holder:
