@@ -393,7 +393,8 @@ def test_a_circle_through_a_fallback_is_found():
         ),
         (upstream("tls: {verify: false}"), "f:7:71: upstreams[0].tls.verify: anyone can pretend"),
         (LISTENERS + UPSTREAMS + "incidents: {}\n", "service: give the service a name"),
-        (SEALED + "  state_dir: /data/up/state\n", "holds backup.state_dir"),
+        (SEALED, "f:2:1: backup.restore: a restore in place of db, up would keep nobody away"),
+        (SEALED + "  restore: {stop: [x], start: [x]}\n  state_dir: /data/up/state\n", "holds backup.state_dir"),
     ],
 )
 def test_what_works_but_hardly_as_meant_is_a_note(text, note):
