@@ -3,7 +3,7 @@
 Theory. A restore is a list of steps, made when it is planned. Each is journalled twice: `begun` before anything is
 done, `done` afterwards. After a crash the journal says where we were; a step that was begun and not done is done again,
 so every step must bear that. What holds only as long as a process lives (the lease, the fence) is `held`: it is done
-again at each resume, whatever the journal says.
+again at each resume, whatever the journal says, until it was taken back.
 
 Rules. Until the first `swap` has begun nothing of the service was touched: a failure there gives up, lets the service
 go on as it was (`UNDO`), and the restore is over. From the first swap on there is no way back but forward: a failure
@@ -65,6 +65,8 @@ NATURE = {
 }
 UNDO: dict[Act, Act | None] = {Act.START: Act.STOP, Act.UNFENCE: Act.FENCE, Act.CLEAR: None}
 """What is still done when a restore is given up before its first swap, if what it takes back was begun."""
+UNTIL = {taken: back for back, taken in UNDO.items() if taken is not None}
+"""What a held step holds until: afterwards it is not done again, or nothing would take it back."""
 FIRST, LAST = ("config",), ("files",)
 """Sources come back in this order: configuration, databases, files."""
 
@@ -168,7 +170,7 @@ class Restore:
         for step in self._planned:
             if self._giving_up and not self._takes_back(step.act):
                 continue
-            if step in self._done and (not NATURE[step.act].held or step in self._renewed or self._over):
+            if step in self._done and not self._to_renew(step):
                 continue
             return step
         return None
@@ -176,10 +178,12 @@ class Restore:
     def _takes_back(self, act: Act) -> bool:
         return act in UNDO and (UNDO[act] is None or UNDO[act] in self._begun)
 
-    @property
-    def _over(self) -> bool:
-        """All that a held step holds for is done: it need not be held again."""
-        return all(step in self._done for step in self._planned if not NATURE[step.act].held)
+    def _to_renew(self, step: Step) -> bool:
+        """Whether a held step is to be done again by this process: what it holds for is not done yet."""
+        if not NATURE[step.act].held or step in self._renewed:
+            return False
+        ends = [one for one in self._planned if one.act is UNTIL.get(step.act)]
+        return not all(one in self._done for one in ends or self._planned if not NATURE[one.act].held)
 
     def begun(self, step: Step) -> Entry:
         return self._record(Entry(step, Mark.BEGUN))

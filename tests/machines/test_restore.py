@@ -40,6 +40,49 @@ def test_beside_nothing_is_fenced():
     assert acts == {Act.PREFLIGHT, Act.LEASE, Act.FETCH, Act.VALIDATE, Act.SWAP, Act.CLEAR}
 
 
+class Service:
+    """What a restore does to it: fenced off, stopped, exchanged."""
+
+    def __init__(self) -> None:
+        self.fenced = self.stopped = False
+
+    def take(self, steps: list[Step]) -> None:
+        for step in steps:
+            match step.act:
+                case Act.FENCE | Act.UNFENCE:
+                    self.fenced = step.act is Act.FENCE
+                case Act.STOP | Act.START:
+                    self.stopped = step.act is Act.STOP
+                case Act.SWAP:
+                    assert self.fenced, "callers are away while data is exchanged"
+                    assert self.stopped, "and the service stands still"
+                case Act.HEALTH:
+                    assert not self.stopped, "who is asked runs"
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+@pytest.mark.parametrize("limit", range(1, 2 * len(IN_PLACE) + 1))
+def test_killed_anywhere_and_resumed_callers_come_to_a_service_that_runs(limit: int, forgets: bool):
+    journal: list[Entry] = []
+    service = Service()
+    service.take(play(Restore(IN_PLACE), journal, limit))
+    if forgets and Restore(IN_PLACE, journal).torn:
+        service = Service()  # it was started anew, and fenced by whoever saw that the data is torn
+        service.fenced = service.stopped = True
+    service.take(play(Restore(IN_PLACE, journal), journal))
+    assert not service.fenced
+    assert not service.stopped
+
+
+def test_a_service_that_was_not_well_runs_while_it_is_asked_again():
+    journal: list[Entry] = []
+    service = Service()
+    service.take(play(Restore(IN_PLACE), journal, fail=Act.HEALTH))
+    assert service.fenced
+    service.take(play(Restore(IN_PLACE, journal), journal))
+    assert not service.fenced
+
+
 def test_a_good_one_does_every_step_once():
     restore = Restore(IN_PLACE)
     assert play(restore, []) == list(IN_PLACE)
@@ -94,7 +137,8 @@ def test_a_failure_from_the_swap_on_stops_and_can_be_resumed(act: Act):
     assert Act.UNFENCE not in done, "nobody is let in to half a restore"
     resumed = Restore(IN_PLACE, journal)
     again = [step.act for step in play(resumed, journal)]
-    assert again[:4] == [Act.LEASE, Act.FENCE, Act.STOP, act]
+    started = [] if act is Act.HEALTH else [Act.STOP]  # who was started already is not stopped again
+    assert again[: again.index(act)] == [Act.LEASE, Act.FENCE, *started]
     assert resumed.outcome is Outcome.DONE
 
 

@@ -96,6 +96,7 @@ def test_half_way_through_nobody_gets_at_the_data_whoever_is_started_anew(tmp_pa
     estate = Estate(tmp_path)
     estate.database.unlink()
     port = free_port()
+    health = {"url": f"http://127.0.0.1:{port}/healthz", "within": "20s"}
     routes = [
         {"name": "own", "match": {"path_prefix": "/orders"}, "upstream": "app", "breaker": "own"},
         {"name": "all", "match": {"path_prefix": "/"}, "upstream": "app"},
@@ -105,7 +106,7 @@ def test_half_way_through_nobody_gets_at_the_data_whoever_is_started_anew(tmp_pa
         "service": {"name": "orders"},
         "listeners": [{"name": "in", "bind": f"127.0.0.1:{free_port()}", "routes": routes}],
         "upstreams": [{"name": "app", "endpoints": [{"address": f"127.0.0.1:{port}"}]}],
-        "backup": estate.section(rpo="10m", restore={"fence": ["app"]}),
+        "backup": estate.section(rpo="10m", restore={"fence": ["app"], "health": health}),
     }
     service = [sys.executable, "-m", "sidecar.demo.service", "--port", str(port), "--database", str(estate.database)]
 
