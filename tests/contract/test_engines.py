@@ -262,6 +262,23 @@ def test_what_is_forgotten_is_pruned_and_the_rest_stays_whole(estate: Estate):
 
 
 @pytest.mark.slow
+def test_what_restic_needs_to_open_itself_is_never_made_anew_over_what_is_there(tmp_path: Path):
+    estate = Estate(tmp_path, "restic")
+    point = estate.backup()
+    (estate.repository / "config").rename(tmp_path / "config")
+    keys = {path: path.read_bytes() for path in (estate.repository / "keys").iterdir()}
+    for words in (["backup", "run"], ["backup", "prune"], ["backup", "verify"]):
+        assert re.search("put it back from a copy", estate.run(*words, code=1).stderr), words
+    assert {path: path.read_bytes() for path in (estate.repository / "keys").iterdir()} == keys
+    (tmp_path / "config").rename(estate.repository / "config")
+    estate.run("backup", "verify", point, "--level", "read")
+    (tmp_path / "other").write_text("another\n")
+    words = ["restic", "-r", str(estate.repository), "--password-file", str(estate.key), "--no-cache"]
+    subprocess.run([*words, "key", "passwd", "--new-password-file", str(tmp_path / "other")], check=True)
+    assert "the password does not open" in estate.run("backup", "run", code=4).stderr
+
+
+@pytest.mark.slow
 def test_a_lock_that_a_gone_pod_left_delays_what_removes_data_and_no_restore(tmp_path: Path):
     estate = Estate(tmp_path, "restic")
     estate.backup()

@@ -26,7 +26,7 @@ from sidecar.agent.engines.restic_index import Hasher, Node, Walked, digest_of, 
 from sidecar.agent.engines.restic_names import apart, literal, restic_glob, stored_at
 from sidecar.agent.engines.restic_program import Restic
 from sidecar.agent.engines.tree import SETTLED
-from sidecar.agent.faults import AgentFault, Damaged, EngineFailure, Locked, SourceFailure, StorageFailure
+from sidecar.agent.faults import AgentFault, Damaged, EngineFailure, Locked, NoRepository, SourceFailure, StorageFailure
 from sidecar.agent.paths import order, safe_join, unspell
 from sidecar.agent.ports import (
     FileEntry,
@@ -116,6 +116,12 @@ class ResticEngine:
 
     def create(self) -> None:
         if self._store.size("config") is None:
+            for kept in ("snapshots", "index", "data"):
+                if any(True for _ in self._store.list(kept)):  # its keys are all that opens them
+                    raise NoRepository(
+                        f"restic's config is gone from {self._store.url}, {kept} are there: put it back from a copy; "
+                        "nothing was changed"
+                    )
             for left in [*self._store.list("keys"), *self._store.list("locks")]:  # of a first time that was interrupted
                 self._store.delete(left.name)
             self._restic.run("init")
