@@ -262,7 +262,7 @@ class Engine(Protocol):
         ...
 
     def prune(self, keep: Sequence[SourcePoint], tell: Tell) -> int:
-        """Remove data that none of these needs; bytes that came free."""
+        """Remove data that none of these needs; bytes that came free. `tell` is asked before anything is removed."""
         ...
 
 

@@ -13,7 +13,9 @@ import pytest
 
 from sidecar.agent import cycle
 from sidecar.agent.catalog import Catalog
+from sidecar.agent.faults import LeaseLost
 from sidecar.agent.ports import Kind, Level, Manifest
+from sidecar.agent.repository.lease import HeldLease
 from sidecar.agent.repository.repository import Repository
 from sidecar.agent.retain import carry_out
 from sidecar.agent.sources.build import build
@@ -154,6 +156,26 @@ def test_forget_and_prune_killed_before_each_of_their_changes(place: Place):
     assert left == named, "nothing is left over of all the kills"
     told_of = {path.name for path in Path(place.config.repository.url, "sidecar/findings/verification").iterdir()}
     assert told_of == set(keep), "nor of what was found out about what is gone"
+
+
+def test_a_lease_that_is_lost_in_the_middle_of_a_prune_lets_nothing_more_go(place: Place):
+    going = place.backup(Kind.FULL)
+    place.backup(Kind.FULL)
+    carry_out(place.repository, place.catalog, [going.id])
+    with place.repository.lease("prune") as lease:  # its index is the first to go
+        indexes = sum(1 for _ in place.repository.store.list(going.sources[0].index))
+        asked = 0
+
+        def check() -> None:
+            nonlocal asked
+            asked += 1
+            if asked > 1 + indexes:
+                raise LeaseLost("somebody else took it")
+
+        with pytest.raises(LeaseLost):
+            place.repository.prune(HeldLease(lease.generation, check, lambda: None), lambda _: None)
+    left = {one.name.split("/")[1] for one in place.repository.store.list("objects")}
+    assert going.sources[0].snapshot in left
 
 
 def test_rot_is_found_by_reading_a_part_each_day_and_the_older_point_counts_again(place: Place):

@@ -208,9 +208,9 @@ class SealedEngine:
         freed = 0
         for found in list(self._store.list(OBJECTS)):
             if found.name.split("/")[1] not in needed:
+                tell(Progress(phase="prune", done=freed))
                 self._store.delete(found.name)
                 freed += found.size
-                tell(Progress(phase="prune", done=freed))
         return freed
 
 

@@ -22,7 +22,7 @@ import msgspec
 from sidecar.agent.engines.sealed import SealedEngine
 from sidecar.agent.faults import Damaged, EngineFailure, NoRepository, StorageFailure, Unknown
 from sidecar.agent.memory import one_heap
-from sidecar.agent.ports import Engine, FileEntry, Lease, Manifest, Signed, SourcePoint, Tell
+from sidecar.agent.ports import Engine, FileEntry, Lease, Manifest, Progress, Signed, SourcePoint, Tell
 from sidecar.agent.repository import description
 from sidecar.agent.repository.lease import HeldLease, holder
 from sidecar.agent.repository.lease import lease as hold
@@ -134,7 +134,15 @@ class Repository:
             self.store.delete(f"{MANIFESTS}/{name}")
 
     def prune(self, lease: Lease, tell: Tell) -> int:
-        """Remove what no point needs; bytes that came free."""
+        """Remove what no point needs; bytes that came free.
+
+        Before each deed the lease must be ours still: who lost it does not know what the next holder's points need.
+        """
+
+        def careful(progress: Progress) -> None:
+            lease.check()
+            tell(progress)
+
         lease.check()
         try:
             needed = [source for name in self.ids() for source in self.manifest(name).sources]
@@ -151,7 +159,7 @@ class Repository:
                 self.store.delete(found.name)
                 freed += found.size
         freed += self._prune_logs([source for source in needed if source.sort == "postgres"])
-        return freed + self.engine.prune(needed, tell)
+        return freed + self.engine.prune(needed, careful)
 
     def _prune_logs(self, needed: list[SourcePoint]) -> int:
         """Of each cluster what is older than its oldest base backup; and all of one that was there before another."""
