@@ -41,7 +41,7 @@ WHO = ("orders", "here")
 class Estate:
     """A database and files, one point of them, and what was written since."""
 
-    def __init__(self, directory: Path, rules: RestoreRules | None = None) -> None:
+    def __init__(self, directory: Path, rules: RestoreRules | None = None, engine: str = "sealed") -> None:
         self.database = directory / "data" / "orders.db"
         self.uploads = directory / "data" / "uploads"
         self.uploads.mkdir(parents=True)
@@ -51,7 +51,7 @@ class Estate:
         self.config = Backup(
             state_dir=str(directory / "state"),
             repository=RepositoryConfig(
-                url=str(directory / "repo"), engine="sealed", password_file=str(directory / "key")
+                url=str(directory / "repo"), engine=engine, password_file=str(directory / "key")
             ),
             sources=(
                 Source(name="db", sqlite=SqliteSource(path=str(self.database))),
@@ -133,7 +133,11 @@ def test_what_was_there_comes_back_and_nothing_is_left_behind(estate: Estate):
     assert safety.complete
 
 
-def test_killed_at_every_step_and_resumed(estate: Estate):
+@pytest.mark.parametrize(
+    "engine", ["sealed", pytest.param("restic", marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+)
+def test_killed_at_every_step_and_resumed(engine: str, tmp_path: Path):
+    estate = Estate(tmp_path, engine=engine)
     pristine = estate.database.parent.with_name("pristine")
     shutil.copytree(estate.database.parent, pristine)
     number, plan = 0, estate.plan()

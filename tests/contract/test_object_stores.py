@@ -1,8 +1,10 @@
 """Both engines on a real S3 server, on good days and on bad ones."""
 
+import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from tests.fakes.wire import PATIENCE
 from tests.real.estate import Estate, orders
-from tests.real.harness import ROOT
+from tests.real.harness import ROOT, run_cli
 from tests.real.object_store import KEY, SECRET, BadLink, ObjectStore, files_of
 from tests.real.procfs import children_of
 
@@ -107,9 +109,9 @@ def test_an_upload_that_was_acknowledged_and_lost_is_found_and_named(engine: str
 
 
 @pytest.mark.slow
-def test_a_slow_link_takes_its_time(store: ObjectStore, tmp_path: Path):
+def test_a_slow_link_takes_its_time(engine: str, store: ObjectStore, tmp_path: Path):
     with BadLink(store) as link:
-        estate = Remote(tmp_path, "sealed", store, link.endpoint)
+        estate = Remote(tmp_path, engine, store, link.endpoint)
         link.rate = 10_000.0
         (estate.uploads / "deep" / "b.bin").write_bytes(os.urandom(60_000))
         began = time.monotonic()
@@ -117,14 +119,13 @@ def test_a_slow_link_takes_its_time(store: ObjectStore, tmp_path: Path):
         assert time.monotonic() - began > 6
 
 
-def test_one_agent_at_a_time_and_a_dead_ones_lease_is_taken_over(store: ObjectStore, tmp_path: Path):
+def test_one_agent_at_a_time_and_a_dead_ones_lease_is_taken_over(engine: str, store: ObjectStore, tmp_path: Path):
     with BadLink(store) as link:
-        estate = Remote(tmp_path, "sealed", store, link.endpoint)
+        estate = Remote(tmp_path, engine, store, link.endpoint)
         estate.backup()
         (estate.uploads / "large").write_bytes(os.urandom(1 << 20))
         link.rate = 100_000.0
-        words = [sys.executable, "-m", "sidecar", "backup", "run", "-c", str(estate.file)]
-        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = start(estate, "backup", "run")
         deadline = time.monotonic() + PATIENCE
         while not any(name.startswith("sidecar/claims/") for name in estate.objects()):
             assert time.monotonic() < deadline
@@ -133,9 +134,142 @@ def test_one_agent_at_a_time_and_a_dead_ones_lease_is_taken_over(store: ObjectSt
         estate.endpoint = store.endpoint
         estate.write()
         assert "works on the repository" in estate.run("backup", "run", code=1).stderr
-        assert not children_of(process.pid)
-        process.kill()
-        process.communicate()
+        kill(process)
         estate.backup()
         estate.run("backup", "verify", "--level", "read")
         assert not [name for name in estate.objects() if name.startswith("sidecar/claims/")]
+
+
+@pytest.mark.slow
+def test_the_lease_of_a_pod_that_is_gone_is_taken_over(store: ObjectStore, tmp_path: Path):
+    estate = Remote(tmp_path, "sealed", store)
+    estate.backup()
+    claim = store.bucket / tmp_path.name / "sidecar" / "claims" / "000000000009-0123456789ab"
+    claim.parent.mkdir(exist_ok=True)
+    claim.write_text(json.dumps({"who": "gone", "why": "backup", "pid": 7, "machine": "another", "started": "5"}))
+    began = time.monotonic()
+    assert run_cli("backup", "run", "-c", str(estate.file), patience=120).returncode == 0
+    assert time.monotonic() - began > 45, "as long as it may live"
+    assert not [name for name in estate.objects() if name.startswith("sidecar/claims/")]
+
+
+# Killed -------------------------------------------------------------------------------------------------------------
+
+
+def start(estate: Estate, *words: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "sidecar", *words, "-c", str(estate.file)],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """It, and so what it had started."""
+    helpers = children_of(process.pid)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + PATIENCE
+    while any(Path(f"/proc/{pid}").exists() for pid in helpers):
+        assert time.monotonic() < deadline, "what it had started lives on"
+        time.sleep(0.005)
+
+
+def killed_before(estate: Estate, link: BadLink, number: int, methods: str, *words: str) -> bool:
+    """Run a command that is killed when its n-th request of these methods is under way; False: it has fewer."""
+    counted, lock = 0, threading.Lock()
+    fatal = threading.Event()
+
+    def before(method: str) -> bool:
+        nonlocal counted
+        with lock:
+            counted += method in methods
+            if counted == number and not fatal.is_set():
+                fatal.set()
+                kill(process)
+        return not fatal.is_set()
+
+    link.before = before
+    process = start(estate, *words)
+    code = process.wait(PATIENCE * 4)
+    with lock:  # whoever kills is done
+        link.before = lambda _method: True
+    assert fatal.is_set() or code == 0, f"killed by nobody, and failed: {words}"
+    return fatal.is_set()
+
+
+CHANGES = "PUT POST DELETE"
+
+
+def assert_all_sound(estate: Remote) -> None:
+    for one in estate.json("backup", "list"):
+        estate.run("backup", "verify", one["id"], "--level", "read")
+    assert not [name for name in estate.objects() if name.startswith(("sidecar/claims/", "locks/"))]
+
+
+def test_a_backup_by_restic_killed_in_the_middle_is_healed_by_the_next(store: ObjectStore, tmp_path: Path):
+    with BadLink(store) as link:
+        estate = Remote(tmp_path, "restic", store, link.endpoint)
+        link.refuse = 3
+        assert killed_before(estate, link, 12, CHANGES, "backup", "run")
+        assert estate.json("backup", "run")["verified"]
+        assert link.refused == 3
+        assert not [name for name in estate.objects() if name.startswith(("sidecar/claims/", "locks/"))]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_backup_killed_before_each_of_its_changes(engine: str, store: ObjectStore, tmp_path: Path):
+    with BadLink(store) as link:
+        estate = Remote(tmp_path, engine, store, link.endpoint)
+        number, kinds = 1, ("full", "incremental")
+        while killed_before(estate, link, number, CHANGES, "backup", "run", "--kind", kinds[number % 2]):
+            (estate.uploads / "more").write_bytes(os.urandom(20_000))
+            number += 1
+        assert number > 15
+        estate.backup()
+        assert_all_sound(estate)
+        estate.run("backup", "prune")
+        assert_all_sound(estate)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_prune_killed_before_each_of_its_changes(engine: str, store: ObjectStore, tmp_path: Path):
+    with BadLink(store) as link:
+        estate = Remote(tmp_path, engine, store, link.endpoint)
+        points = []
+        for _ in range(4):
+            (estate.uploads / "more").write_bytes(os.urandom(20_000))
+            points.append(estate.json("backup", "run", "--kind", "full")["id"])
+        for name in points[:3]:
+            estate.run("backup", "forget", name)
+        number = 1
+        while killed_before(estate, link, number, CHANGES, "backup", "prune"):
+            number += 1
+        assert number > 5
+        assert [one["id"] for one in estate.json("backup", "list")] == points[3:]
+        assert_all_sound(estate)
+        estate.backup()
+        assert_all_sound(estate)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_restore_killed_before_each_of_its_requests(engine: str, store: ObjectStore, tmp_path: Path):
+    with BadLink(store) as link:
+        estate = Remote(tmp_path, engine, store, link.endpoint)
+        estate.order("tea")
+        estate.backup()
+        number, died = 1, True
+        while died:
+            target = tmp_path / f"t{number}"
+            plan = estate.json("restore", "plan", "--target", str(target))
+            died = killed_before(estate, link, number, f"GET HEAD {CHANGES}", "restore", "apply", plan["hash"])
+            if "no unfinished restore" in estate.run("restore", "resume").stdout and not target.exists():
+                estate.run("restore", "apply", plan["hash"])
+            assert orders(target / "db" / "orders.db") == ["tea"]
+            assert sorted(path.name for path in target.iterdir()) == ["db", "uploads"]
+            back = target / "uploads" / str(estate.uploads).lstrip("/")
+            assert (back / "deep" / "b.bin").read_bytes() == (estate.uploads / "deep" / "b.bin").read_bytes()
+            number += 1
+        assert number > 10

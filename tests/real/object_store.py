@@ -54,6 +54,8 @@ class BadLink:
         self.lose: Callable[[str], bool] = lambda _path: False
         """Uploads that are acknowledged and thrown away."""
         self.lost: list[str] = []
+        self.before: Callable[[str], bool] = lambda _method: True
+        """Asked before a request is passed on; False: it never arrives, and the connection is cut."""
         link = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -69,6 +71,9 @@ class BadLink:
                     link.refuse -= 1
                     link.refused += 1
                     self._answer(503, {}, b"<Error><Code>SlowDown</Code></Error>")
+                    return
+                if not link.before(self.command):
+                    self.close_connection = True
                     return
                 path = self.path.partition("?")[0]
                 if self.command == "PUT" and link.lose(path):

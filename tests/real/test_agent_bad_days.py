@@ -1,6 +1,7 @@
 """The agent on bad days: clocks that are set, disks that are full. It tells, goes on, and never lets the good go."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,18 @@ def test_a_full_repository_is_told_and_once_there_is_room_it_goes_on(
         )
     for one in estate.json("backup", "list"):
         estate.run("backup", "verify", one["id"], "--level", "read")
+
+
+def test_a_target_without_room_is_refused_before_anything_is_written(
+    estate: Estate, small_disk: Callable[[str, int], Path]
+):
+    estate.backup()
+    target = small_disk("target", 12)
+    plan = estate.json("restore", "plan", "--target", str(target))
+    assert re.search(
+        r"has room for \d+ bytes; \d+ are to be", estate.run("restore", "apply", plan["hash"], code=1).stderr
+    )
+    assert list(target.iterdir()) == []
 
 
 def test_a_full_staging_area_is_named_and_nothing_half_is_kept(estate: Estate, small_disk: Callable[[str, int], Path]):

@@ -122,6 +122,8 @@ def test_targets_that_would_do_harm_are_refused(estate: Estate, tmp_path: Path):
         (estate.uploads / "inner", "overlaps .* what the source uploads backs up"),
         (estate.repository / "inner", "overlaps"),
         (tmp_path / "no" / "such", "make it first"),
+        (Path("back"), "write an absolute path"),
+        (Path("/"), "write an absolute path"),
     ):
         refused = estate.run("restore", "plan", "--target", str(target), code=1)
         assert re.search(advice, refused.stderr), (target, refused.stderr)
@@ -139,6 +141,12 @@ def test_a_symlink_that_appears_after_the_plan_is_not_followed(estate: Estate, t
     assert "symlink" in estate.run("restore", "apply", plan["hash"], code=1).stderr
     assert list(elsewhere.iterdir()) == []
     target.unlink()
+    target.mkdir()
+    inner = target / f".sidecar-restore-{plan['hash']}"
+    inner.symlink_to(elsewhere)
+    assert "is a symlink that somebody put there" in estate.run("restore", "apply", plan["hash"], code=1).stderr
+    assert list(elsewhere.iterdir()) == []
+    inner.unlink()
     estate.run("restore", "apply", plan["hash"])
 
 
