@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -276,6 +277,30 @@ def test_what_restic_needs_to_open_itself_is_never_made_anew_over_what_is_there(
     words = ["restic", "-r", str(estate.repository), "--password-file", str(estate.key), "--no-cache"]
     subprocess.run([*words, "key", "passwd", "--new-password-file", str(tmp_path / "other")], check=True)
     assert "the password does not open" in estate.run("backup", "run", code=4).stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["manifest", "read"])
+def test_what_looks_missing_while_a_prune_goes_on_beside_is_looked_for_twice(
+    level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    estate = Estate(tmp_path, "restic")
+    estate.backup()
+    said, wrapper = tmp_path / "said", tmp_path / "bin" / "restic"
+    wrapper.parent.mkdir()
+    word = "--read-data-subset" if level == "read" else "--with-cache"
+    wrapper.write_text(
+        f"""#!/bin/sh
+        if [ "${{*#*{word}}}" != "$*" ] && mkdir {said} 2>/dev/null; then
+          echo 'error: pack {"0123" * 16}: does not exist' >&2; exit 1
+        fi
+        exec {shutil.which("restic")} "$@"
+        """
+    )
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+    assert estate.json("backup", "verify", "--level", level)["ok"]
+    assert said.exists()
 
 
 @pytest.mark.slow

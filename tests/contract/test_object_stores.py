@@ -179,7 +179,7 @@ def killed_before(estate: Estate, link: BadLink, number: int, methods: str, *wor
     counted, lock = 0, threading.Lock()
     fatal = threading.Event()
 
-    def before(method: str) -> bool:
+    def before(method: str, _path: str) -> bool:
         nonlocal counted
         with lock:
             counted += method in methods
@@ -192,7 +192,7 @@ def killed_before(estate: Estate, link: BadLink, number: int, methods: str, *wor
     process = start(estate, *words)
     code = process.wait(PATIENCE * 4)
     with lock:  # whoever kills is done
-        link.before = lambda _method: True
+        link.before = lambda _method, _path: True
     assert fatal.is_set() or code == 0, f"killed by nobody, and failed: {words}"
     return fatal.is_set()
 

@@ -54,7 +54,7 @@ class BadLink:
         self.lose: Callable[[str], bool] = lambda _path: False
         """Uploads that are acknowledged and thrown away."""
         self.lost: list[str] = []
-        self.before: Callable[[str], bool] = lambda _method: True
+        self.before: Callable[[str, str], bool] = lambda _method, _path: True
         """Asked before a request is passed on; False: it never arrives, and the connection is cut."""
         link = self
 
@@ -72,10 +72,10 @@ class BadLink:
                     link.refused += 1
                     self._answer(503, {}, b"<Error><Code>SlowDown</Code></Error>")
                     return
-                if not link.before(self.command):
+                path = self.path.partition("?")[0]
+                if not link.before(self.command, path):
                     self.close_connection = True
                     return
-                path = self.path.partition("?")[0]
                 if self.command == "PUT" and link.lose(path):
                     link.lost.append(path)
                     self._answer(200, {"ETag": '"00000000000000000000000000000000"'}, b"")

@@ -309,21 +309,30 @@ class ResticEngine:
         tell(Progress(phase="check"))
         gone = sorted(one for one in asked if self._store.size(f"snapshots/{one}") is None)
         found = [Trouble(what="missing", where=f"snapshots/{one}", snapshots=(one,)) for one in gone]
-        how = [f"--read-data-subset={part[0]}/{part[1]}"] if level is Level.READ else ["--with-cache"]
+        quick = ["--with-cache"]
+        how = [f"--read-data-subset={part[0]}/{part[1]}"] if level is Level.READ else quick
+        troubles, sure = self._look(asked, how, tell)
+        if not sure:  # what a prune beside us removes looks as if it were missing
+            again, sure = self._look(asked, quick, tell)
+            troubles = troubles + again if again or not sure else self._look(asked, how, tell)[0]
+        return [*found, *{one.where: one for one in troubles}.values()]
+
+    def _look(self, asked: set[str], how: list[str], tell: Tell) -> tuple[list[Trouble], bool]:
+        """What is wrong with these, and whether that is sure: all was looked at, and what is bad is there."""
 
         def on(_: object) -> None:
             tell(Progress(phase="check"))
 
         ended = self._restic.run("check", "--no-lock", *how, hear=on, beat=on, good=None)
-        if ended.code or ended.stopped:
-            meaning = self._restic.meaning(["check"], ended)
-            troubles = [self._concerning(one) for one in _troubles(ended.errors)]
-            if not troubles and not isinstance(meaning, Damaged):
-                raise meaning
-            if not troubles:
-                troubles = [*self._broken(asked)]
-            found += [one for one in troubles if not one.snapshots or asked & {*one.snapshots}]
-        return found
+        if not ended.code and not ended.stopped:
+            return [], True
+        meaning = self._restic.meaning(["check"], ended)
+        troubles = [self._concerning(one) for one in _troubles(ended.errors)]
+        if not troubles and not isinstance(meaning, Damaged):
+            raise meaning
+        sure = bool(troubles) and not ended.stopped and all(one.what == "damaged" for one in troubles)
+        troubles = troubles or [*self._broken(asked)]
+        return [one for one in troubles if not one.snapshots or asked & {*one.snapshots}], sure
 
     def _broken(self, asked: set[str]) -> Iterator[Trouble]:
         """Which of these lack something: what check complains of may be an older one, long known."""
