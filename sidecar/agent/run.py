@@ -135,6 +135,8 @@ def _store(
         with IndexWriter(repository, f"{name}-{source.name}") as index:
             stored = repository.engine.store(source.name, staged, requested, parent, index.put, tell)
             digest = index.close()
+    except OSError as error:  # what an engine spools there; what it reads and where it writes it names itself
+        raise StorageFailure(f"{source.name}: {error.strerror}; is there room in backup.state_dir?") from None
     finally:
         shutil.rmtree(into, ignore_errors=True)
     return SourcePoint(

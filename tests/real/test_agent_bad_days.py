@@ -116,6 +116,18 @@ def test_a_full_staging_area_is_named_and_nothing_half_is_kept(estate: Estate, s
     estate.run("backup", "run")
 
 
+@pytest.mark.slow
+def test_a_full_staging_area_is_named_by_restic_too(tmp_path: Path, small_disk: Callable[[str, int], Path]):
+    estate = Estate(tmp_path, "restic")
+    state = small_disk("small-state", 2)
+    for number in range(3000):  # their index has no room
+        (estate.uploads / f"{number}").write_text("x")
+    estate.write(state_dir=str(state), sources=[{"name": "up", "files": {"paths": [str(estate.uploads)]}}])
+    assert "backup.state_dir" in estate.run("backup", "run", code=1).stderr
+    estate.write()
+    estate.run("backup", "run")
+
+
 def test_a_copy_that_a_killed_verification_left_goes_with_the_next(estate: Estate):
     for _ in range(8):
         estate.order("x" * 4_000_000)
