@@ -125,15 +125,12 @@ def read_part(repository: Repository, catalog: Catalog, part: int, parts: int, t
     troubles = list(repository.engine.check(sources, Level.READ, tell, (part, parts)))
     logs = list(read_logs(repository, points, part, parts, tell))
     found = []
-    for point in points:
+    left = {point.id for point in catalog.points()}
+    for point in [point for point in points if point.id in left]:  # of what was forgotten meanwhile all may be gone
         mine = [one for one in troubles if concerns(one, point)]
         mine += [one for whose, one in logs if whose is point]
         if zlib.crc32(point.id.encode()) % parts == part - 1:
             mine += manifest_troubles(repository, point)
-    left = set(repository.ids())
-    for point in [point for point in points if point.id in left]:  # what was forgotten meanwhile may be gone
-        mine = tuple(one for one in troubles if concerns(one, point))
-        mine += tuple(one for whose, one in logs if whose is point)
         if mine:
             seconds = time.monotonic() - began
             found.append(Verification(point=point.id, level=Level.READ, at=at, seconds=seconds, troubles=tuple(mine)))
