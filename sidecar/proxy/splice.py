@@ -5,9 +5,9 @@ and neither is used meanwhile: the upstream's is paused, the client's has writte
 two sockets and a pipe between them hold (splice(2)); a byte more than the body never leaves the upstream's socket, and
 where there is one, nobody gets the connection after us: it would be taken for the next answer. The transports own their
 descriptors, so this works on copies, and lets go of them when the connection ends, however it does
-(`UpstreamConnection.discard`). Costs half of what reading and writing does, and memory of the kernel's as bounded: one
-pipe of HIGH_WATER. Where no pipe is to be had, or half of the descriptors are in use (connections need them more), the
-answer is relayed as usual.
+(`UpstreamConnection.discard`). It costs two thirds of what reading and writing does, and one pipe in the kernel.
+Where no pipe is to be had, or half of the descriptors are in use (connections need them more), the answer is relayed as
+usual.
 """
 
 from __future__ import annotations
