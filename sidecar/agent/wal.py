@@ -169,7 +169,7 @@ class WalArchive:
                 except AgentFault as fault:
                     yield Trouble(what="damaged", where=place, detail=str(fault), snapshots=(snapshot,))
                     continue
-                if kept != name and reaches(content, number * size) < end - end % PAGE:
+                if kept != name and reaches(content, number * size) < end:
                     detail = f"it does not reach {shown(end)}"
                     yield Trouble(what="truncated", where=place, detail=detail, snapshots=(snapshot,))
 

@@ -21,8 +21,9 @@ from sidecar.agent.wal import (
     segments,
     shown,
 )
+from tests.fakes.wal import BLOCK, segment
 
-SIZE, BLOCK = 16 << 20, 8192
+SIZE = 16 << 20
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -45,15 +46,6 @@ def test_what_a_replay_reads():
     assert list(segments(first, lsn("1/0"), SIZE)) == [first, "0000000100000000000000FF"]
     assert list(segments(first, lsn("1/1"), SIZE))[-1] == "000000010000000100000000"
     assert list(segments(first, 0, SIZE)) == [first], "at least the one it begins with"
-
-
-def segment(start: int, pages: int, size: int = 1 << 20) -> bytes:
-    """As PostgreSQL writes it: each page begins with its address, the first one tells how large they are."""
-    content = bytearray(size)
-    for page in range(pages):
-        content[page * BLOCK + 8 : page * BLOCK + 16] = (start + page * BLOCK).to_bytes(8, "little")
-    content[36:40] = BLOCK.to_bytes(4, "little")
-    return bytes(content)
 
 
 def test_how_far_a_segment_reaches():
