@@ -127,7 +127,8 @@ class Backing:
         self._figures.ran(turn)
         if turn.good and at is not None:
             within = min(max(0.0, (at - wall).total_seconds()), since_boot() - began)
-            self._age.made(point.id, at.timestamp(), began + within)
+            behind = max(source.behind for source in point.sources)
+            self._age.made(point.id, at.timestamp(), began + within - behind)
         for word in (*_WORDS.values(), "repository_locked"):
             self._reporter.over(word, self._who[0])
         failed = {fault.name: fault.reason for fault in point.failures}

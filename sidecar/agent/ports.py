@@ -80,6 +80,8 @@ class SourcePoint(msgspec.Struct, frozen=True, kw_only=True):
     """Other snapshots without which this one cannot be restored."""
     consistent_at: datetime
     """The moment whose state the copy has."""
+    behind: float = 0.0
+    """Seconds by which it was old already when the run came to it, by the source's own clock."""
     began_at: datetime
     seconds: float
     files: int
@@ -197,6 +199,8 @@ class Staged(msgspec.Struct, kw_only=True):
     """Nothing changed since the parent, for certain: it need not be looked at again."""
     live: bool = False
     """Others may write to it while it is read."""
+    behind: float = 0.0
+    """Seconds by which the state was old already when it was staged, by the source's own clock."""
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):

@@ -86,6 +86,10 @@ def test_the_log_brings_any_moment_back(estate: Estate, primary: Primary, tmp_pa
             streamed = agent.json("/api/v1/backups")[0]
             newest = streamed["sources"][0]
             assert (newest["kind"], newest["bytes_added"]) == ("unchanged", 0)
+            old = (datetime.now(UTC) - datetime.fromisoformat(streamed["consistent_at"])).total_seconds()
+            assert agent.metrics().named("sidecar_backup_rpo_seconds")[0][1] > old - 0.05, (
+                "the log was behind when it was made"
+            )
             assert not list((tmp_path / "state").rglob(".service-*")), "the password lies about"
             assert SECRET.encode() not in b"".join(
                 Path(f"/proc/{pid}/cmdline").read_bytes() for pid in below(agent.process.pid)

@@ -35,7 +35,8 @@ _ABOUT = f"""SELECT current_setting('server_version_num'), pg_size_bytes(current
  (SELECT system_identifier FROM pg_control_system()), {MOMENT} AT TIME ZONE 'UTC',
  (SELECT rolname FROM pg_roles WHERE oid = 10), current_database(),
  (SELECT count(*) FROM pg_tablespace WHERE oid NOT IN (1663, 1664)),
- (SELECT sum(pg_database_size(oid)) FROM pg_database WHERE has_database_privilege(oid, 'CONNECT'))"""  # noqa: S608 - of words of ours
+ (SELECT sum(pg_database_size(oid)) FROM pg_database WHERE has_database_privilege(oid, 'CONNECT')),
+ extract(epoch FROM now() - {MOMENT})"""  # noqa: S608 - of words of ours
 
 
 class PostgresSource:
@@ -64,16 +65,17 @@ class PostgresSource:
             raise SourceFailure(f"{self.name}: {fault}") from None
 
     def _stage(self, into: str, parent: Parent | None, tell: Tell) -> Staged:
-        number, size, system, now, superuser, database, tablespaces, total = self._about(into)
+        number, size, system, now, superuser, database, tablespaces, total, old = self._about(into)
         if tablespaces != "0":
             raise SourceFailure(
                 f"{self.name}: the cluster has {tablespaces} tablespaces of its own, and only what is in the data "
                 "directory can be backed up: move their tables to pg_default, and drop them"
             )
-        at = moment(self.name, now)
+        at, behind = moment(self.name, now), max(0.0, float(old))
         if parent is not None and self.rules.stream:
             going_on = self._going_on(parent.source, system, at, tell)
             if going_on is not None:
+                going_on.behind += behind
                 return going_on
         data = os.path.join(into, "data")
         self._base(data, int(number) // 10_000, into, int(total or 0), tell)
@@ -86,6 +88,7 @@ class PostgresSource:
         return Staged(
             roots=(Root(path=data),),
             consistent_at=at,
+            behind=behind,
             details={
                 "major": int(number) // 10_000,
                 "system": system,
@@ -103,7 +106,7 @@ class PostgresSource:
 
     def _about(self, scratch: str) -> list[str]:
         (found,) = self.server.query(os.path.join(scratch, ".reach"), _ABOUT)
-        if len(found) != 8:
+        if len(found) != 9:
             raise SourceFailure(f"{self.name}: the server does not say what it is")
         return found
 
@@ -128,6 +131,7 @@ class PostgresSource:
         return Staged(
             roots=(),
             consistent_at=span.covered_at,
+            behind=max(0.0, (now - span.covered_at).total_seconds()),
             details={**details, "end_lsn": span.end, "streamed": True},
             unchanged=True,
         )
