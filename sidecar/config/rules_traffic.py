@@ -137,7 +137,7 @@ def _respond(respond: RespondFallback, path: Path) -> Iterator[Problem]:
 
 
 def _health_check(upstream: Upstream, check: HealthCheck, path: Path) -> Iterator[Problem]:
-    if check.timeout > check.interval:
+    if check.timeout > check.interval and check.timeout != HealthCheck().timeout:
         yield Problem((*path, "timeout"), "timeout is longer than interval: checks would overlap")
     if check.http:
         yield from probe_headers(check.http.headers, (*path, "http", "headers"), "a health check has no secrets")

@@ -156,13 +156,21 @@ class HealthCheck(Section, frozen=True, kw_only=True):
     tcp: Annotated[TcpProbe | None, Doc("Healthy when a connection opens.")] = None
     grpc: Annotated[GrpcProbe | None, Doc("Healthy when its gRPC health service says SERVING.")] = None
     interval: Annotated[PositiveDuration, Doc("How often, jittered.", "the requirement: 30 s")] = 30.0
-    timeout: Annotated[PositiveDuration, Doc("No answer after this is a failure.", "the requirement: 10 s")] = 10.0
+    timeout: Annotated[
+        PositiveDuration,
+        Doc("No answer after this is a failure. Left at its default it ends with interval.", "the requirement: 10 s"),
+    ] = 10.0
     unhealthy_after: Annotated[Positive, Doc("So many failures in a row make it unhealthy.", "HAProxy fall: 3")] = 3
     healthy_after: Annotated[Positive, Doc("So many successes in a row make it healthy.", "HAProxy rise: 2")] = 2
     tls: Annotated[
         Flag | None,
         Doc("Whether the check speaks TLS, with the upstream's certificates. null: as the upstream's requests do."),
     ] = None
+
+    @property
+    def patience(self) -> float:
+        """Seconds that an answer may take."""
+        return min(self.timeout, self.interval)
 
 
 class Upstream(Section, frozen=True, kw_only=True):

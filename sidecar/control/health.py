@@ -146,7 +146,7 @@ class HealthChecks:
         addresses = self._discovered.get(name, [one.address for one in upstream.endpoints])
         if check is None:
             return await self._ask_all([(tcp_probe(one), upstream.connect_timeout) for one in addresses])
-        return await self._ask_all([(endpoint_probe(check, one), check.timeout) for one in addresses])
+        return await self._ask_all([(endpoint_probe(check, one), check.patience) for one in addresses])
 
     async def ask_dependency(self, name: str) -> list[Result]:
         """Ask every part of a dependency now."""
@@ -180,7 +180,7 @@ class HealthChecks:
         if upstream is not None and check is not None:
             policy = HealthPolicy(check.interval, check.unhealthy_after, check.healthy_after)
             for key, probe in wanted.items():
-                await self._watch(key, _question(upstream, check), probe, check.timeout, policy)
+                await self._watch(key, _question(upstream, check), probe, check.patience, policy)
 
     async def _fit_dependency(self, dependency: Dependency) -> None:
         figures = timing(dependency)

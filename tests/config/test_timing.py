@@ -75,3 +75,10 @@ def test_an_endpoint_without_a_port_has_no_other_port():
     text = PROXY.replace("127.0.0.1:8000}]", "'unix:/s'}], health_check: {http: {port: 81}}")
     (fault,) = examine(text, "f").faults
     assert "upstreams[0].health_check.http.port: unix:/s is a Unix socket and has no port" in str(fault)
+
+
+def test_a_check_of_endpoints_that_says_its_interval_only_ends_with_it():
+    checked = PROXY.replace("127.0.0.1:8000}]", "'h:1'}], health_check: {tcp: {}, interval: 1s}")
+    check = parse(checked).upstreams[0].health_check
+    assert check is not None
+    assert (check.timeout, check.patience) == (10.0, 1.0)
