@@ -6,8 +6,8 @@ whole processes, from start to end. Bare restic reads the live database file, wh
 fastest that could be; the agent copies it under a read transaction first.
 
 What bare restic does not do is measured apart: verification, and of a restore that every file is compared with its
-hash. With that it stands beside `restic restore --verify`. The agent's memory is the high-water mark of its own process
-(VmHWM), without restic's.
+hash. With that it stands beside `restic restore --verify`. A restore ends on the disk: restic's is followed by `sync`,
+which the agent does by itself. The agent's memory is the high-water mark of its own process (VmHWM), without restic's.
 """
 
 import argparse
@@ -162,6 +162,13 @@ class Bench:
         }  # fmt: skip
         return _run(["restic", "--quiet", *words], env=environment)[1]
 
+    def bare_restore(self, what: Path, name: str, *words: str) -> Took:
+        """Until it is on the disk, as the agent's is."""
+        target = self.directory / f"bare-{name}"
+        took = self.bare(what, "restore", "latest", "--target", str(target), *words)
+        flushed = _run(["sync", "--file-system", str(target)])[1]
+        return Took(took.wall + flushed.wall, took.cpu + flushed.cpu)
+
     def place(self, who: str, what: Path) -> Path:
         return self.directory / f"{who}-{what.name}"
 
@@ -297,8 +304,7 @@ def one_round(bench: Bench, number: int) -> dict[str, dict[str, Took]]:
     with writing(db):
         work("database under writes", everybody(lambda: bench.bare(db, "backup", str(db)), "backup", db))
     for name, deed, more in (("restore files", "restore", ()), ("restore files, compared", "compared", ("--verify",))):
-        words = ("restore", "latest", "--target", str(bench.directory / f"bare-{deed}"), *more)
-        work(name, everybody(lambda words=words: bench.bare(files, *words), deed, files))  # type: ignore[misc]
+        work(name, everybody(lambda deed=deed, more=more: bench.bare_restore(files, deed, *more), deed, files))  # type: ignore[misc]
     for engine in ENGINES:
         bench.verify[engine].append(bench.agent(engine, files, "verify").wall)
     return taken

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 
-from sidecar.agent.exchange import sync
+from sidecar.agent.exchange import settle, sync
 from sidecar.agent.faults import StorageFailure
 from sidecar.agent.ports import Logged, Manifest, SourcePort, Tell
 from sidecar.agent.repository.lease import HeldLease
@@ -78,5 +78,6 @@ class Beside:
         if isinstance(port, Logged):
             log = self._repository.log_of(source_of(self._point, step.source))
             port.complete(into, source_of(self._point, step.source), log, self._plan.moment)
+        settle(self._plan.target)
         os.rename(into, final)
         sync(self._plan.target)

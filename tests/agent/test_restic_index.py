@@ -1,5 +1,6 @@
 """What is taken for untouched was not touched: only then is a snapshot not compared file by file."""
 
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -54,17 +55,28 @@ TOUCHES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("touch", TOUCHES)
-@pytest.mark.parametrize("when", ["before it began", "meanwhile", "meanwhile, by a file server whose clock is behind"])
-def test_any_touch_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, touch: str, when: str):
-    tree = tmp_path / "tree"
-    (tree / "deep").mkdir(parents=True)
-    (tree / "a").write_text("one")
-    (tree / "deep" / "b").write_text("2 3")
-    (tree / "link").symlink_to("a")
-    made = time.time_ns()
-    while time.time_ns() < made + 2 * SETTLED:
+WHEN = ("before it began", "meanwhile", "meanwhile, by a file server whose clock is behind")
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """One for each test; nobody has touched them for a while."""
+    made = {one: tmp_path_factory.mktemp("tree") / "tree" for one in itertools.product(TOUCHES, WHEN)}
+    for tree in made.values():
+        (tree / "deep").mkdir(parents=True)
+        (tree / "a").write_text("one")
+        (tree / "deep" / "b").write_text("2 3")
+        (tree / "link").symlink_to("a")
+    now = time.time_ns()
+    while time.time_ns() < now + 2 * SETTLED:
         time.sleep(0.01)
+    return made
+
+
+@pytest.mark.parametrize("touch", TOUCHES)
+@pytest.mark.parametrize("when", WHEN)
+def test_any_touch_is_seen(trees, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, touch: str, when: str):
+    tree = trees[touch, when]
     staged = Staged(roots=(), consistent_at=datetime.now(UTC), live=True, exclude=("*.tmp",))
     roots = [Root(path=str(tree), at="tree")]
     if when == "before it began" and touch != "all gone":

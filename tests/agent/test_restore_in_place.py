@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.agent import exchange
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.cycle import make_point
 from sidecar.agent.exchange import Exchange
@@ -204,6 +205,19 @@ def test_killed_between_any_two_renames_of_an_exchange(tmp_path: Path, mounted: 
             break
     else:
         raise AssertionError("it never came to an end")
+
+
+def test_what_was_restored_is_on_the_disk_before_anything_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "live").write_text("old")
+    one = Exchange(str(tmp_path / "live"), "hash", 0)
+    (Path(one.fetch_into()) / "x").write_text("new")
+    done: list[str] = []
+    settle, rename = exchange.settle, os.rename
+    monkeypatch.setattr(exchange, "settle", lambda path: done.append("settle") or settle(path))
+    monkeypatch.setattr(os, "rename", lambda source, target: done.append("rename") or rename(source, target))
+    one.swap("x", [])
+    assert done == ["settle", "rename", "rename"]
+    assert (tmp_path / "live").read_text() == "new"
 
 
 def test_nothing_is_changed_when_somebody_has_the_data_open(estate: Estate, monkeypatch: pytest.MonkeyPatch):

@@ -156,7 +156,6 @@ class SealedEngine:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with open(fd, "wb", buffering=0) as file:
             fill(file, reader.read(entry.place, entry.size) if entry.size else (), entry)
-            os.fsync(fd)
         dress(path, entry)
 
     def _meta(self, snapshot: str) -> Meta:
