@@ -16,11 +16,11 @@ from sidecar.agent import findings, history
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.faults import AgentFault, Busy
 from sidecar.agent.holds import holds
-from sidecar.agent.ports import Kind, Level, Manifest, SourcePort, Tell, Trouble
+from sidecar.agent.ports import Kind, Level, Manifest, SourcePort, Tell
 from sidecar.agent.repository.repository import Repository
 from sidecar.agent.retain import carry_out, decide
 from sidecar.agent.run import run_backup
-from sidecar.agent.verdicts import Verification, record, records, sampled, verified
+from sidecar.agent.verdicts import Verification, concerns, record, records, sampled, verified
 from sidecar.agent.verify import manifest_troubles, read_logs, verify_point
 from sidecar.config.backup import Backup
 from sidecar.machines.backup_schedule import Made, choose
@@ -123,12 +123,11 @@ def read_part(repository: Repository, catalog: Catalog, part: int, parts: int, t
     points = [point for point in catalog.points() if point.complete]
     sources = [source for point in points for source in point.sources]
     troubles = list(repository.engine.check(sources, Level.READ, tell, (part, parts)))
-    logs = list(read_logs(repository, points, part, parts, tell))
+    troubles += read_logs(repository, points, part, parts, tell)
     found = []
     left = {point.id for point in catalog.points()}
     for point in [point for point in points if point.id in left]:  # of what was forgotten meanwhile all may be gone
         mine = [one for one in troubles if concerns(one, point)]
-        mine += [one for whose, one in logs if whose is point]
         if zlib.crc32(point.id.encode()) % parts == part - 1:
             mine += manifest_troubles(repository, point)
         if mine:
@@ -151,12 +150,6 @@ def last_read(catalog: Catalog) -> tuple[int, datetime] | None:
             return said.part, said.at
     oldest = min((point.finished_at for point in catalog.points()), default=None)
     return None if oldest is None else (0, oldest)
-
-
-def concerns(trouble: Trouble, point: Manifest) -> bool:
-    """Whether the trouble is in something that this point needs; one that names nobody may be anybody's."""
-    needed = {name for source in point.sources for name in (source.snapshot, *source.leans_on)}
-    return not trouble.snapshots or not needed.isdisjoint(trouble.snapshots)
 
 
 def newest_verified(catalog: Catalog) -> Manifest | None:

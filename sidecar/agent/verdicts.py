@@ -7,8 +7,9 @@ import msgspec
 from sidecar.agent import findings
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.findings import Sort
-from sidecar.agent.ports import Level, Trouble
+from sidecar.agent.ports import Level, Manifest, Trouble
 from sidecar.agent.repository.repository import Repository
+from sidecar.agent.wal import WAL, reads
 from sidecar.machines.verification import Candidate, offer
 
 
@@ -68,16 +69,27 @@ def newest_troubles(catalog: Catalog) -> tuple[Trouble, ...]:
     return known.troubles if known is not None else ()
 
 
+def concerns(trouble: Trouble, point: Manifest) -> bool:
+    """Whether the trouble is in something that this point needs; one that names nobody may be anybody's."""
+    return not trouble.snapshots or _needs(point, trouble)
+
+
+def _needs(point: Manifest, trouble: Trouble) -> bool:
+    """Points that share a base backup go on from it differently far."""
+    in_log = trouble.where.startswith(f"{WAL}/")
+    return any(
+        not in_log or reads(source.details, trouble.where)
+        for source in point.sources
+        if not {source.snapshot, *source.leans_on}.isdisjoint(trouble.snapshots)
+    )
+
+
 def offered(catalog: Catalog, bad: Verification) -> str | None:
     """The newest verified point that what is wrong with `bad` leaves whole."""
     known = records(catalog)
     candidates = [
-        Candidate(
-            manifest.id,
-            verified(known.get(manifest.id)),
-            frozenset(name for source in manifest.sources for name in (source.snapshot, *source.leans_on)),
-        )
+        Candidate(manifest.id, verified(known.get(manifest.id)), not any(_needs(manifest, one) for one in bad.troubles))
         for manifest in catalog.points()
         if manifest.complete
     ]
-    return offer(candidates, {bad.point}, {name for trouble in bad.troubles for name in trouble.snapshots})
+    return offer(candidates, {bad.point})

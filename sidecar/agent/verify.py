@@ -27,7 +27,7 @@ from sidecar.agent.ports import FileEntry, Kind, Level, Manifest, Progress, Sour
 from sidecar.agent.repository.repository import MANIFESTS, Repository
 from sidecar.agent.scratch import own_directory
 from sidecar.agent.verdicts import Verification
-from sidecar.agent.wal import PARTIAL, number_of
+from sidecar.agent.wal import number_of
 
 SAMPLE_FILES, SAMPLE_BYTES = 16, 64 << 20
 """Of a source of files, at most; a database is always restored whole."""
@@ -99,26 +99,21 @@ def _log_troubles(repository: Repository, source: SourcePoint, level: Level) -> 
 
 def read_logs(
     repository: Repository, points: Sequence[Manifest], part: int, parts: int, tell: Tell
-) -> Iterator[tuple[Manifest, Trouble]]:
-    """Read part n of m of the logs that these points need, each segment once; what is wrong, and with which points."""
-    by_base: dict[str, list[tuple[Manifest, SourcePoint]]] = {}
-    for point in points:
-        for source in point.sources:
-            if source.details.get("streamed"):
-                by_base.setdefault(source.snapshot, []).append((point, source))
-    for snapshot, mine in by_base.items():
-        furthest = max((source for _, source in mine), key=lambda source: int(source.details["end_lsn"]))
-        size = int(furthest.details["segment_bytes"])
+) -> Iterator[Trouble]:
+    """Read part n of m of the logs that these points need, each segment once."""
+    furthest: dict[str, SourcePoint] = {}
+    """By base backup."""
+    for source in (source for point in points for source in point.sources if source.details.get("streamed")):
+        before = furthest.setdefault(source.snapshot, source)
+        if before.details["end_lsn"] < source.details["end_lsn"]:
+            furthest[source.snapshot] = source
 
-        def read(number: int) -> bool:
-            tell(Progress(phase="check"))
-            return number % parts == part - 1
+    def read(number: int) -> bool:
+        tell(Progress(phase="check"))
+        return number % parts == part - 1
 
-        for trouble in repository.log_of(furthest).troubles(furthest.details, snapshot, read):
-            number = number_of(trouble.where.rpartition("/")[2].removesuffix(PARTIAL), size)
-            for point, source in mine:
-                if number * size < int(source.details["end_lsn"]):
-                    yield point, trouble
+    for snapshot, source in furthest.items():
+        yield from repository.log_of(source).troubles(source.details, snapshot, read)
 
 
 def _sample(

@@ -201,6 +201,14 @@ def segments(first: str, end: int, segment_bytes: int) -> Iterator[str]:
     yield from (name_of(timeline, one, segment_bytes) for one in range(number, last + 1))
 
 
+def reads(details: Mapping[str, Any], place: str) -> bool:
+    """Whether a point with these details needs the segment that is kept at this place."""
+    if not details.get("streamed"):
+        return False
+    size = int(details["segment_bytes"])
+    return number_of(place.rpartition("/")[2], size) * size < int(details["end_lsn"])
+
+
 def reaches(content: bytes, start: int) -> int:
     """The LSN up to which the pages of the segment that begins at `start` say that they belong there.
 

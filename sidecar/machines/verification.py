@@ -39,13 +39,10 @@ class Candidate:
 
     id: str
     verified: bool
-    snapshots: frozenset[str]
-    """All that it is made of and leans on."""
+    whole: bool
+    """It needs nothing that is damaged."""
 
 
-def offer(candidates: Sequence[Candidate], bad: Collection[str], damaged: Collection[str]) -> str | None:
-    """The newest verified point that is not among `bad` and holds no `damaged` snapshot; None: there is none."""
-    broken = frozenset(damaged)
-    return next(
-        (one.id for one in candidates if one.verified and one.id not in bad and not one.snapshots & broken), None
-    )
+def offer(candidates: Sequence[Candidate], bad: Collection[str]) -> str | None:
+    """The newest verified point that is whole and not among `bad`; None: there is none."""
+    return next((one.id for one in candidates if one.verified and one.whole and one.id not in bad), None)

@@ -9,10 +9,11 @@ import pytest
 
 from sidecar.agent import cycle
 from sidecar.agent.catalog import Catalog
-from sidecar.agent.ports import Kind, Manifest, Parent, Placement, Root, SourcePoint, Staged, Tell
+from sidecar.agent.ports import Kind, Level, Manifest, Parent, Placement, Root, SourcePoint, Staged, Tell
 from sidecar.agent.repository.repository import Repository
 from sidecar.agent.run import run_backup
-from sidecar.agent.verdicts import records, verified
+from sidecar.agent.verdicts import offered, records, verified
+from sidecar.agent.verify import verify_point
 from sidecar.agent.wal import PARTIAL, WalArchive, name_of
 from sidecar.config.backup import Backup, PostgresSource, Source
 from sidecar.config.backup import Repository as RepositoryConfig
@@ -101,9 +102,11 @@ def test_rot_in_the_log_is_that_of_the_points_that_need_the_segment(place: Place
     assert [point.sources[0].kind for point in (one, two, three)] == [Kind.UNCHANGED] * 3
     assert place.good() == {base.id, one.id, two.id, three.id}
     place.rot(FIRST + 2)  # the last segment of the third point
-    for part in range(1, 8):
-        cycle.read_part(place.repository, place.catalog, part, 7, lambda _: None)
+    reading = (cycle.read_part(place.repository, place.catalog, part, 7, lambda _: None) for part in range(1, 8))
+    found = {seen.point: seen for part in reading for seen in part}
+    assert set(found) == {two.id, three.id}
     assert place.good() == {base.id, one.id}
+    assert offered(place.catalog, found[three.id]) == one.id, "it shares the base backup, but not what is rotten"
     assert place.source.bases == 1
     place.point()
     assert place.source.bases == 2, "what comes next does not build on it"
@@ -125,3 +128,6 @@ def test_what_nobody_has_sampled_is_not_verified_by_sharing_it(place: Place):
     second = place.point()
     assert second.sources[0].snapshot == first.sources[0].snapshot
     assert place.good() == set()
+    sources = {"postgres": place.source}
+    asked = verify_point(place.repository, second, Level.SAMPLE, sources, str(place.repo) + "-scratch", lambda _: None)
+    assert not asked.ok, "whoever asks for it has it looked at"

@@ -34,11 +34,11 @@ def test_a_restart_goes_on_with_the_next_part():
 
 def test_the_next_older_good_point_is_offered():
     points = [
-        Candidate("newest", True, frozenset({"c", "b"})),
-        Candidate("unverified", False, frozenset({"x"})),
-        Candidate("leans", True, frozenset({"b", "a"})),
-        Candidate("sound", True, frozenset({"a"})),
+        Candidate("newest", verified=True, whole=True),
+        Candidate("unverified", verified=False, whole=True),
+        Candidate("leans", verified=True, whole=False),
+        Candidate("sound", verified=True, whole=True),
     ]
-    assert offer(points, {"newest"}, {"b"}) == "sound"
-    assert offer(points, {"newest"}, ()) == "leans"
-    assert offer(points, (), {"a", "b"}) is None
+    assert offer(points, {"newest"}) == "sound"
+    assert offer(points, ()) == "newest"
+    assert offer(points, {"newest", "sound"}) is None
