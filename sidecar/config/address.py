@@ -56,6 +56,8 @@ def parse_address(text: str, *, ephemeral: bool = False) -> Address:
         if len(path.encode("utf-8", "surrogateescape")) > 107:
             raise ValueError("the path of a Unix socket has at most 107 bytes (sockaddr_un)")
         return Address(path=path)
+    if "://" in text:
+        raise ValueError(f"{text!r} is a URL: write host:port alone; what is spoken there, other keys say (tls)")
     host, colon, port = text.rpartition(":")
     if not colon or not host:
         raise ValueError(f"{text!r} is not an address: write host:port, [::1]:port or unix:/path")

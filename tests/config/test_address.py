@@ -33,6 +33,11 @@ def test_what_is_no_address_is_refused(text):
         parse_address(text)
 
 
+def test_a_url_is_told_from_an_address():
+    with pytest.raises(ValueError, match="write host:port alone"):
+        parse_address("http://h:1")
+
+
 def test_only_a_listener_may_take_any_free_port():
     assert parse_address("h:0", ephemeral=True).port == 0
 
