@@ -158,8 +158,7 @@ def _resume(args: argparse.Namespace) -> int:
     desk = Desk(args)
     open_ones = unfinished(desk.config)
     if not open_ones:
-        print("there is no unfinished restore")
-        return exits.OK
+        return _nothing("there is no unfinished restore", as_json=args.json)
     return max(_carry_out(desk, plan.hash, as_json=args.json) for plan in open_ones)
 
 

@@ -11,6 +11,7 @@ NOTHING_ELSE = {"keep_within": "0s", "daily": 1, "weekly": 0, "monthly": 0}
 def test_a_snapshot_outlives_retention_and_the_loss_of_the_state(tmp_path: Path):
     estate = Estate(tmp_path)
     assert estate.json("snapshot", "list") == []
+    assert estate.json("restore", "resume")["steps"] == [], "nothing to go on with, as JSON too"
     made = estate.json("snapshot", "create", "--why", "before 2.0")
     later = [estate.json("backup", "run", "--kind", "full")["id"] for _ in range(2)]  # none leans on it
     estate.write(retention=NOTHING_ELSE)
