@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sidecar.proxy.greet import Greeting
 
 VIA = b"Via: 1.1 sidecar\r\n"
+VIA_OLD = b"Via: 1.0 sidecar\r\n"
+"""Of a message that came as HTTP/1.0: Via names what was received, not what is sent."""
 _FORWARDED = re.compile(rb"\r\n[Ff][Oo][Rr][Ww][Aa][Rr][Dd][Ee][Dd]: [^\r]*")
 
 
@@ -101,6 +103,8 @@ def render_request(exchange: Exchange) -> bytes:
         fields = forwarding.rendered
     else:
         fields = forwarding.fields(head)
+    if head.minor == 0:
+        fields = fields.replace(VIA, VIA_OLD)
     if exchange.upgrade is not None:
         fields += b"Connection: Upgrade\r\nUpgrade: " + exchange.upgrade + b"\r\n"
     if head.request_id is not None:

@@ -20,7 +20,7 @@ from sidecar.proxy.attempt import cut_off, fail, give_up_answer
 from sidecar.proxy.codec.body import BadBody
 from sidecar.proxy.codec.head import CHUNKED, UNTIL_CLOSE
 from sidecar.proxy.fallback import go_on_keeping, keep_answer, may_keep
-from sidecar.proxy.forward import VIA
+from sidecar.proxy.forward import VIA, VIA_OLD
 from sidecar.proxy.pool import give_back
 from sidecar.proxy.settle import settle
 from sidecar.proxy.splice import SPLICE_FROM, splice
@@ -67,7 +67,7 @@ def relay_head(exchange: Exchange, connection: UpstreamConnection, data: bytes) 
     exchange.status = status
     size = head.size
     length = len(data) - size
-    if length == head.length and exchange.head.minor == 1:
+    if length == head.length and exchange.head.minor == head.minor == 1:
         # the whole answer lies here: one write, and the connection is free again
         keep = exchange.keep_alive = exchange.keep_alive and exchange.uploaded and not plan.state.draining
         tail = _TAIL if keep else _TAIL_CLOSE
@@ -91,7 +91,7 @@ def relay_head(exchange: Exchange, connection: UpstreamConnection, data: bytes) 
 
 
 def _relay_long(exchange: Exchange, head: ResponseHead, body: bytes) -> None:
-    """An answer whose body is still coming, or one for an HTTP/1.0 client, who knows no chunks."""
+    """An answer whose body is still coming, or one from HTTP/1.0 or for its clients, who know no chunks."""
     wire = head.wire
     old = exchange.head.minor == 0
     keep = exchange.keep_alive and exchange.uploaded and not exchange.plan.state.draining
@@ -108,7 +108,8 @@ def _relay_long(exchange: Exchange, head: ResponseHead, body: bytes) -> None:
         request, now = exchange.head, monotonic()
         if cache.wants(request.host, request.target, now) and may_keep(exchange, cache, head, now):
             exchange.kept = []
-    before = wire + ((_TAIL_KEEP if old else _TAIL) if keep else _TAIL_CLOSE)
+    tail = (_TAIL_KEEP if old else _TAIL) if keep else _TAIL_CLOSE
+    before = wire + (tail if head.minor else tail.replace(VIA, VIA_OLD))
     exchange.bytes_out += len(before)
     now = monotonic()
     guard.answered(exchange, head.status, now)

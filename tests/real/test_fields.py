@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.upstream import ScriptedUpstream, says
+from tests.fakes.upstream import ScriptedUpstream, says, sends
 from tests.fakes.wire import Message, Wire
 from tests.real.documents import both_codecs, listener, route, upstream
 from tests.real.harness import Sidecar, ask
@@ -131,6 +131,14 @@ def test_via_is_added_and_earlier_ones_are_kept(server: ScriptedUpstream, client
     back = members(client.send(ask("/via")).read_answer().fields)
     assert back[0] == "1.1 inner"
     assert len(back) == 2
+
+
+def test_via_names_the_version_that_came(server: ScriptedUpstream, client: Wire) -> None:
+    server.on("/old", sends(b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", then="close"))
+    assert client.send(ask("/old")).read_answer().get("via") == "1.0 sidecar"
+    seen = client.send(ask("/", version="1.0")).read_answer()
+    assert seen.get("via") == "1.1 sidecar"
+    assert ["Via", "1.0 sidecar"] in seen.json()["fields"]
 
 
 def test_forwarded_fields_are_made(client: Wire) -> None:
