@@ -68,7 +68,8 @@ def _incidents(status: dict[str, Any]) -> Iterator[str]:
         since = figure(words.seconds_since(status, one["started"]), "seconds")
         by = f" by {one['acknowledged_by']}" if one["acknowledged_by"] else ""
         severity = Cell(one["severity"], "yellow" if one["severity"] == "warning" else "red")
-        rows.append((one["id"], severity, f"{one['status']}{by}", f"for {since}", one["title"]))
+        told = "; ".join([one["title"], *words.incident_impact(one)])
+        rows.append((one["id"], severity, f"{one['status']}{by}", f"for {since}", told))
     yield from _titled("incidents", rows)
 
 

@@ -59,6 +59,7 @@ def test_status_says_what_the_page_says(sidecar, admin, capsys):
     assert "HELD OPEN" in told["payments/pay"] and "ordered by alice: deploy; until it is reset" in told["payments/pay"]
     assert "would be open" in told["egress"] and "1,204 would have been refused" in told["egress"]
     assert "detected" in told["20260102-045900-a1b2"] and "for 1m 0s" in told["20260102-045900-a1b2"]
+    assert "5 failures in a row; 59 of 1,200 requests failed; 1 relapse" in told["20260102-045900-a1b2"]
     assert "acknowledged by alice" in told["20260102-045800-c3d4"]
     assert "EJECTED" in told["[fd00::8]:8080"] and "9 of 10 calls failed; back in 28s" in told["[fd00::8]:8080"]
     assert "answered 500" in told["10.0.0.8:8080"]

@@ -88,7 +88,7 @@ def test_the_page_and_its_files_are_served(admin):
             "shared",
             [
                 "away: Connection refused",
-                "5, 4 with traffic",
+                "4 of 5 replicas with traffic",
                 "12s ago",
                 "10.0.0.7:8080 as available",
                 "orders-7d9f/1a2b3c (this one)",
@@ -99,7 +99,10 @@ def test_the_page_and_its_files_are_served(admin):
         ),
         ("certificates", ["listener inbound", "expires soon", "2026-01-05"]),
         ("figures", ["99.951 %", "1d 0h", "3, 1 with failures", "10m 0s"]),
-        ("incident-20260102-045900-a1b2", ["critical", "1m 0s ago closed → open"]),
+        (
+            "incident-20260102-045900-a1b2",
+            ["critical", "59 of 1,200 requests failed · 1 relapse", "1m 0s ago closed → open"],
+        ),
         ("listeners", ["host payments.internal", "8,123"]),
         ("program", ["1d 2h", "/etc/sidecar/sidecar.yaml"]),
     ],

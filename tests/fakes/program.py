@@ -168,6 +168,8 @@ STATUS: dict[str, Any] = {
             "status": "detected",
             "acknowledged_by": "",
             "started": "2026-01-02T04:59:00.000Z",
+            "impact": {"requests": 1200.0, "failed_requests": 59.0},
+            "relapses": 1,
             "timeline": [
                 {"at": "2026-01-02T04:59:00.000Z", "kind": "x", "subject": "y", "level": "z", "text": "closed → open"}
             ],

@@ -39,8 +39,7 @@ def verdict(fleet: dict[str, Any]) -> Said:
     match state:
         case "closed":
             votes, needed = len(fleet.get("votes", ())), fleet["quorum"]
-            carrying = f"{fleet['carrying']:,} of {count(fleet['replicas'] or 1, 'replica')} with traffic"
-            told = f"{votes} of {count(needed, 'vote')} that open it" if votes else carrying
+            told = f"{votes} of {count(needed, 'vote')} that open it" if votes else _traffic(fleet)
             return Said(f"closed; {told}", "warn" if votes else "good")
         case "half_open":
             good = fleet.get("trial_successes")
@@ -119,9 +118,15 @@ def facts(shared: dict[str, Any] | None) -> list[tuple[str, Said]]:
     )
     told = [("Redis", link)]
     if shared["replicas"] is not None:
-        told.append(("Replicas", Said(f"{shared['replicas']:,}, {shared['carrying']:,} with traffic")))
+        told.append(("Fleet", Said(_traffic(shared))))
     if shared["heard_seconds_ago"] is not None:
         told.append(("Last heard of them", Said("", "off", "{} ago", shared["heard_seconds_ago"])))
     if (own := shared["own"]) is not None:
         told.append(("Registered", Said(f"{own['address']} as {own['told'] or 'not told yet'}")))
     return told
+
+
+def _traffic(known: dict[str, Any]) -> str:
+    """How many carry traffic. Company is expected for a while, so at first it may count more than there are."""
+    replicas = known["replicas"] or 1
+    return f"{min(known['carrying'], replicas):,} of {count(replicas, 'replica')} with traffic"

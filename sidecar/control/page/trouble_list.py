@@ -45,23 +45,15 @@ def _list(rows: list[str]) -> str:
 def _incident(status: dict[str, Any], one: dict[str, Any]) -> str:
     name = text(one["id"])
     by = f" by {text(one['acknowledged_by'])}" if one["acknowledged_by"] else ""
+    impact = "".join(f" · {said}" for said in words.incident_impact(one))
     return (
         f'<article id="incident-{name}"><div class="apart"><h3>{text(one["title"])}</h3> '
         f"{mark(one['severity'], 'warn' if one['severity'] == 'warning' else 'bad')}</div>"
         f'<div class="apart"><p class="note"><code>{name}</code> · {text(one["status"])}{by} · '
-        f"began {ago(status, one['started'])}{_impact(one)}</p>"
+        f"began {ago(status, one['started'])}{impact}</p>"
         + orders.row(status, *orders.of_incident(one))
         + f"</div>{_story(status, one)}</article>"
     )
-
-
-def _impact(one: dict[str, Any]) -> str:
-    """What callers had of it."""
-    found = one.get("impact") or {}
-    relapses = f" · {words.count(one['relapses'], 'relapse')}" if one.get("relapses") else ""
-    if not found.get("failed_requests"):
-        return relapses
-    return f" · {found['failed_requests']:,.0f} of {found['requests']:,.0f} requests failed{relapses}"
 
 
 def _story(status: dict[str, Any], one: dict[str, Any]) -> str:

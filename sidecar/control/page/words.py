@@ -88,6 +88,15 @@ def level_of(state: str) -> Level:
     return _HEALTH_LEVELS.get(state, "warn")
 
 
+def incident_impact(one: dict[str, Any]) -> list[str]:
+    """What callers had of an incident, and how often it came back."""
+    found = one.get("impact") or {}
+    failed = found.get("failed_requests")
+    return ([f"{failed:,.0f} of {found['requests']:,.0f} requests failed"] if failed else []) + (
+        [count(one["relapses"], "relapse")] if one.get("relapses") else []
+    )
+
+
 # Breakers -------------------------------------------------------------------------------------------------------------
 
 
