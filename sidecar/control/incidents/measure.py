@@ -96,7 +96,7 @@ class Measure:
         if any(one.out_since is not None or one.outages for one in others):
             return
         text = (
-            f"The error budget of {objective:.4%} burns {burn.rate(burning.short):.0f} times too fast: "
+            f"The error budget of {100 * objective:.6g} % burns {burn.rate(burning.short):.0f} times too fast: "
             f"{burn.counted(burning.short)[1]:.0f} requests failed in {burning.short / 60:.0f} min"
         )
         self._keeper.tell(Condition(BUDGET, self._service, "burn", burning.severity, text))
