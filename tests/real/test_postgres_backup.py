@@ -10,6 +10,7 @@ import pytest
 
 from tests.real.agent import Agent, Estate
 from tests.real.documents import free_port
+from tests.real.estate import flip
 from tests.real.postgres import SECRET, Primary, covered, restore, write
 from tests.real.procfs import children_of, processes_naming
 
@@ -95,6 +96,7 @@ def test_the_log_brings_any_moment_back(estate: Estate, primary: Primary, tmp_pa
             )
 
         lost = give_up_the_slot(primary, estate)
+        flip(next(estate.repository.glob("sidecar/wal/pg/*/state")))
         write(estate, {"max_lag": "2s", "resync": False})
         with Agent(estate) as agent:
             trouble = lambda word: [
@@ -107,6 +109,7 @@ def test_the_log_brings_any_moment_back(estate: Estate, primary: Primary, tmp_pa
             write(estate)
             agent.process.send_signal(signal.SIGHUP)
             agent.wait_log('"log_has_gap".*gave up the slot')
+            agent.wait_log('"log_state_damaged".*state is damaged')
             agent.wait_log('"backup_finished".*"bytes_added": [1-9].*"verified": true')
             agent.wait_until(lag, "a lag that is known again", 60.0)
             primary.order("milk")

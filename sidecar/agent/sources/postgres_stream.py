@@ -21,12 +21,13 @@ from typing import NamedTuple
 import msgspec
 
 from sidecar.agent.children import Ended, end, run, spawn
-from sidecar.agent.faults import SourceFailure, StorageFailure
+from sidecar.agent.faults import Damaged, SourceFailure, StorageFailure
 from sidecar.agent.sources.postgres import PostgresSource
 from sidecar.agent.sources.postgres_tools import MOMENT, SERVICE, find, moment
 from sidecar.agent.wal import PAGE, PARTIAL, SEGMENT, Span, WalArchive, WalState, lsn, name_of, number_of, reaches
 from sidecar.base.clock import since_boot
 from sidecar.machines.replication_lag import Look, ReplicationLag
+from sidecar.runtime.logs import Log
 
 _LOOK = f"""SELECT {MOMENT} AT TIME ZONE 'UTC', extract(epoch FROM now() - {MOMENT}),
  CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END,
@@ -45,6 +46,8 @@ SAID_AGAIN = 10.0
 """Seconds between two words about how far it reaches while nothing is written."""
 STALLED = 10.0
 """Seconds without a byte while the server goes on, after which the receiver is started anew."""
+
+_log = Log(__name__)
 
 
 class _Server(NamedTuple):
@@ -83,6 +86,8 @@ class WalStream:
         """How far the receiver was, and since when."""
         self._state: WalState | None = None
         """As the repository has it."""
+        self._known = source.local_state()
+        """As it was said last on this machine."""
         self._since = ""
         """The segment that the span begins with; empty: what comes begins another one."""
         self._last = ""
@@ -241,7 +246,11 @@ class WalStream:
 
     def _remember(self, archive: WalArchive, server: _Server) -> None:
         """Go on where the repository ends, whoever brought it there."""
-        state = archive.state()
+        try:
+            state = archive.state()
+        except Damaged as damage:  # we know it, too, and write it anew
+            _log.warning("log_state_damaged", source=self._source.name, reason=str(damage))
+            state = self._known if self._known is not None and self._known.system == server.system else None
         self._state = state or WalState(system=server.system, segment_bytes=server.segment_bytes, spans=())
         if state is None:
             return
