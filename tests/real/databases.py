@@ -114,6 +114,12 @@ class Redis(Server):
         except OSError:
             return False
 
+    def clients(self) -> int:
+        """How many talk to it, but for who asks."""
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as sock, sock.makefile("rb") as replies:
+            sock.sendall(b"CLIENT LIST\r\n")
+            return replies.read(int(replies.readline()[1:])).count(b"\n") - 1
+
 
 class RedisCluster(Redis):
     """A cluster of one node, which owns all slots."""

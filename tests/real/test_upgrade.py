@@ -55,6 +55,10 @@ def tree(server: ScriptedUpstream, **root: Any) -> dict[str, Any]:
     return document([listener("in", routes)], [upstream("app", server.address), pay], **root)
 
 
+def shared(config: dict[str, Any], redis: Redis) -> dict[str, Any]:
+    return {**config, "shared_state": {"redis": {"url": f"redis://{redis.address}/0"}, "namespace": "shop"}}
+
+
 def slow(config: dict[str, Any], silent: int) -> dict[str, Any]:
     """Starts slowly: it waits two seconds for a name server that says nothing."""
     named = upstream("named", discovery={"dns": "a.test:80", "server": f"127.0.0.1:{silent}"})
@@ -173,26 +177,40 @@ def test_an_open_breaker_keeps_its_remaining_time_and_its_incident(config: dict[
         first.wait_until(lambda: first.admin("/api/v1/incidents").json(), "the incident")
         (after,) = first.admin("/api/v1/incidents").json()
         assert (after["id"], after["status"]) == (before["id"], before["status"])
-        story = f"/api/v1/incidents/{after['id']}"
-        first.wait_until(lambda: "taken_over" in first.admin(story).body.decode(), "the new process sees it open, too")
+
+        def seen() -> bool:
+            told = first.admin(f"/api/v1/incidents/{after['id']}").json()["timeline"]
+            return any("taken_over" in str(line) for line in told if line["kind"] == "breaker_changed")
+
+        first.wait_until(seen, "the new process sees it open, too")
         assert 1 <= int(again.get("retry-after")) <= int(refused.get("retry-after")) <= 90
 
 
-def test_what_runs_ends_with_the_old_one(server: ScriptedUpstream, config: dict[str, Any]) -> None:
-    """An answer that is under way, and a kept connection that asks once more."""
+def test_what_runs_ends_with_the_old_one(server: ScriptedUpstream, config: dict[str, Any], tmp_path: Path) -> None:
+    """An answer that is under way, a kept connection that asks once more, a probe's too; and nothing else of it."""
     go_on = threading.Event()
+    config["incidents"] = {"store": str(tmp_path / "incidents.db")}
 
     def slowly(peer: Any, request: Any) -> None:
         go_on.wait(20)
         peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
 
     server.on("/slow", slowly)
-    with Succession(config) as all_of_them, dial(all_of_them.port) as wire:
-        wire.send(ask("/slow"))
-        server.wait_until(lambda: server.requests("/slow"), "the request")
-        all_of_them.upgrade()
-        assert all_of_them.answers().status == 200
-        assert all_of_them.first.process.poll() is None
+    with Redis() as redis, Succession(shared(config, redis)) as all_of_them, dial(all_of_them.port) as wire:
+        first = all_of_them.first
+        first.wait_until(lambda: first.metrics().sum("sidecar_shared_state_connected"), "Redis")
+        with dial(first.admin_port) as probe:
+            probed = ask("/readyz", host="127.0.0.1")
+            assert probe.send(probed).read_answer().status == 200
+            wire.send(ask("/slow"))
+            server.wait_until(lambda: server.requests("/slow"), "the request")
+            talks = redis.clients()
+            all_of_them.upgrade()
+            assert all_of_them.answers().status == 200
+            assert probe.send(probed).read_answer().status == 200
+        assert first.metrics().sum("sidecar_incident_store_ok") == 1
+        first.wait_until(lambda: redis.clients() == talks, "only the new one talks to Redis")
+        assert first.process.poll() is None
         go_on.set()
         got = wire.read_answer()
         assert (got.status, got.body, got.keeps) == (200, b"ok", False)
@@ -344,14 +362,17 @@ def test_probes_do_not_notice(config: dict[str, Any]) -> None:
 def test_a_shared_breaker_stays_with_its_fleet(config: dict[str, Any]) -> None:
     """The successor is the same replica to the others: the fleet has not grown, and its word still counts here."""
     with Redis() as redis:
-        config["shared_state"] = {"redis": {"url": f"redis://{redis.address}/0"}, "namespace": "shop"}
-        with Succession(config) as all_of_them:
+        alone = upstream("alone", f"127.0.0.1:{free_port()}", breaker={"consecutive_failures": 1, "quorum": 2})
+        config["upstreams"].append(alone)
+        config["listeners"][0]["routes"].insert(0, route("alone", "alone", "/alone"))
+        with Succession(shared(config, redis)) as all_of_them:
             first = all_of_them.first
 
             def pay() -> Any:
                 return next(one for one in first.status()["breakers"] if one["name"] == "pay")
 
             first.wait_until(lambda: first.metrics().sum("sidecar_shared_state_connected"), "Redis")
+            assert [all_of_them.answers("/alone").status for _ in range(2)] == [502, 503]
             first.command("breaker", "open", "pay", "--fleet", "--for", "10m")
             first.wait_until(lambda: pay()["fleet"]["state"] == "forced_open", "the fleet's word")
             before = pay()
@@ -360,8 +381,13 @@ def test_a_shared_breaker_stays_with_its_fleet(config: dict[str, Any]) -> None:
             after = pay()
             assert (after["machine"], after["fleet"]["epoch"]) == ("forced_open", before["fleet"]["epoch"])
             assert all_of_them.answers("/pay").decision == "manual_open"
+            assert all_of_them.answers("/alone").decision == "breaker_open"  # which we know and the others do not
             assert after["fleet"]["replicas"] == 1
             assert after["remaining_seconds"] <= before["remaining_seconds"]
+            first.command("breaker", "reset", "pay", "--fleet")
+            first.wait_until(
+                lambda: all_of_them.answers("/pay").status == 200, "the fleet's order is the fleet's still"
+            )
 
 
 def test_the_agent_beside_reports_to_the_new_one(config: dict[str, Any], tmp_path: Path) -> None:
