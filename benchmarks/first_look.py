@@ -2,14 +2,12 @@
 
 What a stranger does: clone, `make demo`, open the page. Nothing is prepared: the environment is built and the locked
 packages are installed as on a fresh machine, but for the download cache that pip may have (`--no-cache` leaves
-it out). The clock runs from the clone until the page, as a browser would be sent it, shows an open breaker. `--picture`
-draws the page at that moment (with Chromium): README's.
+it out). The clock runs from the clone until the page, as a browser would be sent it, shows an open breaker.
 """
 
 import argparse
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -38,7 +36,7 @@ class Report(msgspec.Struct, frozen=True):
     open_breaker: float
 
 
-def measure(source: str, *, cache: bool, picture: Path | None = None) -> Report:
+def measure(source: str, *, cache: bool) -> Report:
     """One run; raises RuntimeError when no breaker opens within four times the limit."""
     with tempfile.TemporaryDirectory(prefix="first-look-") as scratch:
         port, admin = free_port(), free_port()
@@ -57,10 +55,7 @@ def measure(source: str, *, cache: bool, picture: Path | None = None) -> Report:
         )
         try:
             page = _until(demo, admin, began, "<h1>")
-            report = Report(facts(), cloned, page, _until(demo, admin, began, _OPEN))
-            if picture is not None:
-                _draw(admin, picture)
-            return report
+            return Report(facts(), cloned, page, _until(demo, admin, began, _OPEN))
         finally:
             os.killpg(demo.pid, signal.SIGINT)
             demo.wait(60)
@@ -80,27 +75,13 @@ def _until(demo: "subprocess.Popen[bytes]", admin: int, began: float, wanted: st
     raise RuntimeError("the page never showed it")
 
 
-def _draw(admin: int, picture: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
-        page = browser.new_page(viewport={"width": 1100, "height": 960})
-        page.goto(f"http://127.0.0.1:{admin}/")
-        page.wait_for_selector("#plots canvas")
-        page.wait_for_selector('.breaker[data-state="open"]')
-        page.screenshot(path=picture)
-        browser.close()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.first_look", description=__doc__)
     parser.add_argument("--source", default=str(ROOT), help="what to clone: a path or an address")
     parser.add_argument("--no-cache", action="store_true", help="download every package")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/first_look.json")
-    parser.add_argument("--picture", type=Path, help="draw the page into this file (PNG)")
     asked = parser.parse_args()
-    report = measure(asked.source, cache=not asked.no_cache, picture=asked.picture)
+    report = measure(asked.source, cache=not asked.no_cache)
     results.write(report, asked.json)
     print(report)
     return 0 if report.open_breaker <= LIMIT else 1
