@@ -1,9 +1,8 @@
-"""Receives the log of a PostgreSQL cluster by pg_receivewal, and keeps it in the repository.
+"""Keeps the log of a PostgreSQL cluster in the repository, as it is received (`postgres_receive.py`).
 
-pg_receivewal writes segments into a directory below `state_dir`, flushed as they come, and tells the server so: the
-replication slot holds back what it has not got. A whole segment is kept and removed here; the one that is being
-written is kept again and again, every few seconds while it grows, so that a disaster costs seconds. How far the log
-is copied is counted from what is in the repository, never from what lies here: a pod may die with its disk.
+A whole segment is kept and removed here; the one that is being written is kept again and again, every few seconds while
+it grows, so that a disaster costs seconds. How far the log is copied is counted from what is in the repository, never
+from what lies here: a pod may die with its disk.
 
 What is kept joins without a gap within a span (`wal.py`). When the server no longer has what comes next, or went back
 to an earlier state of its own, the slot is made anew; that, and a new timeline, begins another span, which is told: the
@@ -14,16 +13,15 @@ import contextlib
 import hashlib
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
 
-from sidecar.agent.children import Ended, end, run, spawn
 from sidecar.agent.faults import Damaged, SourceFailure, StorageFailure
 from sidecar.agent.sources.postgres import PostgresSource
-from sidecar.agent.sources.postgres_tools import MOMENT, SERVICE, find, moment
+from sidecar.agent.sources.postgres_receive import GoneError, Receiver
+from sidecar.agent.sources.postgres_tools import MOMENT, moment
 from sidecar.agent.wal import PAGE, PARTIAL, SEGMENT, Span, WalArchive, WalState, lsn, name_of, number_of, reaches
 from sidecar.base.clock import since_boot
 from sidecar.machines.replication_lag import Look, ReplicationLag
@@ -40,12 +38,8 @@ _MEANWHILE = "SELECT pg_sleep(0.2)"
 _SLOT = """SELECT max(restart_lsn::text), coalesce(max(wal_status), '') FROM pg_replication_slots
  WHERE slot_name = '{slot}'"""
 """`restart_lsn` is what the receiver said that it has on its disk; what a receiver has is told to monitors only."""
-_GONE = ("has already been removed", "cannot be advanced", "exceeds max_slot_wal_keep_size", "invalidated",
-         "is not in this server's history", "is ahead of the WAL flush position")  # fmt: skip
 SAID_AGAIN = 10.0
 """Seconds between two words about how far it reaches while nothing is written."""
-STALLED = 10.0
-"""Seconds without a byte while the server goes on, after which the receiver is started anew."""
 
 _log = Log(__name__)
 
@@ -73,17 +67,12 @@ class WalStream:
     ) -> None:
         """`gap` hears why there is one; `begun`: another span has begun, in the repository."""
         self._source = source
-        self._rules = source.rules
         self._directory = source.directory
-        self._files = os.path.join(self._directory, "files")
-        self._log = os.path.join(self._directory, "log")
+        self._receiver = Receiver(source)
+        self._files = self._receiver.files
         self._gap = gap
         self._begun = begun
         self.lag = lag
-        self._child: subprocess.Popen[bytes] | None = None
-        self._reached = contextlib.ExitStack()
-        self._moved: tuple[int | None, float] = (None, 0.0)
-        """How far the receiver was, and since when."""
         self._state: WalState | None = None
         """As the repository has it."""
         self._known = source.local_state()
@@ -103,7 +92,7 @@ class WalStream:
     @property
     def alive(self) -> bool:
         """The program that receives runs."""
-        return self._child is not None and self._child.poll() is None
+        return self._receiver.alive
 
     def turn(self, archive: Callable[[str], WalArchive | None]) -> None:
         """See that it streams, look how far the server is, and keep what has come; without an archive later.
@@ -116,30 +105,31 @@ class WalStream:
             raise StorageFailure(f"{self._files}: {error.strerror}; backup.state_dir must be writable") from None
         server = self._look()
         if self._state is not None and self._state.system != server.system:
-            self._begin_anew(f"{self._source.name}: the server is another cluster than before", server.major)
+            self._begin_anew("the server is another cluster than before", server.major)
             self._state = None
         if server.lost:
-            self._lost(f"{self._source.name}: the server gave up the slot {self._rules.slot}", server.major)
+            self._lost(f"the server gave up the slot {self._source.rules.slot}", server.major)
         if self._went_back(server):
-            self._begin_anew(f"{self._source.name}: the server is at an earlier state than before", server.major)
-        self._see_to_the_child(server)
+            self._begin_anew("the server is at an earlier state than before", server.major)
+        try:
+            self._receiver.see_to(server.major, server.flushed, server.end)
+        except GoneError as gone:
+            self._lost(str(gone), server.major)
+            self._receiver.start(server.major)
         kept = archive(server.system)
         if kept is not None:
             self._keep(kept, server)
 
     def stop(self) -> None:
         """The program that receives ends."""
-        if self._child is not None:
-            end(self._child)
-            self._child = None
-        self._reached.close()
+        self._receiver.stop()
 
     def _look(self) -> _Server:
-        slot = _SLOT.format(slot=self._rules.slot)
+        slot, now = _SLOT.format(slot=self._source.rules.slot), since_boot()
         said, _, (flushed, status) = self._source.server.query(self._directory, _LOOK, _MEANWHILE, slot)
         at, old, here, timeline, size, system, version, standby = said
         when = moment(self._source.name, at)
-        self.lag.looked(Look(since_boot(), when, lsn(here), max(0.0, float(old))))
+        self.lag.looked(Look(now, when, lsn(here), max(0.0, float(old))))
         return _Server(
             system, int(timeline, 16), int(size), int(version) // 10_000, lsn(here),
             lsn(flushed) if flushed else None, status == "lost", standby == "t",
@@ -152,70 +142,21 @@ class WalStream:
             spans[-1].timeline == server.timeline and spans[-1].end > server.end
         )  # fmt: skip
 
-    # The program --------------------------------------------------------------------------------------------------
-
-    def _see_to_the_child(self, server: _Server) -> None:
-        if self._child is not None and self._child.poll() is None:
-            self._reached.close()  # it is connected, or ends: the password is read once
-            if not self._stalled(server):
-                return
-            self.stop()
-            self._start(server.major)
-            raise SourceFailure(f"{self._source.name}: nothing came for {STALLED:.0f} s: the receiver is started anew")
-        if self._child is not None:
-            code, said = self._child.returncode, _tail(self._log)
-            self._child = None
-            self._reached.close()
-            gone = next((line for line in said if any(word in line for word in _GONE)), None)
-            if gone is not None:
-                self._lost(f"{self._source.name}: {gone}", server.major)
-            elif code:
-                failure = self._source.server.failure("pg_receivewal", Ended(code, tuple(said)))
-                self._start(server.major)
-                raise failure
-        self._start(server.major)
-
-    def _stalled(self, server: _Server) -> bool:
-        """It stands still though there is more to come: a connection may be dead without a word."""
-        now = since_boot()
-        if server.flushed != self._moved[0] or (server.flushed or 0) >= server.end:
-            self._moved = (server.flushed, now)
-        return now - self._moved[1] > STALLED
-
-    def _start(self, major: int) -> None:
-        program = find("pg_receivewal", self._rules.programs, major)
-        env = self._reached.enter_context(self._source.server.reached(self._directory))
-        base = [program, "-w", "-d", SERVICE, "-S", self._rules.slot]
-        made = run([*base, "--create-slot", "--if-not-exists"], env, patience=60.0)
-        if made.code or made.stopped:
-            self._reached.close()
-            raise self._source.server.failure("pg_receivewal", made)
-        with contextlib.suppress(OSError):
-            os.unlink(self._log)
-        words = [*base, "-D", self._files, "--synchronous", "--no-loop", "-s", "2"]
-        if major >= 12:  # a session may set it; a receiver that is gone frees its slot soon
-            env = {**env, "PGOPTIONS": "-c wal_sender_timeout=15s"}
-        self._child = spawn(words, env, self._directory, self._log)
-        self._moved = (None, since_boot())
-
     def _lost(self, why: str, major: int) -> None:
         """The server no longer has what comes next."""
-        if not self._rules.resync:
-            raise SourceFailure(f"{why}; resync is off: drop the slot, and take a full backup")
+        if not self._source.rules.resync:
+            raise SourceFailure(f"{self._source.name}: {why}; resync is off: drop the slot, and take a full backup")
         self._begin_anew(why, major)
 
     def _begin_anew(self, why: str, major: int) -> None:
-        self.stop()
-        with self._source.server.reached(self._directory) as env:
-            program = find("pg_receivewal", self._rules.programs, major)
-            run([program, "-w", "-d", SERVICE, "-S", self._rules.slot, "--drop-slot"], env, patience=60.0)
+        self._receiver.drop_slot(major)
         shutil.rmtree(self._files, ignore_errors=True)
         os.makedirs(self._files, mode=0o700, exist_ok=True)
         self._since, self._last, self._kept = "", "", b""
         self.lag.began_anew()
         with contextlib.suppress(OSError):
             os.unlink(self._source.state_path)
-        self._gap(f"{why}; the log has a gap now, and the next backup begins with a new base")
+        self._gap(f"{self._source.name}: {why}; the log has a gap now, and the next backup begins with a new base")
 
     # Keeping ------------------------------------------------------------------------------------------------------
 
@@ -339,9 +280,3 @@ class WalStream:
 def _read(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
-
-
-def _tail(path: str) -> list[str]:
-    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
-        return [line.strip()[:400] for line in file.read()[-8000:].splitlines() if line.strip()] or ["it said nothing"]
-    return ["it said nothing"]
