@@ -345,6 +345,21 @@ def test_a_full_disk_is_told_and_keeps_nothing_half(estate: Estate, small_disk: 
     estate.backup()
 
 
+def test_what_opens_restics_part_is_put_back_and_never_made_anew_beside_its_data(tmp_path: Path):
+    estate = Estate(tmp_path, "restic")
+    estate.backup()
+    [key] = (estate.repository / "keys").iterdir()
+    was = {path: path.read_bytes() for path in (key, estate.repository / "config")}
+    flip(writable(key))
+    (estate.repository / "config").unlink()
+    estate.backup()
+    assert {path: path.read_bytes() for path in was} == was
+    shutil.rmtree(estate.repository / "sidecar" / "spare")
+    (estate.repository / "config").unlink()
+    assert "config is gone" in estate.run("backup", "run", code=1).stderr
+    assert key.read_bytes() == was[key], "the only key to all that is there"
+
+
 def test_without_restic_the_other_engine_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     estate = Estate(tmp_path, "restic")
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import msgspec
 
 from sidecar.agent.children import written
+from sidecar.agent.engines import restic_spares
 from sidecar.agent.engines.dress import dress_link
 from sidecar.agent.engines.restic_index import Hasher, Node, Walked, digest_of, is_odd, merge
 from sidecar.agent.engines.restic_names import apart, literal, restic_glob, stored_at
@@ -125,9 +126,11 @@ class ResticEngine:
             for left in [*self._store.list("keys"), *self._store.list("locks")]:  # of a first time that was interrupted
                 self._store.delete(left.name)
             self._restic.run("init")
+            restic_spares.keep(self._store)
 
     def heal(self) -> None:
-        if any(True for _ in self._store.list("locks")):
+        restic_spares.keep(self._store)
+        if self._store.size("config") is not None and any(True for _ in self._store.list("locks")):
             self._restic.run("unlock")
 
     # Storing ------------------------------------------------------------------------------------------------------

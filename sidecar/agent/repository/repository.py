@@ -76,9 +76,9 @@ class Repository:
         with hold(self.store, holder(socket.gethostname(), why), self._newest, patience) as held:
             self.store.heal()
             description.mend(self.store, self._description)
+            self.engine.heal()
             if create:
                 self.engine.create()
-            self.engine.heal()
             yield held
 
     def _newest(self) -> int:
