@@ -206,3 +206,20 @@ def test_what_was_never_read_is_counted_from_the_oldest_point(place: Place):
     oldest = place.backup()
     place.backup()
     assert cycle.last_read(place.catalog) == (0, oldest.finished_at)
+
+
+def test_a_manifest_and_an_index_that_rot_are_found_by_the_reading(place: Place):
+    point = place.backup()
+    top = Path(place.config.repository.url)
+    index = next((top / point.sources[0].index).iterdir())
+    for rotten in (index, top / "sidecar" / "manifests" / point.id):
+        content = bytearray(rotten.read_bytes())
+        content[len(content) // 2] ^= 1
+        rotten.write_bytes(content)
+    found = [
+        one for part in range(1, 8) for one in cycle.read_part(place.repository, place.catalog, part, 7, lambda _: None)
+    ]
+    assert [{trouble.where for trouble in one.troubles} for one in found] == [
+        {f"sidecar/manifests/{point.id}", point.sources[0].name}
+    ], "once in a week"
+    assert cycle.newest_verified(place.catalog) is None
