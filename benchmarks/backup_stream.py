@@ -82,8 +82,6 @@ class Report(msgspec.Struct, frozen=True):
     missed_looks: int
     """Looks at which that was more than ten seconds."""
     looks: int
-    gauge_told_less: float
-    """Seconds by which the gauge told less than was true, at most."""
     restored: list[Restored]
 
 
@@ -336,7 +334,7 @@ class Run:
         told: list[float] = []
         true: list[tuple[float, str]] = []
         restored: list[Restored] = []
-        absent, less = 0, 0.0
+        absent = 0
         try:
             _until(lambda: self.process.poll() is None and self.gauge() is not None, "the stream", 120.0)
             repository = Repository.open(_backup(self.file))
@@ -351,7 +349,6 @@ class Run:
                     absent += 1
                 else:
                     told.append(said)
-                    less = max(less, age - said)
                 if now >= next_disaster:
                     restored.append(self.disaster(customer, len(restored)))
                     next_disaster = time.monotonic() + seconds / (disasters + 1)
@@ -374,7 +371,7 @@ class Run:
             facts(), round(seconds / 60, 2), len(customer.acks), self.faults,
             round(statistics.median(told), 2), round(max(told), 2), absent,
             round(statistics.median(ages), 2), round(ages[int(len(ages) * 0.99)], 2), round(worst, 2), after,
-            sum(age > PROMISED for age in ages), len(ages), round(less, 2), restored,
+            sum(age > PROMISED for age in ages), len(ages), restored,
         )  # fmt: skip
 
 
