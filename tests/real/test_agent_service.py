@@ -213,7 +213,7 @@ def test_two_agents_at_once_take_turns_and_see_each_others_points(estate: Estate
     finished = '"backup_finished", "point": "([^"]+)".*"verified": true'
     with Agent(estate) as one, Agent(other) as two:
         for agent in (one, two):
-            agent.wait_log(finished, count=3)
+            agent.wait_log(finished, count=2)
         points = {found[1] for agent in (one, two) for found in re.finditer(finished, agent.log)}
         for agent in (one, two):
             agent.wait_until(
