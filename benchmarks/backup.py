@@ -218,9 +218,9 @@ def child(deed: str, file: str, target: str) -> None:
     from sidecar.agent.catalog import Catalog
     from sidecar.agent.ports import Kind, Level
     from sidecar.agent.repository.repository import Repository
-    from sidecar.agent.restore import Restoring
-    from sidecar.agent.restore_beside import Beside
-    from sidecar.agent.restore_plan import choose, keep, make
+    from sidecar.agent.restore.beside import Beside
+    from sidecar.agent.restore.plan import choose, keep, make
+    from sidecar.agent.restore.restoring import Restoring
     from sidecar.agent.run import run_backup
     from sidecar.agent.sources.build import build
     from sidecar.agent.verify import verify_point

@@ -19,8 +19,8 @@ import msgspec
 
 from benchmarks.rig import results
 from benchmarks.rig.machine import ROOT, facts
-from sidecar.machines.backup_schedule import Promise, PromiseKeeper, Schedule
-from sidecar.machines.point_age import PointAge
+from sidecar.machines.backup.point_age import PointAge
+from sidecar.machines.backup.schedule import Promise, PromiseKeeper, Schedule
 
 DAY, WEEK = 86_400.0, 604_800.0
 STEP = 5.0

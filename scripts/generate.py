@@ -83,7 +83,7 @@ def breaker() -> str:
 def recovery() -> str:
     """Recovery's stages, from the table that it runs on."""
     from sidecar.machines.diagram import mermaid
-    from sidecar.machines.recovery_stages import CHANGES, MEANING, Stage
+    from sidecar.machines.recovery.stages import CHANGES, MEANING, Stage
 
     reasons = [
         f"| {old} | {new} | {', '.join(f'`{reason}`' for reason in why)} |" for (old, new), why in CHANGES.items()
@@ -92,8 +92,8 @@ def recovery() -> str:
         [
             "# The stages of a recovery",
             "",
-            "Generated from `sidecar/machines/recovery_stages.py` by `make generate`. The rules behind the reasons",
-            "stand at the head of `sidecar/machines/recovery.py`; how to write them in",
+            "Generated from `sidecar/machines/recovery/stages.py` by `make generate`. The rules behind the reasons",
+            "stand at the head of `sidecar/machines/recovery/recovery.py`; how to write them in",
             "[Recover by itself](../howto/recovery.md).",
             "",
             *(f"* **{stage}**: {MEANING[stage]}" for stage in Stage),
@@ -113,13 +113,13 @@ def recovery() -> str:
 def incident() -> str:
     """An incident's states, from the table that it runs on."""
     from sidecar.machines.diagram import mermaid
-    from sidecar.machines.incident import CHANGES, MEANING, REASONS, Status
+    from sidecar.machines.incidents.incident import CHANGES, MEANING, REASONS, Status
 
     return "\n".join(
         [
             "# The states of an incident",
             "",
-            "Generated from `sidecar/machines/incident.py`, where the rules stand, by `make generate`.",
+            "Generated from `sidecar/machines/incidents/incident.py`, where the rules stand, by `make generate`.",
             "What opens one and how to speak to it: [Incidents](../howto/incidents.md).",
             "",
             *(f"* **{status}**: {MEANING[status]}" for status in Status),

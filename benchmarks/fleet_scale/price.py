@@ -16,7 +16,7 @@ import redis
 
 from benchmarks.rig.process import free_port
 from sidecar.control.fleet_script import BEAT, COMMAND
-from sidecar.machines.fleet_words import Vote
+from sidecar.machines.fleet.words import Vote
 
 ROUNDS, BATCH = 60, 100
 SUBSCRIBERS, MESSAGES = 200, 200

@@ -18,11 +18,11 @@ from benchmarks.fleet_scale.price import Prices
 from sidecar.config.breaker import Breaker as BreakerPolicy
 from sidecar.machines.breaker import Breaker, Refusal, Trial
 from sidecar.machines.breaker_states import BreakerState, Reason
-from sidecar.machines.fleet import Fleet
-from sidecar.machines.fleet_deeds import Adopt, Alone, Deed, Lend, Send, Sync
-from sidecar.machines.fleet_store import FleetStore
-from sidecar.machines.fleet_words import Answer, Record
-from sidecar.machines.leases import Ended
+from sidecar.machines.fleet.deeds import Adopt, Alone, Deed, Lend, Send, Sync
+from sidecar.machines.fleet.leases import Ended
+from sidecar.machines.fleet.replica import Fleet
+from sidecar.machines.fleet.store import FleetStore
+from sidecar.machines.fleet.words import Answer, Record
 from sidecar.machines.transition import Transition
 
 NAME = "upstream-0"

@@ -23,7 +23,7 @@ from sidecar.agent.run import run_backup
 from sidecar.agent.verdicts import Verification, concerns, record, records, sampled, verified
 from sidecar.agent.verify import manifest_troubles, read_logs, verify_point
 from sidecar.config.backup import Backup
-from sidecar.machines.backup_schedule import Made, choose
+from sidecar.machines.backup.schedule import Made, choose
 
 
 class Stopped(AgentFault):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from sidecar.agent.cycle import Turn
 from sidecar.agent.ports import Level
-from sidecar.machines.point_age import PointAge
+from sidecar.machines.backup.point_age import PointAge
 from sidecar.runtime import series
 from sidecar.runtime.metrics import Registry
 

@@ -11,7 +11,7 @@ from sidecar.agent.ports import Manifest
 from sidecar.agent.repository.repository import Repository
 from sidecar.agent.verdicts import Verification, records, verified
 from sidecar.config.backup import Backup
-from sidecar.machines.retention import Kept, Plan, Rules, Standing, dispensable, plan
+from sidecar.machines.backup.retention import Kept, Plan, Rules, Standing, dispensable, plan
 
 
 def decide(config: Backup, catalog: Catalog, held: Mapping[str, Hold], now: datetime) -> Plan:

@@ -1,7 +1,7 @@
 """The agent: what `sidecar agent run` starts. It keeps the RPO by itself, proves what it made, and says when it cannot.
 
 Three lanes, each a thread that works on one thing at a time: backups, with their verification and what is let go
-(`backing.py`), and what may take long and only reads (`rereading.py`, `drilling.py`). Beside them it
+(`lanes/backing.py`), and what may take long and only reads (`lanes/rereading.py`, `lanes/drilling.py`). Beside them it
 watches the promise: how old the newest verified point is.
 
 Nothing of it brings the process down: a repository that is away, a full disk, a wrong key are conditions that are told
@@ -21,25 +21,25 @@ from typing import Any
 import sidecar
 from sidecar.agent import cycle, history
 from sidecar.agent.admin import Admin
-from sidecar.agent.backing import Backing
-from sidecar.agent.drilling import Drilling
-from sidecar.agent.drills import DrillReport, drills
+from sidecar.agent.drills.drill import DrillReport, drills
 from sidecar.agent.faults import AgentFault
 from sidecar.agent.figures import Figures
-from sidecar.agent.half_way import HalfWay
+from sidecar.agent.lanes.backing import Backing
+from sidecar.agent.lanes.drilling import Drilling
+from sidecar.agent.lanes.rereading import Rereading
+from sidecar.agent.lanes.streaming import Streaming
 from sidecar.agent.memory import one_heap
 from sidecar.agent.ports import Kind, Manifest
 from sidecar.agent.report import Reporter
-from sidecar.agent.rereading import Rereading
+from sidecar.agent.restore.half_way import HalfWay
 from sidecar.agent.show import as_plain
 from sidecar.agent.stock import Stock
-from sidecar.agent.streaming import Streaming
 from sidecar.agent.verdicts import records
 from sidecar.base.clock import since_boot
 from sidecar.base.errors import ConfigError
 from sidecar.config.load import parse, read
-from sidecar.machines.backup_schedule import Promise, PromiseKeeper
-from sidecar.machines.point_age import PointAge
+from sidecar.machines.backup.point_age import PointAge
+from sidecar.machines.backup.schedule import Promise, PromiseKeeper
 from sidecar.runtime import logs
 from sidecar.runtime import observer as told
 from sidecar.runtime.admin_doors import Refused

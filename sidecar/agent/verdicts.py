@@ -10,7 +10,7 @@ from sidecar.agent.findings import Sort
 from sidecar.agent.ports import Level, Manifest, Trouble
 from sidecar.agent.repository.repository import Repository
 from sidecar.agent.wal import WAL, reads
-from sidecar.machines.verification import Candidate, offer
+from sidecar.machines.backup.verification import Candidate, offer
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):

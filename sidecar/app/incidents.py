@@ -23,10 +23,10 @@ from sidecar.control.incidents.senders.build import build
 from sidecar.control.incidents.senders.post import Post
 from sidecar.control.incidents.telling import figures_view
 from sidecar.control.incidents.writer import Writer
-from sidecar.machines.escalation import Step
-from sidecar.machines.incident import Patience
-from sidecar.machines.incident_book import IncidentBook
-from sidecar.machines.outbox import Outbox
+from sidecar.machines.incidents.book import IncidentBook
+from sidecar.machines.incidents.escalation import Step
+from sidecar.machines.incidents.incident import Patience
+from sidecar.machines.incidents.outbox import Outbox
 from sidecar.runtime.observer import Happening, Kind, Level
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from sidecar.machines.breaker_states import BreakerState, Reason
-from sidecar.machines.leases import Ended, TrialEnd
+from sidecar.machines.fleet.leases import Ended, TrialEnd
 from sidecar.proxy.breakers import Guarded
 
 if TYPE_CHECKING:

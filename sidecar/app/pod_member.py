@@ -15,7 +15,7 @@ import msgspec
 from sidecar.app.pod import TOPIC, USE_WITHIN
 from sidecar.machines.breaker import Snapshot
 from sidecar.machines.breaker_states import AUTOMATIC, BreakerState, Reason
-from sidecar.machines.leases import Ended, Lease, TrialEnd
+from sidecar.machines.fleet.leases import Ended, Lease, TrialEnd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

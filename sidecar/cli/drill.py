@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from sidecar.agent.drill_report import as_plain, markdown
-    from sidecar.agent.drills import drills, run_drill
+    from sidecar.agent.drills.drill import drills, run_drill
+    from sidecar.agent.drills.report import as_plain, markdown
 
     desk = Desk(args)
     with Progress() as progress:
@@ -44,8 +44,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from sidecar.agent.drill_report import as_plain, markdown
-    from sidecar.agent.drills import drills
+    from sidecar.agent.drills.drill import drills
+    from sidecar.agent.drills.report import as_plain, markdown
 
     reports = drills(Desk(args).catalog, args.last)
     if args.json:

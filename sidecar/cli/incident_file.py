@@ -13,8 +13,8 @@ import msgspec
 
 from sidecar.cli.control import Unreachable
 from sidecar.control.incidents.telling import summary, whole
-from sidecar.machines.incident import Incident
-from sidecar.machines.incident_book import Entry
+from sidecar.machines.incidents.book import Entry
+from sidecar.machines.incidents.incident import Incident
 
 
 def read(path: str, one: str | None) -> Any:

@@ -13,7 +13,7 @@ from sidecar.cli.progress import Progress
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sidecar.agent.restore_plan import RestorePlan
+    from sidecar.agent.restore.plan import RestorePlan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +58,9 @@ def _moment(text: str) -> "datetime | None":
 
 def _make(args: argparse.Namespace, desk: Desk) -> "RestorePlan":
     """The plan, kept. Raises NothingToDo with --if-empty."""
-    from sidecar.agent import history, restore_plan
+    from sidecar.agent import history
     from sidecar.agent.faults import NoRepository
+    from sidecar.agent.restore import plan as restore_plan
 
     if args.if_empty:
         if args.target is not None and not restore_plan.is_empty(args.target):
@@ -92,7 +93,7 @@ def _make(args: argparse.Namespace, desk: Desk) -> "RestorePlan":
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from sidecar.agent.restore_plan import NothingToDo
+    from sidecar.agent.restore.plan import NothingToDo
 
     try:
         plan = _make(args, Desk(args))
@@ -140,7 +141,7 @@ def _where(target: str) -> str:
 
 
 def _apply(args: argparse.Namespace) -> int:
-    from sidecar.agent.restore_plan import NothingToDo
+    from sidecar.agent.restore.plan import NothingToDo
 
     desk = Desk(args)
     if args.hash is not None:
@@ -153,7 +154,7 @@ def _apply(args: argparse.Namespace) -> int:
 
 
 def _resume(args: argparse.Namespace) -> int:
-    from sidecar.agent.journal import unfinished
+    from sidecar.agent.restore.journal import unfinished
 
     desk = Desk(args)
     open_ones = unfinished(desk.config)
@@ -164,12 +165,12 @@ def _resume(args: argparse.Namespace) -> int:
 
 def _carry_out(desk: Desk, name: str, *, as_json: bool) -> int:
     from sidecar.agent.faults import AgentFault
-    from sidecar.agent.fence import Fence
     from sidecar.agent.report import tell_once
-    from sidecar.agent.restore import Hands, Restoring
-    from sidecar.agent.restore_beside import Beside
-    from sidecar.agent.restore_in_place import InPlace
-    from sidecar.agent.restore_plan import kept
+    from sidecar.agent.restore.beside import Beside
+    from sidecar.agent.restore.fence import Fence
+    from sidecar.agent.restore.in_place import InPlace
+    from sidecar.agent.restore.plan import kept
+    from sidecar.agent.restore.restoring import Hands, Restoring
     from sidecar.runtime.observer import Level
 
     plan = kept(desk.config, name)

@@ -1,8 +1,8 @@
 """The fleet's shell: carries words between this process's breakers, the deciding half, and Redis.
 
-`machines/fleet.py` decides; here its deeds are done. What a breaker tells may come from a request's way, so it is only
-noted and what is to be sent leaves in a task of its own; nobody waits for Redis but those tasks, and whoever gave an
-order for the fleet.
+`machines/fleet/replica.py` decides; here its deeds are done. What a breaker tells may come from a request's way, so it
+is only noted and what is to be sent leaves in a task of its own; nobody waits for Redis but those tasks, and whoever
+gave an order for the fleet.
 
 The breakers are reached by name, each a `SharedBreaker`: of the one process that serves, or of the pod's program.
 """
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sidecar.control.fleet_look import Looks
 from sidecar.control.redis_link import RedisGone, RedisRefused
 from sidecar.machines.breaker_states import BreakerState, Reason
-from sidecar.machines.fleet import Fleet
-from sidecar.machines.fleet_deeds import Adopt, Alone, Lend, Noticed, Ordered, Send, Sync
-from sidecar.machines.leases import TrialEnd
+from sidecar.machines.fleet.deeds import Adopt, Alone, Lend, Noticed, Ordered, Send, Sync
+from sidecar.machines.fleet.leases import TrialEnd
+from sidecar.machines.fleet.replica import Fleet
 from sidecar.runtime import series
 from sidecar.runtime.observer import Kind, Level
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from sidecar.control.fleet_redis import FleetPort
     from sidecar.control.redis_link import RedisLink
     from sidecar.machines.breaker import Breaker, BreakerChange, Snapshot
-    from sidecar.machines.fleet_deeds import Deed
-    from sidecar.machines.leases import Ended, Lease
+    from sidecar.machines.fleet.deeds import Deed
+    from sidecar.machines.fleet.leases import Ended, Lease
     from sidecar.runtime.metrics import Registry
     from sidecar.runtime.observer import Observer
 

@@ -1,4 +1,4 @@
-"""The fleet's pages in Redis: the port between `machines/fleet.py` and the one link.
+"""The fleet's pages in Redis: the port between `machines/fleet/replica.py` and the one link.
 
     answer = await port.run(send)         # one command on one page
     answer = await port.sync(sync)        # that we live, and whatever differs from what we know
@@ -18,15 +18,15 @@ import msgspec
 
 from sidecar.control.fleet_script import BEAT, COMMAND, FOREIGN, SHOW
 from sidecar.control.redis_link import RedisLink, RedisRefused
-from sidecar.machines.fleet_deeds import Synced
-from sidecar.machines.fleet_page import Page
-from sidecar.machines.fleet_store import PRESENT_FOR
-from sidecar.machines.fleet_words import VERSION, Answer, Record
+from sidecar.machines.fleet.deeds import Synced
+from sidecar.machines.fleet.page import Page
+from sidecar.machines.fleet.store import PRESENT_FOR
+from sidecar.machines.fleet.words import VERSION, Answer, Record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sidecar.machines.fleet_deeds import Send, Sync
+    from sidecar.machines.fleet.deeds import Send, Sync
 
 LARGEST_HINT = 4096
 LATEST_EPOCH = 4_102_444_800_000_000

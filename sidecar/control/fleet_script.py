@@ -1,4 +1,4 @@
-"""What Redis runs for the fleet: `machines/fleet_page.py` once more, in Lua, and the beat of all replicas.
+"""What Redis runs for the fleet: `machines/fleet/page.py` once more, in Lua, and the beat of all replicas.
 
 Everything of one service lies under one hash tag, so that a script reaches it in a cluster, too, and services spread
 over the shards: `{shop:orders}:breaker:payments` is a page, `{shop:orders}:peers` a sorted set of replica -> end of its
@@ -11,9 +11,9 @@ is set by changes of state alone. A page of another type, beyond LARGEST bytes o
 """
 
 from sidecar.control.redis_link import Script
-from sidecar.machines.fleet_page import BARRED_FOR, DEFAULT_QUORUM, LONGEST_STEP, MOST_BARRED, MOST_VOTES
-from sidecar.machines.fleet_store import FURTHEST
-from sidecar.machines.fleet_words import VERSION
+from sidecar.machines.fleet.page import BARRED_FOR, DEFAULT_QUORUM, LONGEST_STEP, MOST_BARRED, MOST_VOTES
+from sidecar.machines.fleet.store import FURTHEST
+from sidecar.machines.fleet.words import VERSION
 
 LARGEST = 262_144
 KEPT_FOR = 86_400_000

@@ -26,9 +26,9 @@ resilience4j's issue 935 teaches what happens without).
 
 **Led.** Several breakers may share one state: the workers of a pod, the replicas of a service. Each judges its own
 window and trips by itself; what was agreed on comes as `adopt`, and from then on the state is *led*: its end, too,
-comes from outside, and trial calls are made with leases only (`leases.py`), which `grant` brings. An order given here
-stands above what is led. `alone` cuts the tie: what was led open stays so to its end and is then tried by one call at
-a time. None of this is on a call's way while the breaker is closed.
+comes from outside, and trial calls are made with leases only (`fleet/leases.py`), which `grant` brings. An order given
+here stands above what is led. `alone` cuts the tie: what was led open stays so to its end and is then tried by one call
+at a time. None of this is on a call's way while the breaker is closed.
 
 Changes of state come back as `Transition`: from `record`, `expire`, `force`, `reset`, `reconfigure`, `adopt`, `alone`,
 and, as the first trial makes the breaker half open, in that `Trial`. What came of a lease comes back as `Ended` from
@@ -44,7 +44,7 @@ from sidecar.base.backoff import Uniform, exponential
 from sidecar.base.names import Decision
 from sidecar.config.breaker import Breaker as BreakerPolicy
 from sidecar.machines.breaker_states import CHANGES, BreakerState, Reason
-from sidecar.machines.leases import Ended, Lease, TrialEnd
+from sidecar.machines.fleet.leases import Ended, Lease, TrialEnd
 from sidecar.machines.transition import Transition
 from sidecar.machines.window import Window
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sidecar.machines.breaker import Breaker, BreakerChange, Permit, Snapshot, Trial
 from sidecar.machines.breaker_states import BreakerState
 from sidecar.machines.failure_fields import FailureFields, suspects
-from sidecar.machines.leases import Ended, Lease
+from sidecar.machines.fleet.leases import Ended, Lease
 from sidecar.runtime import series
 from sidecar.runtime.observer import Kind, Level
 

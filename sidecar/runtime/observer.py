@@ -101,7 +101,7 @@ class Kind(StrEnum):
     RECOVERY_ESCALATED = "recovery_escalated"
     """The rule; the same. Attempts or budget are used up: people take over. Once per fault."""
     RECOVERY_HELD = "recovery_held"
-    """The rule; the same, hold: a word of `machines/recovery_stages.py`. It would act and may not."""
+    """The rule; the same, hold: a word of `machines/recovery/stages.py`. It would act and may not."""
     RECOVERY_ENDED = "recovery_ended"
     """The rule; the same. The fault went away without proof, or stayed away for ten minutes."""
     RECOVERY_PAUSED = "recovery_paused"

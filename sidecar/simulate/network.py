@@ -19,7 +19,7 @@ from sidecar.machines import balance
 from sidecar.machines.answer_cache import AnswerCache
 from sidecar.machines.breaker import Breaker, BreakerChange
 from sidecar.machines.failure_fields import FailureFields, suspects
-from sidecar.machines.leases import Ended
+from sidecar.machines.fleet.leases import Ended
 from sidecar.machines.outlier import Ejection, Outliers, Standing
 from sidecar.machines.retry import RetryPolicy
 from sidecar.machines.retry_budget import RetryBudget

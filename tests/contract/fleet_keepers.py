@@ -11,8 +11,8 @@ import redis
 from sidecar.control.fleet_redis import FleetPort
 from sidecar.control.fleet_script import CLOCK
 from sidecar.machines.breaker_states import BreakerState
-from sidecar.machines.fleet_deeds import Send, Sync
-from sidecar.machines.fleet_store import FleetStore
+from sidecar.machines.fleet.deeds import Send, Sync
+from sidecar.machines.fleet.store import FleetStore
 
 TIME = "the test's clock"
 

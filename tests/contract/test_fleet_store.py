@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from sidecar.machines.breaker_states import BreakerState, Reason
-from sidecar.machines.fleet_words import (
+from sidecar.machines.fleet.words import (
     Ask,
     Force,
     Heal,

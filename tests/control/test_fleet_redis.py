@@ -11,8 +11,8 @@ from sidecar.control import redis_link
 from sidecar.control.fleet_redis import FleetPort
 from sidecar.control.redis_link import RedisGone, RedisLink, RedisRefused
 from sidecar.machines.breaker_states import BreakerState
-from sidecar.machines.fleet_deeds import Send, Sync
-from sidecar.machines.fleet_words import Ask, Force, Look, Record, Vote
+from sidecar.machines.fleet.deeds import Send, Sync
+from sidecar.machines.fleet.words import Ask, Force, Look, Record, Vote
 from sidecar.runtime.metrics import Registry
 from sidecar.runtime.observer import Observer
 from tests.real.databases import Redis, RedisCluster

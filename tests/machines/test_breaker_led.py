@@ -8,7 +8,7 @@ from sidecar.base.names import Decision
 from sidecar.config.breaker import Breaker as BreakerPolicy
 from sidecar.machines.breaker import Breaker, Refusal, Snapshot, Trial
 from sidecar.machines.breaker_states import BreakerState
-from sidecar.machines.leases import Ended, Lease, TrialEnd
+from sidecar.machines.fleet.leases import Ended, Lease, TrialEnd
 
 T0 = 1000.0
 OPEN = Snapshot(BreakerState.OPEN, "consecutive_failures", "5 failures in a row", remaining=60.0)

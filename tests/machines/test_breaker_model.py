@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sidecar.config.breaker import Breaker as BreakerPolicy
 from sidecar.machines.breaker import Breaker, BreakerChange, Permit, Refusal, Snapshot, Trial
 from sidecar.machines.breaker_states import CHANGES, BreakerState, Reason
-from sidecar.machines.leases import Ended, Lease
+from sidecar.machines.fleet.leases import Ended, Lease
 from tests.machines.breaker_model import BreakerModel, ModelPermit
 from tests.machines.breaker_model import Ended as ModelEnded
 

@@ -19,13 +19,13 @@ from math import inf
 from sidecar.config.breaker import Breaker as BreakerPolicy
 from sidecar.machines.breaker import Breaker, BreakerChange, Refusal, Trial
 from sidecar.machines.breaker_states import BreakerState, Reason
-from sidecar.machines.fleet import MEMORY, Fleet
-from sidecar.machines.fleet_deeds import Adopt, Alone, Lend, Ordered, Send, Sync
-from sidecar.machines.fleet_member import WELL
-from sidecar.machines.fleet_page import Page
-from sidecar.machines.fleet_store import FleetStore
-from sidecar.machines.fleet_words import Ask, Force, Heal, Report, Restore, Vote
-from sidecar.machines.leases import Ended
+from sidecar.machines.fleet.deeds import Adopt, Alone, Lend, Ordered, Send, Sync
+from sidecar.machines.fleet.leases import Ended
+from sidecar.machines.fleet.member import WELL
+from sidecar.machines.fleet.page import Page
+from sidecar.machines.fleet.replica import MEMORY, Fleet
+from sidecar.machines.fleet.store import FleetStore
+from sidecar.machines.fleet.words import Ask, Force, Heal, Report, Restore, Vote
 
 NAME = "x"
 TIMEOUT = 4.0

@@ -4,7 +4,9 @@ import inspect
 
 import pytest
 
-from sidecar.machines import fleet, fleet_member, fleet_page
+from sidecar.machines.fleet import member as fleet_member
+from sidecar.machines.fleet import page as fleet_page
+from sidecar.machines.fleet import replica as fleet
 from tests.simulation.fleet_world import play, schedule, smallest, story, violation
 
 SEEDS, PART, LENGTH = 10_000, 1000, 80

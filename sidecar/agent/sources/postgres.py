@@ -1,8 +1,8 @@
 """A PostgreSQL cluster: a base backup now and then, and its log as it is written.
 
 A base backup is taken by pg_basebackup, with the log that makes it whole, so it can be restored by itself. While the
-agent streams the log (`streaming.py`), a point needs no new one: as long as the log since the last base backup is here
-without a gap, a point is that base backup and the log up to a moment. A full one is taken once a day, by order
+agent streams the log (`lanes/streaming.py`), a point needs no new one: as long as the log since the last base backup is
+here without a gap, a point is that base backup and the log up to a moment. A full one is taken once a day, by order
 (`--kind full`), and whenever there is a gap.
 
 What stands in tablespaces outside the data directory is not taken; a cluster that has some is refused, not halved. A

@@ -24,7 +24,7 @@ from sidecar.agent.sources.postgres_receive import GoneError, Receiver
 from sidecar.agent.sources.postgres_tools import MOMENT, moment
 from sidecar.agent.wal import PAGE, PARTIAL, SEGMENT, Span, WalArchive, WalState, lsn, name_of, number_of, reaches
 from sidecar.base.clock import since_boot
-from sidecar.machines.replication_lag import Look, ReplicationLag
+from sidecar.machines.backup.replication_lag import Look, ReplicationLag
 from sidecar.runtime.logs import Log
 
 _LOOK = f"""SELECT {MOMENT} AT TIME ZONE 'UTC', extract(epoch FROM now() - {MOMENT}),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from sidecar.control.incidents.keeper import Keeper
-from sidecar.machines.incident import Incident
+from sidecar.machines.incidents.incident import Incident
 
 BEAT_SECONDS = 2.0
 LEASE_SECONDS = 10.0

@@ -1,4 +1,4 @@
-"""Tells people: decides with `machines/outbox.py` and `machines/escalation.py` what is due, and has it sent.
+"""Tells people: `machines/incidents` (outbox, escalation) decides what is due; here it is sent.
 
 Nothing is sent before it is written down (unless the file fails), so that a notice outlives us: whatever was under way
 when we ended is sent again. One attempt per receiver at a time; a receiver that hangs costs its own attempt only. Who
@@ -18,11 +18,11 @@ from sidecar.control.incidents.keeper import Keeper
 from sidecar.control.incidents.senders.sender import Notice, NotSent, Sender
 from sidecar.control.incidents.telling import summary
 from sidecar.control.incidents.writer import Writer
-from sidecar.machines import escalation
-from sidecar.machines.escalation import Step
-from sidecar.machines.incident import Incident, Severity
-from sidecar.machines.incident_book import Change, Entry, What
-from sidecar.machines.outbox import Message, Outbox, Stored
+from sidecar.machines.incidents import escalation
+from sidecar.machines.incidents.book import Change, Entry, What
+from sidecar.machines.incidents.escalation import Step
+from sidecar.machines.incidents.incident import Incident, Severity
+from sidecar.machines.incidents.outbox import Message, Outbox, Stored
 from sidecar.runtime import series
 from sidecar.runtime.logs import Log
 from sidecar.runtime.metrics import Registry

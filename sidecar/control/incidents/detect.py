@@ -8,7 +8,7 @@ comes; nothing is asked for, except of which endpoints an upstream has now.
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from sidecar.machines.incident import Condition, Incident, Severity
+from sidecar.machines.incidents.incident import Condition, Incident, Severity
 from sidecar.runtime.observer import Happening, Kind, Level
 
 SHARED_STATE_SECONDS = 60.0

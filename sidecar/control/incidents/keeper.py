@@ -20,9 +20,9 @@ from sidecar.control.incidents.detect import Detector, Gone, Sign, concerns
 from sidecar.control.incidents.ledger import Loaded
 from sidecar.control.incidents.telling import entry, summary, whole
 from sidecar.control.incidents.writer import Writer
-from sidecar.machines.availability import Figures, Span, figures
-from sidecar.machines.incident import Condition, Incident, Severity, Status
-from sidecar.machines.incident_book import MAX_OPEN, Change, Entry, IncidentBook, What
+from sidecar.machines.incidents.availability import Figures, Span, figures
+from sidecar.machines.incidents.book import MAX_OPEN, Change, Entry, IncidentBook, What
+from sidecar.machines.incidents.incident import Condition, Incident, Severity, Status
 from sidecar.runtime import series
 from sidecar.runtime.logs import Log
 from sidecar.runtime.metrics import Registry

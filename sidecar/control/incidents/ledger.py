@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sidecar.base.errors import SidecarError
-from sidecar.machines.incident import Incident
-from sidecar.machines.incident_book import Entry
-from sidecar.machines.outbox import Message
+from sidecar.machines.incidents.book import Entry
+from sidecar.machines.incidents.incident import Incident
+from sidecar.machines.incidents.outbox import Message
 
 
 class StoreFailed(SidecarError):

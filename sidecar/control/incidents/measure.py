@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from sidecar.control.incidents.detect import Gone
 from sidecar.control.incidents.keeper import Keeper
-from sidecar.machines.availability import BURNS, BudgetBurn
-from sidecar.machines.incident import Condition, Incident
+from sidecar.machines.incidents.availability import BURNS, BudgetBurn
+from sidecar.machines.incidents.incident import Condition, Incident
 from sidecar.runtime import series
 from sidecar.runtime.metrics import Registry, Snapshot
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from sidecar.machines.incident import Severity
+from sidecar.machines.incidents.incident import Severity
 from sidecar.runtime.observer import Happening, Kind, Level
 
 PATH = "/api/v1/happenings"

@@ -15,7 +15,7 @@ import hashlib
 
 from sidecar.control.incidents.agreement import LEASE_SECONDS, Standing
 from sidecar.control.redis_link import RedisGone, RedisLink, RedisRefused, Script
-from sidecar.machines.incident import Incident
+from sidecar.machines.incidents.incident import Incident
 from sidecar.runtime.logs import Log
 
 ASK_SECONDS = 1.0

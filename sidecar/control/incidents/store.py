@@ -20,9 +20,9 @@ from typing import TypeVar
 import msgspec
 
 from sidecar.control.incidents.ledger import Batch, Loaded, StoreDamaged, StoreFailed
-from sidecar.machines.incident import Incident
-from sidecar.machines.incident_book import Entry
-from sidecar.machines.outbox import Message
+from sidecar.machines.incidents.book import Entry
+from sidecar.machines.incidents.incident import Incident
+from sidecar.machines.incidents.outbox import Message
 
 VERSION = 1
 KEEP_CLOSED = 1000

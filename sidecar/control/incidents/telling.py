@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sidecar.machines.availability import WINDOW, Figures
-from sidecar.machines.incident import Incident
-from sidecar.machines.incident_book import Entry
+from sidecar.machines.incidents.availability import WINDOW, Figures
+from sidecar.machines.incidents.book import Entry
+from sidecar.machines.incidents.incident import Incident
 from sidecar.runtime.observer import Happening
 
 MAX_TEXT = 500

@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 from sidecar.base.backoff import exponential
 from sidecar.control.incidents.ledger import Batch, Ledger, Loaded, StoreDamaged, StoreFailed
-from sidecar.machines.incident import Incident
-from sidecar.machines.incident_book import KEEP_TIMELINES, Change, Entry
-from sidecar.machines.outbox import Stored
+from sidecar.machines.incidents.book import KEEP_TIMELINES, Change, Entry
+from sidecar.machines.incidents.incident import Incident
+from sidecar.machines.incidents.outbox import Stored
 from sidecar.runtime.metrics import Registry
 from sidecar.runtime.observer import Kind, Level, Observer
 from sidecar.runtime.series import INCIDENT_STORE_OK

@@ -1,1 +1,1 @@
-"""Recovery's shell: what `machines/recovery.py` decides is looked for, done and proved here."""
+"""Recovery's shell: what `machines/recovery/recovery.py` decides is looked for, done and proved here."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.control.recovery.actions.liveness import FailLiveness
 from sidecar.control.recovery.ports import Alone, Seen
 from sidecar.control.recovery.rule import Rule
-from sidecar.machines.maintenance import end_of_maintenance
+from sidecar.machines.recovery.maintenance import end_of_maintenance
 from sidecar.runtime.observer import Happening, Kind, Level
 
 if TYPE_CHECKING:

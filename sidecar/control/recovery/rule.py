@@ -23,14 +23,14 @@ from sidecar.control.recovery.ports import ActionFailed, Sight
 from sidecar.control.recovery.proof import OVER_SECONDS, prove, request_through
 from sidecar.control.recovery.symptoms import AgentReports, Crashing
 from sidecar.control.recovery.tale import Tale
-from sidecar.machines.recovery import Recovery, RecoveryPolicy
-from sidecar.machines.recovery_stages import Hold, Stage
+from sidecar.machines.recovery.recovery import Recovery, RecoveryPolicy
+from sidecar.machines.recovery.stages import Hold, Stage
 from sidecar.runtime.logs import Log
 
 if TYPE_CHECKING:
     from sidecar.config.recovery import Recovery as RuleConfig
     from sidecar.control.recovery.engine import RecoveryEngine
-    from sidecar.machines.recovery import Change
+    from sidecar.machines.recovery.recovery import Change
     from sidecar.runtime.observer import Happening
 
 LOOK_SECONDS = 0.2

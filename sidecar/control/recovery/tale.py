@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sidecar.config.recovery import Trigger
-from sidecar.machines.recovery_stages import Hold, Stage
+from sidecar.machines.recovery.stages import Hold, Stage
 from sidecar.runtime import series
 from sidecar.runtime.observer import Kind, Level
 
 if TYPE_CHECKING:
     from sidecar.config.recovery import Recovery as RuleConfig
-    from sidecar.machines.recovery import Change
+    from sidecar.machines.recovery.recovery import Change
     from sidecar.runtime.metrics import Registry
     from sidecar.runtime.observer import Observer
 

@@ -6,8 +6,8 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.machines.incident import OPEN
-from sidecar.machines.incident_book import FULL
+from sidecar.machines.incidents.book import FULL
+from sidecar.machines.incidents.incident import OPEN
 from sidecar.runtime.observer import Kind
 from tests.control.incidents.test_keeper import Stage
 

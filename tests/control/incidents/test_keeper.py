@@ -13,9 +13,9 @@ from sidecar.control.incidents.keeper import TAKEN_OVER_SECONDS, Keeper
 from sidecar.control.incidents.measure import Count, Measure
 from sidecar.control.incidents.senders.sender import Notice
 from sidecar.control.incidents.writer import Writer
-from sidecar.machines.incident import Incident, Status
-from sidecar.machines.incident_book import IncidentBook
-from sidecar.machines.outbox import Outbox
+from sidecar.machines.incidents.book import IncidentBook
+from sidecar.machines.incidents.incident import Incident, Status
+from sidecar.machines.incidents.outbox import Outbox
 from sidecar.runtime.metrics import Registry
 from sidecar.runtime.observer import Happening, Kind, Level, Observer
 

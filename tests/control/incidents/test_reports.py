@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.control.incidents import reports
-from sidecar.machines.incident import Severity
+from sidecar.machines.incidents.incident import Severity
 from sidecar.runtime.observer import Happening
 from tests.control.incidents.test_keeper import Stage
 

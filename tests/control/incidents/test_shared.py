@@ -13,7 +13,7 @@ from sidecar.control.incidents import shared as shared_module
 from sidecar.control.incidents.agreement import Agreement, News
 from sidecar.control.incidents.shared import SharedCauses
 from sidecar.control.redis_link import RedisLink
-from sidecar.machines.incident import Incident, Status
+from sidecar.machines.incidents.incident import Incident, Status
 from sidecar.runtime.metrics import Registry
 from sidecar.runtime.observer import Kind, Observer
 from tests.control.incidents.test_keeper import Stage

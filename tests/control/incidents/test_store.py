@@ -12,9 +12,9 @@ from sidecar.control.incidents import writer as writer_module
 from sidecar.control.incidents.ledger import Batch, Loaded, StoreFailed
 from sidecar.control.incidents.store import VERSION, Store
 from sidecar.control.incidents.writer import Writer
-from sidecar.machines.incident import Condition, Severity, Status
-from sidecar.machines.incident_book import IncidentBook
-from sidecar.machines.outbox import Message, Stored
+from sidecar.machines.incidents.book import IncidentBook
+from sidecar.machines.incidents.incident import Condition, Severity, Status
+from sidecar.machines.incidents.outbox import Message, Stored
 from sidecar.runtime.metrics import Registry
 from sidecar.runtime.observer import Happening, Kind, Observer
 

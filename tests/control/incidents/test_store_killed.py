@@ -15,8 +15,8 @@ WRITER = """
 import asyncio, sys
 from sidecar.control.incidents.ledger import Batch
 from sidecar.control.incidents.store import Store
-from sidecar.machines.incident import Condition, Severity
-from sidecar.machines.incident_book import IncidentBook
+from sidecar.machines.incidents.incident import Condition, Severity
+from sidecar.machines.incidents.book import IncidentBook
 
 async def main():
     store, book = Store(sys.argv[1]), IncidentBook("shop", "one", lambda now: f"i{now:g}")

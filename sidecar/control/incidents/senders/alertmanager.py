@@ -17,7 +17,7 @@ import msgspec
 from sidecar.config.incidents import Alertmanager
 from sidecar.control.incidents.senders.post import Poster
 from sidecar.control.incidents.senders.sender import Notice, read_secret
-from sidecar.machines.incident import Severity
+from sidecar.machines.incidents.incident import Severity
 
 REFRESH_SECONDS = 60.0
 LASTS_SECONDS = 240.0

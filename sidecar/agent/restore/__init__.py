@@ -1,0 +1,1 @@
+"""Restoring: a plan with a hash, carried out step by step, beside or in place."""

@@ -1,0 +1,1 @@
+"""The agent's decisions: when, of which kind, how old, what is kept, what a drill and a restore do next."""

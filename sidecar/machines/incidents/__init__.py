@@ -1,0 +1,1 @@
+"""What is wrong, to whom it is told, and what it says about ourselves."""

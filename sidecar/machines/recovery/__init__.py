@@ -1,0 +1,1 @@
+"""When something is done about a fault, and when people take over."""
