@@ -225,7 +225,7 @@ def test_a_backup_killed_before_each_of_its_changes(engine: str, store: ObjectSt
         while killed_before(estate, link, number, CHANGES, "backup", "run", "--kind", kinds[number % 2]):
             (estate.uploads / "more").write_bytes(os.urandom(20_000))
             number += 1
-        assert number > 15
+        assert number > {"restic": 15, "sealed": 10}[engine]  # of small sources sealed makes fewer objects
         estate.backup()
         assert_all_sound(estate)
         estate.run("backup", "prune")
