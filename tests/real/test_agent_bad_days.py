@@ -120,7 +120,7 @@ def test_a_full_staging_area_is_named_and_nothing_half_is_kept(estate: Estate, s
 def test_a_full_staging_area_is_named_by_restic_too(tmp_path: Path, small_disk: Callable[[str, int], Path]):
     estate = Estate(tmp_path, "restic")
     state = small_disk("small-state", 2)
-    for number in range(3000):  # their index has no room
+    for number in range(12_000):  # their index has no room
         (estate.uploads / f"{number}").write_text("x")
     estate.write(state_dir=str(state), sources=[{"name": "up", "files": {"paths": [str(estate.uploads)]}}])
     assert "backup.state_dir" in estate.run("backup", "run", code=1).stderr
