@@ -120,6 +120,13 @@ class Agent:
     def json(self, target: str) -> Any:
         return json.loads(self.get(target))
 
+    def conditions(self) -> list[str] | None:
+        """The reasons of what holds; None: it does not answer, as while it begins anew with another file."""
+        try:
+            return [one["reason"] for one in self.json("/api/v1/status")["conditions"]]
+        except OSError:
+            return None
+
     def metrics(self) -> Metrics:
         return Metrics(self.get("/metrics").decode())
 

@@ -131,7 +131,7 @@ def test_half_way_through_nobody_gets_at_the_data_whoever_is_started_anew(tmp_pa
                     file.write(json.dumps({"step": {"act": act, "source": source}, "mark": mark, "detail": ""}) + "\n")
         with Agent(estate) as agent:
             proxy.wait_until(lambda: fenced(proxy), "the agent's word")
-            assert [one["reason"] for one in agent.json("/api/v1/status")["conditions"]] == ["restore_unfinished"]
+            assert agent.conditions() == ["restore_unfinished"]
             proxy.signal(signal.SIGKILL)
             proxy.wait_exit()
             with Sidecar(config, directory=tmp_path, command=service) as another:
@@ -139,7 +139,7 @@ def test_half_way_through_nobody_gets_at_the_data_whoever_is_started_anew(tmp_pa
                 assert not listens(port)
                 estate.run("restore", "resume")
                 assert orders(another) == {"tea"}
-                agent.wait_until(lambda: agent.json("/api/v1/status")["conditions"] == [], "all well")
+                agent.wait_until(lambda: agent.conditions() == [], "all well")
     with Sidecar(config, directory=tmp_path, command=service) as later:
         later.wait_until(lambda: listens(port), "the service")
         assert orders(later) == {"tea"}, "nothing is fenced any more"
