@@ -114,6 +114,7 @@ def test_a_backup_killed_before_each_of_its_changes(place: Place):
     assert {point.id for point in place.catalog.points()} == known
 
 
+@pytest.mark.slow
 def test_a_first_backup_killed_before_each_of_its_changes(tmp_path: Path):
     for number in range(1, 80, 5):  # a key is slow to make on purpose
         directory = tmp_path / f"{number}"

@@ -44,7 +44,7 @@ def drop(primary: Primary, estate: Estate) -> None:
     )
 
 
-@pytest.mark.parametrize("engine", ["sealed", "restic"])
+@pytest.mark.parametrize("engine", ["sealed", pytest.param("restic", marks=pytest.mark.slow)])
 def test_a_base_backup_by_command_is_a_cluster_that_starts(
     estate: Estate, primary: Primary, tmp_path: Path, engine: str
 ):

@@ -85,6 +85,7 @@ def test_forgotten_data_is_pruned_between_runs(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("always_prune")
+@pytest.mark.slow
 def test_a_lock_of_another_machine_puts_pruning_off_and_nothing_else(tmp_path: Path):
     stage = Stage(tmp_path, "restic")
 

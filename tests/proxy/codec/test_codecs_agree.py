@@ -12,7 +12,7 @@ from tests.proxy.codec import grammar
 from tests.proxy.codec.oracle import chunked_agrees, memory_changes_nothing, request_agrees, response_agrees
 
 many = settings(
-    max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example]
+    max_examples=700, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example]
 )
 
 
