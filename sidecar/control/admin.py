@@ -174,8 +174,6 @@ class Admin:
             "/api/v1/registry": reading(overview.registry),
             "/api/v1/recovery": reading(overview.recovery),
             "/api/v1/config": self._effective,
-            "/api/v1/incidents": reading(_none_yet),  # until the parts that keep them answer
-            "/api/v1/backups": reading(_none_yet),
         }
         self._commands: dict[str, Handler] = {
             "/drain": self._drain,
@@ -306,7 +304,3 @@ def _asset(content: bytes, content_type: str) -> Handler:
         return Response(200, content, content_type)
 
     return answer
-
-
-async def _none_yet() -> list[dict[str, Any]]:
-    return []

@@ -56,7 +56,7 @@ def test_the_api_answers_json(admin, door):
     assert json.loads(admin.ask("/api/v1/status", door=door).body) == admin.program.state
     assert json.loads(admin.ask("/api/v1/config?x=1", door=door).body) == {"version": 1}
     assert json.loads(admin.ask("/api/v1/breakers", door=door).body) == admin.program.state["breakers"]
-    for name in ("health", "registry", "incidents", "backups"):
+    for name in ("health", "registry"):
         assert json.loads(admin.ask(f"/api/v1/{name}", door=door).body) == []
 
 

@@ -148,8 +148,3 @@ def load_segment(store: Store, keys: Keys, prefix: str, number: int) -> bytes:
 def segment_name(prefix: str, number: int) -> str:
     """What the segment is called."""
     return f"{prefix}/{number:08d}"
-
-
-def segments_of(length: int) -> int:
-    """How many segments a stream of so many bytes has."""
-    return max(1, -(-length // SEGMENT))
