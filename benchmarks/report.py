@@ -5,6 +5,7 @@ The prose of those pages is written by hand; what stands between their markers i
 
 import argparse
 import sys
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -31,57 +32,46 @@ from benchmarks.rig.machine import ROOT
 DRAWING = ROOT / "docs/cpu.svg"
 PAGES = (ROOT / "docs/performance.md", ROOT / "docs/comparison.md", ROOT / "README.md")
 _RESULTS = ROOT / "benchmarks/results"
+Kind = TypeVar("Kind")
+
+
+PLAIN: dict[str, Any] = {
+    "footprint": footprint,
+    "fleet": fleet,
+    "recovery": recovery,
+    "incidents": incidents,
+    "backup-stream": backup_stream,
+    "page": page,
+}
+"""Result file -> the benchmark, whose `Report` it holds and whose `table` says all of it, but for the machine."""
 
 
 def sections() -> dict[str, str]:
     """Markdown by marker name, for those results that are there."""
     found: dict[str, str] = {}
-    if (path := _RESULTS / "load.json").exists():
-        load = msgspec.json.decode(path.read_bytes(), type=LoadReport)
+    if (load := _result("load", LoadReport)) is not None:
         run = f"{load.rounds} interleaved rounds of {load.seconds:g} s. {_machine(load.machine)}"
         found["summary"] = f"{run}\n\n{table.summary(load.figures)}"
         found["load"] = table.tables(load.figures).rstrip()
-    if (path := _RESULTS / "latency.json").exists():
-        paced = msgspec.json.decode(path.read_bytes(), type=latency.Report)
+    if (paced := _result("latency", latency.Report)) is not None:
         run = f"{paced.rate:,.0f} requests/s, {paced.rounds} interleaved rounds of {paced.seconds:g} s."
         found["latency"] = f"{run} {_machine(paced.machine)}\n\n{latency.table(paced)}"
-    if (path := _RESULTS / "footprint.json").exists():
-        taken = msgspec.json.decode(path.read_bytes(), type=footprint.Report)
-        found["footprint"] = f"{_machine(taken.machine)}\n\n{footprint.table(taken)}"
-    if (path := _RESULTS / "failures.json").exists():
-        stormed = msgspec.json.decode(path.read_bytes(), type=failures.Report)
+    if (stormed := _result("failures", failures.Report)) is not None:
         run = f"{stormed.rate:,.0f} requests/s for {stormed.seconds:g} s, `open_for` {stormed.open_for:g} s."
         found["failures"] = f"{run} {_machine(stormed.machine)}\n\n{failures.table(stormed)}"
-    if (path := _RESULTS / "fleet.json").exists():
-        shared = msgspec.json.decode(path.read_bytes(), type=fleet.Report)
-        found["fleet"] = f"{_machine(shared.machine)}\n\n{fleet.table(shared)}"
-    if (path := _RESULTS / "upgrade.json").exists():
-        replaced = msgspec.json.decode(path.read_bytes(), type=upgrade.Report)
+    if (replaced := _result("upgrade", upgrade.Report)) is not None:
         run = f"{replaced.rate:,.0f} requests/s for {replaced.seconds:g} s."
         found["upgrade"] = f"{run} {_machine(replaced.machine)}\n\n{upgrade.table(replaced)}"
-    if (path := _RESULTS / "recovery.json").exists():
-        healed = msgspec.json.decode(path.read_bytes(), type=recovery.Report)
-        found["recovery"] = f"{_machine(healed.machine)}\n\n{recovery.table(healed)}"
-    if (path := _RESULTS / "incidents.json").exists():
-        told = msgspec.json.decode(path.read_bytes(), type=incidents.Report)
-        found["incidents"] = f"{_machine(told.machine)}\n\n{incidents.table(told)}"
-    if (path := _RESULTS / "backup.json").exists():
-        backed = msgspec.json.decode(path.read_bytes(), type=backup.Report)
+    for name, benchmark in PLAIN.items():
+        if (report := _result(name, benchmark.Report)) is not None:
+            found[name.replace("-", "_")] = f"{_machine(report.machine)}\n\n{benchmark.table(report)}"
+    if (backed := _result("backup", backup.Report)) is not None:
         found["backup"] = f"{_machine(backed.machine, 'python')}\n\n{backup.table(backed)}"
-    if (path := _RESULTS / "backup-hour.json").exists():
-        hour = msgspec.json.decode(path.read_bytes(), type=backup_hour.Report)
+    if (hour := _result("backup-hour", backup_hour.Report)) is not None:
         found["backup_hour"] = f"{_machine(hour.machine, 'python')}\n\n{backup_hour.table(hour)}"
-    if (path := _RESULTS / "backup-week.json").exists():
-        lived = msgspec.json.decode(path.read_bytes(), type=backup_week.Report)
+    if (lived := _result("backup-week", backup_week.Report)) is not None:
         found["backup_week"] = backup_week.table(lived)
-    if (path := _RESULTS / "backup-stream.json").exists():
-        streamed = msgspec.json.decode(path.read_bytes(), type=backup_stream.Report)
-        found["backup_stream"] = f"{_machine(streamed.machine)}\n\n{backup_stream.table(streamed)}"
-    if (path := _RESULTS / "page.json").exists():
-        looked = msgspec.json.decode(path.read_bytes(), type=page.Report)
-        found["page"] = f"{_machine(looked.machine)}\n\n{page.table(looked)}"
-    if (path := _RESULTS / "first_look.json").exists():
-        first = msgspec.json.decode(path.read_bytes(), type=first_look.Report)
+    if (first := _result("first_look", first_look.Report)) is not None:
         found["first_look"] = (
             f"{_machine(first.machine)}\n\n`git clone` took {first.cloned:.0f} s, the page was there after "
             f"{first.page:.0f} s, and showed an open breaker after {first.open_breaker:.0f} s "
@@ -92,6 +82,12 @@ def sections() -> dict[str, str]:
         build = ", ".join(f"{key} {value}" for key, value in allowed.build.items())
         found["instructions"] = "\n".join([f"Build: {build}.", "", "| request | instructions |", "|---|---|", *rows])
     return found
+
+
+def _result(name: str, kind: type[Kind]) -> Kind | None:
+    """What the result file holds; None: there is none."""
+    path = _RESULTS / f"{name}.json"
+    return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else None
 
 
 def written(whole: str) -> str:
@@ -117,8 +113,9 @@ def main() -> int:
     asked = parser.parse_args()
     stale = 0
     fresh = {path: written(path.read_text()) for path in PAGES}
-    load = msgspec.json.decode((_RESULTS / "load.json").read_bytes(), type=LoadReport)
-    for path, after in {**fresh, DRAWING: drawing.draw(load.figures)}.items():
+    if (load := _result("load", LoadReport)) is not None:
+        fresh[DRAWING] = drawing.draw(load.figures)
+    for path, after in fresh.items():
         if path.exists() and path.read_text() == after:
             continue
         if asked.check:
