@@ -91,7 +91,7 @@ class ServedFile:
 
     def _is_another(self) -> bool:
         try:
-            return read(self.path) != self._read
+            return os.path.isfile(self.path) and read(self.path) != self._read  # a pipe is read once
         except ConfigError:  # not there, as in the middle of a swap
             return False
 

@@ -53,19 +53,19 @@ def run(args: argparse.Namespace) -> int:
 
 def find_socket(file: str, *, given: bool) -> str:
     """The admin socket that this configuration file names, be the file valid or not."""
-    from sidecar.config.load import load
+    from sidecar.config.faults import InvalidConfig
+    from sidecar.config.load import parse, read
 
     try:
-        return load(file).admin.socket
-    except ConfigError:
-        pass
-    try:
-        with open(file, encoding="utf-8", errors="replace") as opened:
-            text = opened.read(1 << 20)
-    except OSError as error:
+        data = read(file)
+    except InvalidConfig as error:
         if given:
-            raise ConfigError(f"{file}: {error.strerror}; name the socket with --socket") from None
+            raise ConfigError(f"{file}: {error.faults[0].message}; name the socket with --socket") from None
         return DEFAULT_SOCKET
+    try:
+        return parse(data, file, os.environ).admin.socket
+    except ConfigError:
+        text = data.decode("utf-8", "replace")
     section = _ADMIN.search(text)
     found = _SOCKET.search(section[1]) if section else None
     if not found:

@@ -2,7 +2,9 @@
 
 A value that is wrong is replaced by its default, or by an empty one, so that the rest of the file is still read and
 the rules between fields can still be checked; a tree with faults never leaves the loader. `${env:NAME}` and
-`${env:NAME:-default}` are expanded once in every value before it gets its type; `$${env:` stands for itself.
+`${env:NAME:-default}` are expanded once in every value before it gets its type; `$${env:` stands for itself. Quotes do
+not decide the type of an expanded value: within `{ }` it cannot be written without them, and what a variable holds
+(a host's name of digits alone) nobody can quote. What an optional key gets from an empty variable is null.
 """
 
 import difflib
@@ -78,7 +80,8 @@ class Decoder:
                     self.fault((*path, field.name), self.places[path], f"missing: {field.doc.meaning}")
                 values[field.name] = self._placeholder(field.shape)
         if section.one_of and isinstance(node, Mapping):
-            self._one_of(section, {key.text for key, value in entries if not _is_null(value)}, path)
+            given = {name for name, value in values.items() if value is not None or (*path, name) in self.wrong}
+            self._one_of(section, given, path)
         return section(**values)
 
     def _entries(self, node: Mapping, path: Path, known: MappingType[str, Field]) -> list[tuple[Scalar, Node]]:
@@ -103,9 +106,9 @@ class Decoder:
             self.fault(path, self.places[path], f"exactly one of {', '.join(section.one_of)} is expected")
 
     def _field(self, node: Node, field: Field, path: Path) -> Any:
-        if field.nullable and _is_null(node):
-            return None
         try:
+            if field.nullable and self._is_null(node, path):
+                return None
             return self._value(node, field.shape, path)
         except _Wrong:
             return self._placeholder(field.shape) if field.required else field.default
@@ -166,7 +169,16 @@ class Decoder:
             self.fault(path, node.mark, f"{article(kind.word)} is expected, not {self._describe(node)}")
             raise _Wrong
         text = self._expand(node, path)
-        return self._parse(resolve(text) if node.plain else text, kind, path, node.mark)
+        value, other = (resolve(text), text) if node.plain else (text, resolve(text))
+        if text != node.text and not _fits(value, kind) and _fits(other, kind):
+            value = other
+        return self._parse(value, kind, path, node.mark)
+
+    def _is_null(self, node: Node, path: Path) -> bool:
+        if not isinstance(node, Scalar):
+            return False
+        text = self._expand(node, path)
+        return resolve(text) is None if node.plain else text == "" != node.text
 
     def _parse(self, value: Plain, kind: Kind, path: Path, mark: Mark) -> Any:
         try:
@@ -224,8 +236,12 @@ def _did_you_mean(word: str, known: MappingType[str, Any]) -> str:
     return f"; known here: {', '.join(known)}"
 
 
-def _is_null(node: Node) -> bool:
-    return isinstance(node, Scalar) and node.plain and resolve(node.text) is None
+def _fits(value: Plain, kind: Kind) -> bool:
+    try:
+        kind.parse(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_text(value: str) -> bool:

@@ -52,10 +52,16 @@ def parse(text: str | bytes, file: str = "<text>", env: Mapping[str, str] | None
 def read(file: str) -> bytes:
     """Return the bytes of `file`, at most one more than allowed; raise `InvalidConfig` when it cannot be read."""
     try:
-        with open(file, "rb") as stream:
+        with open(file, "rb", opener=_open_at_once) as stream:
+            os.set_blocking(stream.fileno(), True)
             return stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise InvalidConfig([Fault(file, Mark(), "", error.strerror or str(error))]) from None
+
+
+def _open_at_once(file: str, flags: int) -> int:
+    """A pipe that nobody writes to is empty; one that somebody has open (`-c <(…)`) is read to its end."""
+    return os.open(file, flags | os.O_NONBLOCK)
 
 
 def examine_file(path: str, env: Mapping[str, str] | None = None, also: AlsoRules | None = None) -> Examination:

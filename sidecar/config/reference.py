@@ -20,7 +20,8 @@ shows the keys at work, `config/schema.json` completes and checks them in an edi
 * An address is `host:port`, `[::1]:port` or `unix:/path`. A name is lower-case letters, digits, `_`, `.` and `-`.
 * `${env:NAME}` and `${env:NAME:-default}` in a value are replaced once, before the value gets its type; a variable
   that is not set and has no default is an error. `$${env:` stands for `${env:`. Within `{ }` and `[ ]` YAML wants
-  quotes around it.
+  quotes around it, which make no text of it: `{sample: "${env:SAMPLE:-0.1}"}` is a number. Where null may stand, an
+  empty value is null: `token_file: ${env:TOKEN_FILE:-}`.
 * Secrets stand in files of their own; the configuration only names them (`*_file`).
 """
 

@@ -1,5 +1,7 @@
 """Every kind of fault in a single value or key, at its exact place; and all of them at once."""
 
+import os
+
 import pytest
 
 from sidecar.base.errors import ConfigError
@@ -164,10 +166,32 @@ def test_a_fault_repeats_no_password():
         ("${env:N:-2}", {"N": ""}, 2),
         ("${env:N:-2}", {"N": "4"}, 4),
         ("${env:A}${env:B}", {"A": "1", "B": "2"}, 12),
+        ("'${env:N:-2}'", {}, 2),
+        ("'${env:N:-2}'", {"N": "0x3"}, 3),
     ],
 )
 def test_the_environment_fills_values_before_they_get_their_type(written, env, workers):
     assert parse(f"workers: {written}\n" + SOUND, "f", env).workers == workers
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_name_from_the_environment_is_text_whatever_it_looks_like(quote):
+    text = SOUND + f"service:\n  instance: {quote}${{env:N}}{quote}\n"
+    assert [parse(text, "f", {"N": n}).service.instance for n in ("12", "true")] == ["12", "true"]
+
+
+def test_an_empty_variable_is_null_where_null_may_stand():
+    for value in ("${env:N:-}", "'${env:N:-}'"):
+        assert parse(f"admin:\n  token_file: {value}\n{SOUND}").admin.token_file is None
+    text = f"incidents: {{notify: [{{name: a, webhook: {{url: 'http://a', url_file: '${{env:N:-}}'}}}}]}}\n{SOUND}"
+    assert faults(text) == []
+    assert "exclude each other" in faults(text, {"N": "/run/url"})[0]
+
+
+def test_a_pipe_that_nobody_writes_to_is_empty(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidConfig, match="the file is empty"):
+        load(str(tmp_path / "pipe"))
 
 
 def test_the_environment_is_expanded_once_and_can_be_escaped():
