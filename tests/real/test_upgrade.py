@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis as redis_py
 
 from sidecar.control.handover import (
     PROTOCOL,
@@ -187,34 +188,52 @@ def test_an_open_breaker_keeps_its_remaining_time_and_its_incident(config: dict[
 
 
 def test_what_runs_ends_with_the_old_one(server: ScriptedUpstream, config: dict[str, Any], tmp_path: Path) -> None:
-    """An answer that is under way, a kept connection that asks once more, a probe's too; and nothing else of it."""
+    """An answer that is under way, a kept connection that asks once more, a probe's too; and nothing else of it: it
+    talks to Redis no more, looks for nobody there, and does not follow the file.
+    """
     go_on = threading.Event()
     config["incidents"] = {"store": str(tmp_path / "incidents.db")}
+    config["upstreams"].append(upstream("self", discovery={"registry": "tested", "refresh": "1s"}))
 
     def slowly(peer: Any, request: Any) -> None:
         go_on.wait(20)
         peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
 
     server.on("/slow", slowly)
-    with Redis() as redis, Succession(shared(config, redis)) as all_of_them, dial(all_of_them.port) as wire:
-        first = all_of_them.first
-        first.wait_until(lambda: first.metrics().sum("sidecar_shared_state_connected"), "Redis")
-        with dial(first.admin_port) as probe:
-            probed = ask("/readyz", host="127.0.0.1")
-            assert probe.send(probed).read_answer().status == 200
-            wire.send(ask("/slow"))
-            server.wait_until(lambda: server.requests("/slow"), "the request")
-            talks = redis.clients()
-            all_of_them.upgrade()
-            assert all_of_them.answers().status == 200
-            assert probe.send(probed).read_answer().status == 200
-        assert first.metrics().sum("sidecar_incident_store_ok") == 1
-        first.wait_until(lambda: redis.clients() == talks, "only the new one talks to Redis")
-        assert first.process.poll() is None
-        go_on.set()
-        got = wire.read_answer()
-        assert (got.status, got.body, got.keeps) == (200, b"ok", False)
-        assert all_of_them.first.process.wait(20) == 0
+    with Redis() as redis:
+        config = shared(config, redis)
+        config["shared_state"]["registry"] = {"advertise": config["listeners"][0]["bind"]}
+        with Succession(config) as all_of_them, dial(all_of_them.port) as wire:
+            first = all_of_them.first
+            first.wait_until(lambda: first.metrics().sum("sidecar_shared_state_connected"), "Redis")
+            with dial(first.admin_port) as probe:
+                probed = ask("/readyz", host="127.0.0.1")
+                assert probe.send(probed).read_answer().status == 200
+                wire.send(ask("/slow"))
+                server.wait_until(lambda: server.requests("/slow"), "the request")
+                talks = redis.clients()
+                all_of_them.upgrade()
+                assert all_of_them.answers().status == 200
+                assert probe.send(probed).read_answer().status == 200
+            first.write({**config, "log": {"level": "debug"}})
+            assert first.metrics().sum("sidecar_incident_store_ok") == 1
+            first.wait_until(lambda: redis.clients() == talks, "only the new one talks to Redis")
+            beats = first.metrics().sum("sidecar_registry_beats_total")
+            first.wait_log('"event": "config_reloaded"')
+            first.wait_until(  # by then the old one would have looked twice at the file, and more often for the others
+                lambda: first.metrics().sum("sidecar_registry_beats_total") >= beats + 3, "beats of the new one"
+            )
+            assert first.log.count('"event": "config_reloaded"') == 1
+            assert "discovery_failed" not in first.log
+            assert first.process.poll() is None
+            go_on.set()
+            got = wire.read_answer()
+            assert (got.status, got.body, got.keeps) == (200, b"ok", False)
+            assert first.process.wait(20) == 0
+            (own,) = [one for one in first.admin("/api/v1/registry").json() if one["kind"] == "self"]
+            assert (own["told"], own["connected"]) == ("available", True)
+            (found,) = [one for one in first.admin("/api/v1/registry").json() if one.get("upstream") == "self"]
+            assert [one["state"] for one in found["instances"]] == ["available"]
 
 
 def test_listeners_may_come_and_go(server: ScriptedUpstream, config: dict[str, Any]) -> None:
@@ -388,6 +407,29 @@ def test_a_shared_breaker_stays_with_its_fleet(config: dict[str, Any]) -> None:
             first.wait_until(
                 lambda: all_of_them.answers("/pay").status == 200, "the fleet's order is the fleet's still"
             )
+            with redis_py.Redis(port=redis.port) as client:
+                client.flushall()
+
+            def votes() -> Any:
+                fleet = next(one["fleet"] for one in first.status()["breakers"] if one["name"] == "alone")
+                return [one["replica"] for one in fleet.get("votes", ())]
+
+            first.wait_until(lambda: votes() == [first.status()["shared"]["me"]], "the vote of before, told anew")
+
+
+def test_the_fleets_word_counts_where_the_old_one_had_not_heard_it(config: dict[str, Any]) -> None:
+    """As when the upgrade is what brings shared_state: the old one thought that the breaker was closed."""
+    with Redis() as redis:
+        told = shared(config, redis)
+        told["upstreams"] = [*told["upstreams"], upstream("others", discovery={"registry": "tested"})]
+        with Sidecar(told) as other:
+            other.wait_until(lambda: other.metrics().sum("sidecar_shared_state_connected"), "Redis")
+            other.command("breaker", "open", "pay", "--fleet")
+        with Succession(config) as all_of_them:
+            assert all_of_them.answers("/pay").status == 200
+            all_of_them.first.write(told)
+            all_of_them.upgrade()  # it waits for the registry's first answer, so it has heard the fleet's word as well
+            assert all_of_them.answers("/pay").decision == "manual_open"
 
 
 def test_the_agent_beside_reports_to_the_new_one(config: dict[str, Any], tmp_path: Path) -> None:
