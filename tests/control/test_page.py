@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -194,7 +195,8 @@ def test_a_rule_that_gave_up_or_waits_needs_attention(status):
         in read({**status, "recovery": held}).text["attention"]
     )
     standing = recovery(in_force=True, why="")
-    assert "in force until it is well" in read({**status, "recovery": standing}).text["recovery"]
+    shown = read({**status, "recovery": standing}).text
+    assert "it stays until it is well" in shown["recovery"] and "restart-app is in force:" in shown["attention"]
     paused = recovery() | {"paused": {"by": "alice", "why": "we move", "since": "2026-01-02T04:00:00+00:00"}}
     assert "Recovery is paused by alice: we move" in read({**status, "recovery": paused}).text["attention"]
 
@@ -361,6 +363,11 @@ def test_there_are_buttons_only_where_orders_are_taken(status):
     assert "/drain" not in paths(page.render({**status, "orders": True, "state": "draining"}))
 
 
+def test_a_button_is_called_by_the_word_on_it(status):
+    named = re.findall(r'<button[^>]* aria-label="([^"]*)">([^<]+)', page.render({**status, "orders": True}))
+    assert len(named) > 5 and all(word.lower() in label.lower() for label, word in named)
+
+
 def test_every_button_leads_to_an_order_that_the_interface_knows(start_admin, tmp_path):
     (tmp_path / "token").write_text("sesame")
     admin = start_admin(token_file=str(tmp_path / "token"))
@@ -379,6 +386,12 @@ def test_an_incident_can_be_told_whole(status):
     assert "/api/v1/incidents/20260102-045900-a1b2" in [fields.get("href") for fields in reader.all("a")]
 
 
+def test_the_worst_incident_comes_first(status):
+    status["incidents"].reverse()
+    shown = sections(status)["incidents"]
+    assert shown.index("critical") < shown.index("warning")
+
+
 def test_of_many_incidents_the_first_are_shown_and_the_others_folded(status):
     status["incidents"] = [{**status["incidents"][0], "id": f"20260102-{n}"} for n in range(500)]
     shown = sections(status)["incidents"]
@@ -392,11 +405,15 @@ def test_a_crowd_stays_within_bounds(status):
     crowd = [{**one[0], "address": f"10.0.{n // 250}.{n % 250}:80"} for n in range(1000)]
     status["upstreams"][1]["endpoints"] = [*crowd, *({**one[1], "address": f"10.9.9.{n}:80"} for n in range(30))]
     parts = sections(status)
-    assert parts["upstreams"].count("<tr>") == MAX_ENDPOINTS + 1 + 3  # and heads: of those that are out, and in use
+    assert parts["upstreams"].count("<tr>") == MAX_ENDPOINTS + 1 + 4  # and heads: of those out, more, and in use
+    assert "<summary>22 more that are out</summary>" in parts["upstreams"]
     assert "<summary>20 endpoints that are in use</summary>" in parts["upstreams"]
     assert parts["upstreams"].count(">unhealthy<") == 30
     assert "980 more" in parts["upstreams"]
-    assert parts["attention"].count("<li") == MAX_TROUBLES + 1
+    assert "30 of 1,030 endpoints of payments are unhealthy" in parts["attention"]
+    assert "Dependency taxes" in parts["attention"], "many of a kind hide nothing else"
+    status["breakers"] = [{**status["breakers"][1], "name": f"b{number}"} for number in range(50)]
+    assert sections(status)["attention"].count("<li") == MAX_TROUBLES + 1
 
 
 def test_the_payload_is_small(status):

@@ -64,6 +64,7 @@ function morph(old, fresh) {
 }
 
 function become(present, node) {
+  if (present.isEqualNode(node)) return;
   if (present.open) node.setAttribute("open", "");
   for (const { name } of [...present.attributes]) if (!node.hasAttribute(name)) present.removeAttribute(name);
   for (const { name, value } of node.attributes) {
@@ -104,7 +105,13 @@ function line(label, colour, unit) {
     const shown = plot.cursor.idx == null ? plot.data[series].at(-1) : y;
     return shown == null ? "–" : `${shown < 10 ? shown.toFixed(1) : Math.round(shown)} ${unit}`;
   };
-  return { label, stroke: ink(colour), fill: ink(`${colour}-wash`), width: 1.5, points: { show: false }, value };
+  return { label, stroke: ink(colour), fill: ink(`${colour}-wash`), width: 1.5, points: { show: true, size: 4, filter: alone }, value };
+}
+
+// A value between two unknown ones is no line: a dot.
+function alone(plot, series) {
+  const known = (place) => plot.data[series][place] != null;
+  return [...plot.data[series].keys()].filter((place) => known(place) && !known(place - 1) && !known(place + 1));
 }
 
 function range(_, first, last) {
@@ -249,5 +256,7 @@ function follow() {
   });
 }
 
+// The first event is the whole page once more; who opened it sees it before that is gone through.
 setInterval(tick, 500);
-follow();
+if (document.hidden) follow();
+else requestAnimationFrame(() => setTimeout(follow));

@@ -19,9 +19,10 @@ def may_order(status: dict[str, Any]) -> bool:
 def button(path: str, word: str, says: str, asks: str = "") -> str:
     """One button: what it does in a word, and in a sentence for the dialog and for those who only hear it."""
     ask = f' data-ask="{asks}"' if asks else ""
+    label = says if says.lower().startswith(word.lower()) else f"{word}: {says}"  # who says "click Reset" is heard
     return (
         f'<button type="button" class="act" data-path="{quote(path)}" data-says="{escape(says)}"{ask} '
-        f'aria-label="{escape(says)}">{word}</button>'
+        f'aria-label="{escape(label)}">{word}</button>'
     )
 
 

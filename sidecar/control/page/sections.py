@@ -19,6 +19,7 @@ from sidecar.control.page import (
 from sidecar.control.page.bricks import (
     Form,
     ago,
+    breakable,
     clock,
     gauge,
     mark,
@@ -139,7 +140,10 @@ def _backups(status: dict[str, Any]) -> str:
     if found is None:
         return ""
     word, level = backup_words.state(found)
-    told = {name: text(value) for name, value in backup_words.facts(found)}
+    told = {
+        name: breakable(text(value)) if name == "Repository" else text(value)
+        for name, value in backup_words.facts(found)
+    }
     age = (found["rpo"] or {}).get("age_seconds")
     if age is not None:
         target = found["rpo"]["target_seconds"]
@@ -205,7 +209,7 @@ def _program(status: dict[str, Any]) -> str:
         ("Workers", figure(status["workers"])),
         ("Process", str(status["pid"])),
         *([("Service", text(words.child_said(child)))] if (child := status.get("child")) is not None else []),
-        ("Configuration", f"<code>{text(str(config['path']))}</code>"),
+        ("Configuration", f"<code>{breakable(text(str(config['path'])))}</code>"),
         ("Its hash", f"<code>{text(str(config['hash'])[:12])}</code>"),
         ("Loaded", ago(status, config["loaded_at"])),
         ("Last reload", mark("good", "good") if config["last_reload_ok"] else mark("failed", "bad")),

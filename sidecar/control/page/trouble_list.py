@@ -11,6 +11,7 @@ UNFOLDED = 8
 """Incidents; the others, up to MAX_TROUBLES, are folded away. The API has all."""
 MAX_STORY = 10
 """Lines of an incident's timeline."""
+_RANKS = {"critical": 0, "error": 1, "warning": 2}
 _LEVELS: dict[str, words.Level] = {"info": "off", "warning": "warn"}
 
 
@@ -29,8 +30,8 @@ def attention(status: dict[str, Any]) -> str:
 
 
 def incidents(status: dict[str, Any]) -> str:
-    """The open ones, with what may be done about them."""
-    found = status.get("incidents", ())
+    """The open ones, the worst first, with what may be done about them."""
+    found = sorted(status.get("incidents", ()), key=lambda one: _RANKS.get(one["severity"], 0))
     rows = [_incident(status, one) for one in found[:MAX_TROUBLES]]
     more = len(found) - UNFOLDED
     folded = f"<details><summary>{more:,} more</summary>{_list(rows[UNFOLDED:])}</details>" if more > 0 else ""

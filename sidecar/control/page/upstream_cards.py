@@ -1,6 +1,6 @@
 """The upstreams: their endpoints with health and the reason they are out, and where the endpoints come from.
 
-Of many endpoints those that are out come first, and those that are well are folded away.
+Of many endpoints those that are out come first; all but a few of them, and those that are well, are folded away.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ def part(status: dict[str, Any]) -> str:
 
 def _card(status: dict[str, Any], upstream: dict[str, Any]) -> str:
     name = text(upstream["name"])
-    counts = f"{figure(upstream['requests_total'])} requests · {figure(upstream['inflight'])} in flight"
+    counts = f"{words.count(upstream['requests_total'], 'request')} · {figure(upstream['inflight'])} in flight"
     counts += f" · {figure(upstream['pending'])} waiting" if upstream["pending"] else ""
     return (
         f'<article id="upstream-{name}"><h3 class="apart"><span>{breakable(name)} <small>{counts}</small></span> '
@@ -54,16 +54,20 @@ def _endpoints(status: dict[str, Any], name: str, endpoints: list[dict[str, Any]
     shown = sorted(endpoints, key=lambda one: words.level_of(one["state"]) in _WELL)[:MAX_ENDPOINTS]
     out = [one for one in shown if words.level_of(one["state"]) not in _WELL]
     well, left_out = shown[len(out) :], len(endpoints) - len(shown)
+    first, more = out[:FOLDED], out[FOLDED:]
     return (
-        (_table(status, f"Endpoints of {name} that are out", out) if out else "")
-        + (
-            f"<details><summary>{len(well):,} endpoints that are in use</summary>"
-            f"{_table(status, f'Endpoints of {name} that are in use', well)}</details>"
-            if well
-            else ""
-        )
+        (_table(status, f"Endpoints of {name} that are out", first) if first else "")
+        + _folded(status, name, more, "more that are out" if len(more) > 1 else "more that is out")
+        + _folded(status, name, well, "endpoints that are in use" if len(well) > 1 else "endpoint that is in use")
         + (note(f"and {left_out:,} more") if left_out else "")
     )
+
+
+def _folded(status: dict[str, Any], name: str, endpoints: list[dict[str, Any]], what: str) -> str:
+    if not endpoints:
+        return ""
+    told = f"{len(endpoints):,} {what}"
+    return f"<details><summary>{told}</summary>{_table(status, f'Endpoints of {name}: {told}', endpoints)}</details>"
 
 
 def _table(status: dict[str, Any], caption: str, endpoints: list[dict[str, Any]]) -> str:

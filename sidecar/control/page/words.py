@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple
 UNKNOWN = "–"
 MOST_TRIES = 3
 """Of a recovery rule, on the page."""
+MOST_NAMED = 3
+"""Endpoints of an upstream that need attention, each in a sentence of its own; of more there is one sentence."""
 Level = Literal["good", "warn", "bad", "off"]
 """How it goes: well, to be watched, not at all, or switched off."""
 
@@ -250,7 +252,7 @@ def recovery_state(one: dict[str, Any]) -> str:
     """Where a rule stands, in a word or two."""
     if one["hold"] is not None:
         return f"held ({one['hold'].replace('_', ' ')})"
-    return str(one["stage"])
+    return "in force" if one["in_force"] else str(one["stage"])
 
 
 def recovery_level(one: dict[str, Any]) -> Level:
@@ -268,7 +270,7 @@ def recovery_said(one: dict[str, Any]) -> str:
 
 def recovery_seen(one: dict[str, Any]) -> str:
     """What it sees, what forbids it to act, and whether what it did holds; empty: nothing."""
-    in_force = "in force until it is well" if one["in_force"] else ""
+    in_force = "it stays until it is well" if one["in_force"] else ""
     return "; ".join(word for word in (one["why"], one["held_by"], in_force) if word)
 
 
@@ -308,14 +310,26 @@ def _of_upstreams(upstreams: list[dict[str, Any]]) -> Iterator[Trouble]:
         name, place = upstream["name"], f"upstream-{upstream['name']}"
         if not upstream["endpoints"]:
             yield Trouble("bad", f"Upstream {name} has no endpoint", place)
-        for one in upstream["endpoints"]:
-            level = level_of(one["state"])
-            if level in {"bad", "warn"}:
+        sick = [one for one in upstream["endpoints"] if level_of(one["state"]) in {"bad", "warn"}]
+        if len(sick) > MOST_NAMED:
+            yield Trouble(*_crowd(name, sick, len(upstream["endpoints"])), place)
+        else:
+            for one in sick:
                 why = f": {one['why']}" if one["why"] else ""
-                yield Trouble(level, f"Endpoint {one['address']} of {name} is {one['state']}{why}", place)
+                text = f"Endpoint {one['address']} of {name} is {one['state']}{why}"
+                yield Trouble(level_of(one["state"]), text, place)
         discovery = upstream["discovery"]
         if discovery is not None and discovery["error"]:
             yield Trouble("warn", f"Discovery of {name} fails, the last answer stays: {discovery['error']}", place)
+
+
+def _crowd(name: str, sick: list[dict[str, Any]], all_of_them: int) -> tuple[Level, str]:
+    """Many sick endpoints in a sentence, so that they do not hide what else needs attention."""
+    states = " or ".join(sorted({one["state"] for one in sick}))
+    whys = Counter(one["why"] for one in sick if one["why"]).most_common(2)
+    told = f": {whys[0][0]}" + (", and others" if len(whys) > 1 else "") if whys else ""
+    level: Level = "bad" if any(level_of(one["state"]) == "bad" for one in sick) else "warn"
+    return level, f"{len(sick):,} of {count(all_of_them, 'endpoint')} of {name} are {states}{told}"
 
 
 def certificate_level(one: dict[str, Any]) -> Level:
