@@ -38,6 +38,10 @@ class SourceFailure(AgentFault):
     """A source is missing, unreadable or does not answer."""
 
 
+class OutOfReach(SourceFailure):
+    """The log is there, but must not be replayed up to the wanted moment."""
+
+
 def unreadable(path: str, error: OSError) -> SourceFailure:
     """A file of a source that cannot be read."""
     advice = "; run the agent as a user who may, or exclude it" if isinstance(error, PermissionError) else ""

@@ -325,8 +325,13 @@ class Logged(Protocol):
         """The last moment to which it can be brought; None: it has no log, and stays as it is."""
         ...
 
-    def complete(self, restored: str, point: SourcePoint, archive: "WalArchive", until: datetime | None) -> None:
-        """Add the log to the copy, so that it ends at `until`; None: as late as it goes. Again is no error."""
+    def complete(
+        self, restored: str, at: str, point: SourcePoint, archive: "WalArchive", until: datetime | None
+    ) -> None:
+        """Add the log to the copy, so that it ends at `until`; None: as late as it goes. Again is no error.
+
+        `at`: the absolute path where it will stand when it is opened. Raises OutOfReach.
+        """
         ...
 
 

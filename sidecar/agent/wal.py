@@ -210,18 +210,24 @@ def reads(details: Mapping[str, Any], place: str) -> bool:
 
 
 def reaches(content: bytes, start: int) -> int:
-    """The LSN up to which the pages of the segment that begins at `start` say that they belong there.
+    """The LSN up to which the pages of the segment that begins at `start` say that they belong there."""
+    return start + sum(map(len, pages(content, start)))
 
-    Each page begins with its own address, the first one also tells how large pages are (PostgreSQL: xlog_internal.h).
+
+def pages(content: bytes, start: int) -> Iterator[memoryview]:
+    """Those pages, each of which begins with its own address.
+
+    The first one also tells how large pages are (PostgreSQL: xlog_internal.h).
     """
     order: Literal["little", "big"] = "little" if int.from_bytes(content[8:16], "little") == start else "big"
     size = int.from_bytes(content[36:40], order)
     if not 1024 <= size <= PAGE:
-        return start
+        return
     for place in range(0, len(content), size):
-        if int.from_bytes(content[place + 8 : place + 16], order) != start + place:
-            return start + place
-    return start + len(content)
+        page = memoryview(content)[place : place + size]
+        if int.from_bytes(page[8:16], order) != start + place:
+            return
+        yield page
 
 
 def number_of(name: str, segment_bytes: int) -> int:

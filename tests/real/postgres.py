@@ -43,7 +43,7 @@ class Primary(Postgres):
 
     def outside(self) -> Path:
         """A new directory that is not part of the server's own."""
-        place = Path(tempfile.mkdtemp(prefix="apart-", dir=self.directory))
+        place = Path(tempfile.mkdtemp(prefix="apart = ", dir=self.directory))
         shutil.chown(place, self.directory.owner())
         return place
 

@@ -134,4 +134,5 @@ def test_a_receiver_that_hangs_is_started_anew_and_a_silent_server_is_not_known(
             assert lag() == [], "not known is not 0"
         plan = estate.json("restore", "plan", "--target", str(tmp_path / "all"))
         assert "the log makes a tablespace" in estate.run("restore", "apply", plan["hash"], code=1).stderr
+        assert estate.json("drill", "run")["passed"], "it goes as far as the point itself"
         assert restore(estate, tmp_path / "before", "--to", before.isoformat()) == ["tea", "cake"]

@@ -23,7 +23,7 @@ from sidecar.agent import findings
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.cycle import Stopped
 from sidecar.agent.drills.checks import Checked, Copy, carry_out, started
-from sidecar.agent.faults import AgentFault, Busy, Damaged, StorageFailure, Unknown
+from sidecar.agent.faults import AgentFault, Busy, Damaged, OutOfReach, StorageFailure, Unknown
 from sidecar.agent.findings import Sort
 from sidecar.agent.ports import Database, Logged, Manifest, Progress, SourcePoint, SourcePort, Tell
 from sidecar.agent.repository.repository import Repository
@@ -217,7 +217,11 @@ class _Drilling:
         if isinstance(logged, Logged):
             log = self._repository.log_of(source)
             self._reached[source.name] = logged.latest(log, source) or source.consistent_at
-            logged.complete(into, source, log, None)
+            try:
+                logged.complete(into, into, source, log, None)
+            except OutOfReach:  # only newer points reach further
+                self._reached[source.name] = source.consistent_at
+                logged.complete(into, into, source, log, source.consistent_at)
 
     def _open(self, source: SourcePoint) -> "contextlib.AbstractContextManager[Any] | None":
         port: object = self._sources.get(source.name)

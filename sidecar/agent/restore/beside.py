@@ -77,7 +77,7 @@ class Beside:
         port: object = self._sources.get(step.source)
         if isinstance(port, Logged):
             log = self._repository.log_of(source_of(self._point, step.source))
-            port.complete(into, source_of(self._point, step.source), log, self._plan.moment)
+            port.complete(into, final, source_of(self._point, step.source), log, self._plan.moment)
         settle(self._plan.target)
         os.rename(into, final)
         sync(self._plan.target)

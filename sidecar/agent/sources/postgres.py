@@ -5,8 +5,9 @@ agent streams the log (`lanes/streaming.py`), a point needs no new one: as long 
 here without a gap, a point is that base backup and the log up to a moment. A full one is taken once a day, by order
 (`--kind full`), and whenever there is a gap.
 
-What stands in tablespaces outside the data directory is not taken; a cluster that has some is refused, not halved. A
-standby is backed up like a primary; how old it is is known by the last commit that it has.
+Tablespaces outside the data directory are taken with it (`postgres_tablespaces.py`); when there is another one, or one
+less, a new base backup begins. A standby is backed up like a primary; how old it is is known by the last commit that it
+has.
 """
 
 import hashlib
@@ -24,8 +25,9 @@ from sidecar.agent.children import run, written
 from sidecar.agent.faults import EngineFailure, SourceFailure
 from sidecar.agent.ports import Parent, Placement, Progress, Root, SourcePoint, Staged, Tell
 from sidecar.agent.sources.postgres_copy import replay, served
+from sidecar.agent.sources.postgres_tablespaces import bring_in, link, made, mapping, outside
 from sidecar.agent.sources.postgres_tools import MOMENT, SERVICE, Server, find, moment
-from sidecar.agent.wal import Span, WalArchive, WalState, lsn, name_of
+from sidecar.agent.wal import Span, WalArchive, WalState, lsn, name_of, segments
 from sidecar.config.backup import PostgresSource as Rules
 
 BASE_EVERY = timedelta(days=1)
@@ -34,7 +36,6 @@ CATCH_UP = 15.0
 _ABOUT = f"""SELECT current_setting('server_version_num'), pg_size_bytes(current_setting('wal_segment_size')),
  (SELECT system_identifier FROM pg_control_system()), {MOMENT} AT TIME ZONE 'UTC',
  (SELECT rolname FROM pg_roles WHERE oid = 10), current_database(),
- (SELECT count(*) FROM pg_tablespace WHERE oid NOT IN (1663, 1664)),
  (SELECT sum(pg_database_size(oid)) FROM pg_database WHERE has_database_privilege(oid, 'CONNECT')),
  extract(epoch FROM now() - {MOMENT})"""  # noqa: S608 - of words of ours
 
@@ -65,26 +66,27 @@ class PostgresSource:
             raise SourceFailure(f"{self.name}: {fault}") from None
 
     def _stage(self, into: str, parent: Parent | None, tell: Tell) -> Staged:
-        number, size, system, now, superuser, database, tablespaces, total, old = self._about(into)
-        if tablespaces != "0":
-            raise SourceFailure(
-                f"{self.name}: the cluster has {tablespaces} tablespaces of its own, and only what is in the data "
-                "directory can be backed up: move their tables to pg_default, and drop them"
-            )
+        number, size, system, now, superuser, database, total, old = self._about(into)
         at, behind = moment(self.name, now), max(0.0, float(old))
         if parent is not None and self.rules.stream:
             going_on = self._going_on(parent.source, system, at, tell)
-            if going_on is not None:
+            # what has been made since is in the log, where no copy may replay it: asked last
+            if going_on is not None and sorted(self._outside(into)) == going_on.details.get("tablespaces", []):
                 going_on.behind += behind
                 return going_on
-        data = os.path.join(into, "data")
-        self._base(data, int(number) // 10_000, into, int(total or 0), tell)
+        data, tablespaces = os.path.join(into, "data"), self._outside(into)
+        self._base(data, int(number) // 10_000, into, tablespaces, int(total or 0), tell)
         manifest = _look_through(self.name, data)
         ended = moment(self.name, self._about(into)[3])
         wal, *more = manifest["WAL-Ranges"]
         if more:
             raise SourceFailure(f"{self.name}: a new timeline began during the base backup: the next run takes another")
         timeline, bytes_ = f"{wal['Timeline']:08X}", int(size)
+        first, end = name_of(timeline, lsn(wal["Start-LSN"]) // bytes_, bytes_), lsn(wal["End-LSN"])
+        if made(os.path.join(data, "pg_wal"), list(segments(first, end, bytes_)), bytes_):
+            raise SourceFailure(
+                f"{self.name}: a tablespace was made during the base backup: the next run takes another"
+            )
         return Staged(
             roots=(Root(path=data),),
             consistent_at=at,
@@ -95,9 +97,10 @@ class PostgresSource:
                 "superuser": superuser,
                 "database": database,
                 "segment_bytes": bytes_,
-                "wal_from": name_of(timeline, lsn(wal["Start-LSN"]) // bytes_, bytes_),
-                "wal_to": name_of(timeline, (lsn(wal["End-LSN"]) - 1) // bytes_, bytes_),
-                "end_lsn": lsn(wal["End-LSN"]),
+                "wal_from": first,
+                "wal_to": name_of(timeline, (end - 1) // bytes_, bytes_),
+                "end_lsn": end,
+                "tablespaces": sorted(tablespaces),
                 "base_at": at.isoformat(),
                 "restorable_from": ended.isoformat(),
                 "streamed": False,
@@ -106,9 +109,12 @@ class PostgresSource:
 
     def _about(self, scratch: str) -> list[str]:
         (found,) = self.server.query(os.path.join(scratch, ".reach"), _ABOUT)
-        if len(found) != 9:
+        if len(found) != 8:
             raise SourceFailure(f"{self.name}: the server does not say what it is")
         return found
+
+    def _outside(self, scratch: str) -> dict[str, str]:
+        return outside(self.server, os.path.join(scratch, ".reach"))
 
     def _going_on(self, before: SourcePoint, system: str, now: datetime, tell: Tell) -> Staged | None:
         """The last base backup and the log up to now; None: a new base backup is needed, or the log is far behind."""
@@ -136,16 +142,18 @@ class PostgresSource:
             unchanged=True,
         )
 
-    def _base(self, data: str, major: int, scratch: str, total: int, tell: Tell) -> None:
+    def _base(self, data: str, major: int, scratch: str, tablespaces: dict[str, str], total: int, tell: Tell) -> None:
         def beat(pid: int) -> None:
             tell(Progress(phase="stage", source=self.name, done=written(pid), total=total))
 
         program = find("pg_basebackup", self.rules.programs, major)
         words = [program, "-w", "-d", SERVICE, "-D", data, "-Fp", "-Xstream", "-cfast", "--no-sync"]
+        aside = os.path.join(scratch, "tablespaces")
         with self.server.reached(os.path.join(scratch, ".reach")) as env:
-            ended = run([*words, "--manifest-checksums=SHA256"], env, beat=beat)
+            ended = run([*words, "--manifest-checksums=SHA256", *mapping(tablespaces, aside)], env, beat=beat)
         if ended.code or ended.stopped:
             raise self.server.failure("pg_basebackup", ended)
+        bring_in(self.name, data, tablespaces, aside)
 
     def local_state(self) -> WalState | None:
         """How far the log is streamed, as this machine knows; None: it is not."""
@@ -174,8 +182,9 @@ class PostgresSource:
             return max(span.covered_at, point.consistent_at)
         return point.consistent_at if point.details["streamed"] else None
 
-    def complete(self, restored: str, point: SourcePoint, archive: WalArchive, until: datetime | None) -> None:
+    def complete(self, restored: str, at: str, point: SourcePoint, archive: WalArchive, until: datetime | None) -> None:
         """Let the copy end at the moment `until`, at the earliest when it is whole; None: as late as the log goes."""
+        link(self.name, restored, at, point.details.get("tablespaces", ()))
         span = _span(archive, point)
         if span is not None or point.details["streamed"]:
             end = span.end if span is not None else int(point.details["end_lsn"])

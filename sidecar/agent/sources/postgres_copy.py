@@ -21,15 +21,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sidecar.agent.children import end, environment, run, spawn
-from sidecar.agent.faults import AgentFault, Damaged, EngineFailure, SourceFailure
+from sidecar.agent.faults import AgentFault, Damaged, EngineFailure, OutOfReach, SourceFailure
 from sidecar.agent.ports import SourcePoint
+from sidecar.agent.sources.postgres_tablespaces import made
 from sidecar.agent.sources.postgres_tools import as_somebody, find
 from sidecar.agent.wal import WalArchive
 
 _SETTINGS = "postgresql.auto.conf"
 _OURS = re.compile(r"^(restore_command|recovery_target\w*)\b.*\n?", re.MULTILINE)
 _COMMIT = re.compile(r"desc: (?:COMMIT|ABORT)\w*(?: PREPARED)? .*?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
-_TABLESPACE = re.compile(r"rmgr: Tablespace .*desc: CREATE \d+ \"(.*)\"")
+_TABLESPACE = re.compile(r"rmgr: Tablespace .*lsn: ([0-9A-F]+/[0-9A-F]+),.*desc: CREATE ")
 START_SECONDS = 3600.0
 """Replaying may take long."""
 _LONGEST_SOCKET = 80
@@ -44,17 +45,17 @@ def replay(
     size = int(details["segment_bytes"])
     into = os.path.join(data, "pg_wal")
     os.makedirs(into, mode=0o700, exist_ok=True)
-    first = str(details["wal_from"])
-    there, last = set(archive.names()), first
-    for last, kept in archive.needed(first, end_lsn, size):
-        here = os.path.join(into, last)
-        if os.path.isfile(here) and (last < str(details["wal_to"]) or kept not in there):
+    names, there = [], set(archive.names())
+    for name, kept in archive.needed(str(details["wal_from"]), end_lsn, size):
+        names.append(name)
+        here = os.path.join(into, name)
+        if os.path.isfile(here) and (name < str(details["wal_to"]) or kept not in there):
             continue  # it came with the base backup
         _write(here, archive.get(kept))
     for name in there:
         if name.endswith(".history"):
             _write(os.path.join(into, name), archive.get(name))
-    limit = until if _goes_on(into, (first, last), until, programs, details) else None
+    limit = _limit(into, names, until, programs, details)
     settings, before = os.path.join(data, _SETTINGS), ""
     with contextlib.suppress(FileNotFoundError), open(settings, encoding="utf-8", errors="surrogateescape") as file:
         before = _OURS.sub("", file.read())
@@ -62,42 +63,53 @@ def replay(
         "restore_command = 'false'  # all of the log is in pg_wal",
         "recovery_target_timeline = 'current'  # later ones may have left where this one went on",
         "recovery_target_action = 'promote'",
+        *limit,
     ]
-    if limit is not None:
-        lines.append(f"recovery_target_time = '{limit.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}+00'")
     _write(settings, (before + "\n".join(lines) + "\n").encode(errors="surrogateescape"))
     _write(os.path.join(data, "recovery.signal"), b"")
 
 
-def _goes_on(
-    wal: str, between: tuple[str, str], until: datetime | None, programs: str | None, details: dict[str, Any]
-) -> bool:
-    """Whether something was committed after `until`; without the program that tells, it is taken for granted.
+def _limit(
+    wal: str, names: list[str], until: datetime | None, programs: str | None, details: dict[str, Any]
+) -> list[str]:
+    """The settings that let the replay stop, where something was committed after `until`.
 
-    Raises SourceFailure when a tablespace was made before: replaying that writes to where the server itself has it.
+    Without the program that tells when, that is taken for granted. Where a tablespace is made it has to stop before:
+    replaying that writes to where the server itself has it. Raises OutOfReach when that is too early.
     """
-    try:
+    outside = made(wal, names, int(details["segment_bytes"]))
+    refusal = OutOfReach(
+        f"the log makes a tablespace at {outside}: a copy that replays it would write into the server's own; "
+        "bring back a moment before it with --to, or a point after it (sidecar backup list)"
+    )
+    at_time = [] if until is None else [f"recovery_target_time = '{until.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}+00'"]
+    program = None
+    with contextlib.suppress(EngineFailure):
         program = find("pg_waldump", programs, int(details["major"]), newer=False)
-    except EngineFailure:
-        return True
-    later, outside = False, ""
+    if until is None or program is None:
+        if outside:
+            raise refusal
+        return at_time
+    later, before, lost = False, "", False
 
     def hear(line: bytes) -> None:
-        nonlocal later, outside
+        nonlocal later, before, lost
         text = line.decode(errors="replace")
-        if until is not None and (found := _COMMIT.search(text)):
-            later = later or datetime.fromisoformat(found[1]).replace(tzinfo=UTC) > until
-        elif not later and (made := _TABLESPACE.search(text)):
-            outside = made[1]
+        if later:
+            return
+        if found := _COMMIT.search(text):
+            later = datetime.fromisoformat(found[1]).replace(tzinfo=UTC) > until
+            lost = lost or (not later and before != "")
+        elif not before and (found := _TABLESPACE.search(text)):
+            before = found[1]
 
-    rules = ["-r", "Tablespace", *(["-r", "Transaction"] if until is not None else [])]
-    run([program, "-p", wal, *rules, *between], environment(), hear=hear, patience=START_SECONDS)
-    if outside:
-        raise SourceFailure(
-            f"the log makes a tablespace at {outside}: a copy that replays it would write into the server's own; "
-            "bring back a moment before it with --to"
-        )
-    return later
+    rules = ["-r", "Tablespace", "-r", "Transaction"]
+    run([program, "-p", wal, *rules, names[0], names[-1]], environment(), hear=hear, patience=START_SECONDS)
+    if lost or (outside and not later and not before):
+        raise refusal
+    if before:
+        return [f"recovery_target_lsn = '{before}'", "recovery_target_inclusive = off"]
+    return at_time if later else []
 
 
 @contextlib.contextmanager

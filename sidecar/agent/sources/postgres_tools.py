@@ -110,7 +110,7 @@ class Server:
             raise self.failure("psql", ended)
         if len(said) != len(statements):
             raise SourceFailure(f"{self.name}: the server does not say what it was asked")
-        return [line.decode(errors="replace").split("\t") for line in said]
+        return [os.fsdecode(line).split("\t") for line in said]
 
     def failure(self, program: str, ended: Ended) -> Exception:
         """What an end means."""
