@@ -27,8 +27,8 @@ help: ## this list
 demo: $(RUN_READY) ## installs, then runs a service, the proxy, traffic and faults; Ctrl-C ends it
 	@exec $(BIN)/python -m sidecar.demo $(ARGS)
 
-test: $(DEV_READY) test-tools ## installs what the tests need and runs the tests
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: $(DEV_READY) test-tools ## installs what the tests need and runs the tests; ARGS=-n0: one at a time
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
 chaos: $(DEV_READY) test-tools ## the slow proofs: restic killed, starved and damaged, a slow store, a server that is away
 	$(BIN)/python -m pytest -m slow $(ARGS)

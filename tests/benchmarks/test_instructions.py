@@ -16,6 +16,7 @@ def test_growth_beyond_the_tolerance_is_named() -> None:
     ]
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 def test_requests_stay_within_budget() -> None:
     allowed = budget()

@@ -6,6 +6,7 @@ kernel does not also hand out as source ports.
 """
 
 import contextlib
+import os
 import random
 import socket
 from collections.abc import Iterator
@@ -13,13 +14,18 @@ from typing import Any
 
 _CODECS = ("fast", "h11")
 _handed_out: set[int] = set()  # who got one may not have bound it yet
+_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_NUMBER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PROCESSES
 
 
 # ------------------------------------------------------------------------------------------------ ports
 def free_port() -> int:
-    """A port that nobody listens on, below the range from which the kernel takes source ports."""
+    """A port that nobody listens on, below the range from which the kernel takes source ports.
+
+    Processes that run tests at the same time have each their own: what one says is dead, no other serves on.
+    """
     while True:
-        port = random.randrange(20000, 32000)
+        port = random.randrange(20000 + _NUMBER, 32000, _PROCESSES)
         if port in _handed_out:
             continue
         with socket.socket() as probe:

@@ -6,6 +6,7 @@ the proxy has ended was left behind.
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -176,7 +177,10 @@ def test_who_keeps_dying_is_started_ever_later_and_harms_nobody(stage: Stage) ->
     about = child(proxy)
     assert (about["pid"], about["state"], about["restarts"]) == (None, "backing_off", 2)
     assert proxy.metrics().sum(ATTEMPTS, strategy="process", result="started") == 2
-    assert "keeps dying (code 3), restarted 2 times" in proxy.command("status", check=False).stdout
+    proxy.wait_until(
+        lambda: re.search(r"keeps dying \(code 3\), restarted \d+ times", proxy.command("status", check=False).stdout),
+        "a look while it waits",
+    )
     assert proxy.get("in", "/other").status == 200
     assert proxy.probe("/readyz") == 200
     proxy.stop()  # while it waits
