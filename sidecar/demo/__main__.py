@@ -16,6 +16,7 @@ from sidecar.demo.faults import Faults
 from sidecar.demo.gauge import read_out
 from sidecar.demo.stage import GREETING, Cast, Places, cast, choose, port_is_free
 from sidecar.demo.story import retell
+from sidecar.demo.teller import Teller
 from sidecar.demo.traffic import Tally, customer
 
 CUSTOMERS = 4
@@ -25,10 +26,6 @@ READY_WITHIN = 10.0
 
 class DemoError(Exception):
     """The demo cannot run; the message says why and what to do."""
-
-
-def tell(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
 
 
 async def until_answers(url: str, child: Child) -> None:
@@ -53,19 +50,19 @@ async def watch(child: Child) -> None:
         raise DemoError(f"{child.name} ended with {code}; its last words in {child.log}:\n{child.last_words()}")
 
 
-async def summarise(tally: Tally, every: float) -> None:
+async def summarise(tally: Tally, tell: Teller, every: float) -> None:
     while True:
         await asyncio.sleep(every)
         tell(f"traffic   {tally.summary()}")
 
 
-async def play(company: Cast, places: Places, args: argparse.Namespace) -> None:
+async def play(company: Cast, places: Places, tell: Teller, args: argparse.Namespace) -> None:
     """Everything that happens between start and end; raises DemoError when a process fails."""
     proxy = company.proxy
-    for child in (*company.services, proxy):
+    for child in (*company.shops, proxy):
         await child.start()
-    for shop, port in zip(company.services, (*places.shop_ports, places.warehouse_port), strict=True):
-        await until_answers(f"http://127.0.0.1:{port}/healthz", shop)
+    for shop, port in zip((*company.shops, proxy), (*places.shop_ports, places.warehouse_port), strict=True):
+        await until_answers(f"http://127.0.0.1:{port}/healthz", shop)  # the warehouse is the proxy's own child
     await until_answers(f"{places.admin}/readyz", proxy)
     await company.agent.start()  # now there is a database to back up
     print(places.told(GREETING), flush=True)
@@ -74,7 +71,7 @@ async def play(company: Cast, places: Places, args: argparse.Namespace) -> None:
         for child in (proxy, company.agent):
             group.create_task(watch(child))
             group.create_task(retell(child.log, places.admin, tell))
-        group.create_task(summarise(tally, args.summary_every))
+        group.create_task(summarise(tally, tell, args.summary_every))
         metrics = f"http://127.0.0.1:{places.agent_port}/metrics"
         group.create_task(read_out(metrics, tell, 4 * args.summary_every))
         group.create_task(Faults(company, places, tally, tell).run(args.fault_every))
@@ -88,21 +85,21 @@ async def run(args: argparse.Namespace, state: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     places = choose(state, args.port, args.admin_port)
-    company = cast(places)
-    playing = asyncio.create_task(play(company, places, args))
+    company, tell = cast(places), Teller()
+    playing = asyncio.create_task(play(company, places, tell, args))
     stopped = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([playing, stopped], return_when=asyncio.FIRST_COMPLETED)
     finally:
         print(flush=True)
-        tell("ending    the customers, the agent, the proxy, the shops, the warehouse")
+        tell("ending    the customers, the agent, the proxy with the warehouse, the shops")
         failed = playing.exception() if playing.done() else None
         playing.cancel()
         stopped.cancel()
         await asyncio.gather(playing, stopped, return_exceptions=True)
         await company.agent.stop()
         await company.proxy.stop()
-        await asyncio.gather(*(service.stop() for service in company.services))
+        await asyncio.gather(*(shop.stop() for shop in company.shops))
         tell("ended")
     if failed:
         raise failed
@@ -130,7 +127,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8080, help="where the proxy listens (8080)")
     parser.add_argument("--admin-port", type=int, default=9901, help="probes, metrics and the status page (9901)")
     parser.add_argument("--state", type=Path, default=Path(".demo"), help="the directory of its state (.demo)")
-    parser.add_argument("--fault-every", type=float, default=12.0, metavar="S", help="seconds between faults (12)")
+    parser.add_argument("--fault-every", type=float, default=10.0, metavar="S", help="seconds between faults (10)")
     parser.add_argument("--summary-every", type=float, default=5.0, metavar="S", help="seconds between summaries (5)")
     args = parser.parse_args()
 

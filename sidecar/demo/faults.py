@@ -4,13 +4,16 @@ To add one, write a coroutine that does it and cures it, and put it into `Faults
 """
 
 import asyncio
+import os
+import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import httpx
 
 from sidecar.demo.child import Child
 from sidecar.demo.stage import Cast, Places
-from sidecar.demo.traffic import Tally, Tell, listed
+from sidecar.demo.teller import Teller
+from sidecar.demo.traffic import Tally, listed
 
 TWO_FRAMINGS = (
     b"POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -22,18 +25,17 @@ TWO_FRAMINGS = (
 class Faults:
     """Breaks a service, or attacks the proxy, every `every` seconds."""
 
-    def __init__(self, company: Cast, places: Places, tally: Tally, tell: Tell) -> None:
+    def __init__(self, company: Cast, places: Places, tally: Tally, tell: Teller) -> None:
         self.shops = dict(zip(company.shops, places.shop_ports, strict=True))
-        self.warehouse = {company.warehouse: places.warehouse_port}
-        self.port = places.port
+        self.places = places
         self.tally = tally
         self.tell = tell
         self.turn: Sequence[Callable[[], Awaitable[None]]] = (
             self.one_killed,
             self.all_killed,
+            self.warehouse_hangs,
             self.smuggled,
             self.errors,
-            self.no_warehouse,
             self.slow,
         )
 
@@ -57,9 +59,24 @@ class Faults:
         self.tell("fault     both shops are killed; they are started again in 5 s")
         await self._killed(self.shops, 5.0)
 
-    async def no_warehouse(self) -> None:
-        self.tell("fault     the warehouse is killed; it is started again in 4 s")
-        await self._killed(self.warehouse, 4.0)
+    async def warehouse_hangs(self) -> None:
+        """Cured by the proxy: nothing here starts it again."""
+        async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
+
+            async def process() -> int | None:
+                status = await client.get(f"{self.places.admin}/api/v1/status")
+                found: int | None = status.json()["child"]["pid"]
+                return found
+
+            if (hangs := await process()) is None:
+                return
+            self.tell(f"fault     the warehouse hangs: process {hangs} was sent SIGSTOP; now it is up to the proxy")
+            os.kill(hangs, signal.SIGSTOP)
+            for _ in range(100):
+                if await process() not in {hangs, None}:
+                    break
+                await asyncio.sleep(0.2)
+        await self._listening(self.places.warehouse_port)
 
     async def errors(self) -> None:
         self.tell("fault     both shops answer 503 for 3 s")
@@ -81,7 +98,7 @@ class Faults:
 
     async def smuggled(self) -> None:
         self.tell("attack    a request with two framings, another request hidden behind it")
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.places.port)
         try:
             writer.write(TWO_FRAMINGS)
             answer = await asyncio.wait_for(reader.read(), 5.0)

@@ -5,12 +5,12 @@ import re
 
 import httpx
 
-from sidecar.demo.traffic import Tell
+from sidecar.demo.teller import Teller
 
 GAUGE = "sidecar_backup_rpo_seconds"
 
 
-async def read_out(url: str, tell: Tell, every: float) -> None:
+async def read_out(url: str, tell: Teller, every: float) -> None:
     """Tell it again and again; `url`: the agent's metrics."""
     async with httpx.AsyncClient(trust_env=False, timeout=2.0) as client:
         while True:
@@ -18,10 +18,10 @@ async def read_out(url: str, tell: Tell, every: float) -> None:
             try:
                 text = (await client.get(url)).text
             except httpx.HTTPError as error:
-                tell(f"rpo       not known: the agent does not answer ({type(error).__name__})   {url}")
+                tell(f"rpo       not known: the agent does not answer ({type(error).__name__})", url)
                 continue
             age = re.search(rf"^{GAUGE} (\S+)$", text, re.MULTILINE)
             allowed = re.search(r"^sidecar_backup_rpo_target_seconds (\S+)$", text, re.MULTILINE)
             lost = f"{float(age[1]):.0f} s of orders" if age else "all orders: no backup is verified yet"
-            tell(f"rpo       a disaster now would lose {lost}; {float(allowed[1] if allowed else 0):.0f} s are allowed"
-                 f"   {url} {GAUGE}")  # fmt: skip
+            promised = float(allowed[1] if allowed else 0)
+            tell(f"rpo       a disaster now would lose {lost}; {promised:.0f} s are allowed", f"{url} {GAUGE}")

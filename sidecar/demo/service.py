@@ -36,6 +36,7 @@ class Shop(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Counter)
         self.database = database
         self.fault: dict[str, Any] = {"kind": "none"}
+        self.quiet = False
         with closing(self.connect()) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(SCHEMA)
@@ -113,7 +114,8 @@ class Counter(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
-        print(f"{time.strftime('%H:%M:%S')} {format % args}", flush=True)
+        if not self.server.quiet:
+            print(f"{time.strftime('%H:%M:%S')} {format % args}", flush=True)
 
 
 def main() -> None:
@@ -121,10 +123,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sidecar.demo.service", description="The demo's example service.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--database", required=True)
+    parser.add_argument("--quiet", action="store_true", help="say nothing")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with Shop(args.port, args.database) as shop:
-        print(f"serving {args.database} on 127.0.0.1:{args.port}", flush=True)
+        shop.quiet = args.quiet
+        if not args.quiet:
+            print(f"serving {args.database} on 127.0.0.1:{args.port}", flush=True)
         try:
             shop.serve_forever()
         except KeyboardInterrupt:

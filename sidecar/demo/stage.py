@@ -1,7 +1,7 @@
 """The stage: which processes there are, on which ports, and the proxy's configuration.
 
-Two shops share one database and stand behind the proxy; a warehouse does not, but the shops cannot do without it, so
-it is a dependency whose health the proxy watches.
+Two shops share one database and stand behind the proxy. The shops cannot do without the warehouse, so it is a
+dependency whose health the proxy watches; and it is the proxy's own child, which a rule starts anew when it hangs.
 """
 
 import secrets
@@ -36,6 +36,7 @@ listeners:
               headers: {{content-type: application/json, retry-after: "5"}}
               body: '{{"error": "the shops are closed for a moment, please try again"}}'
       - {{name: health, match: {{path: /healthz}}, upstream: shops, timeout: 2s}}
+      - {{name: stock, match: {{path_prefix: /stock}}, upstream: warehouse, timeout: 2s}}
 
 # Where a figure is not the default, it is shorter: nobody watches a demo for a minute.
 upstreams:
@@ -44,13 +45,22 @@ upstreams:
     breaker: {{open_for: 4s}}                              # 60s
     outlier: {{interval: 1s, base_ejection: 2s}}           # 10s, 30s
     health_check: {{http: {{path: /healthz}}, interval: 1s, timeout: 1s, unhealthy_after: 2}}   # 30s, 10s, 3
+  - name: warehouse
+    endpoints: [{{address: "127.0.0.1:{warehouse_port}"}}]
+    health_check: {{http: {{path: /healthz}}, interval: 1s, timeout: 1s, unhealthy_after: 5}}   # it has to start
+
+recovery:
+  - name: restart-warehouse
+    when: {{upstream: warehouse, unhealthy_for: 1s}}       # 5s
+    do: {{restart: process}}                               # of `sidecar run -c FILE -- COMMAND`
+    budget: {{runs: 20, per: 10m}}                         # 2 in 10m
 
 dependencies:
   - name: warehouse
     check: {{http: {{url: "http://127.0.0.1:{warehouse_port}/healthz"}}}}
     interval: 1s                                         # 60s
     timeout: 1s                                          # 10s
-    unhealthy_after: 2                                   # 3
+    unhealthy_after: 5                                   # 3
 
 incidents: {{store: "{state}/incidents.db", resolve_after: 5s}}   # 15s
 
@@ -70,18 +80,19 @@ backup:                                                  # kept by the agent, a 
 
 GREETING = """\
 
-  The shops       orders in {state}/orders.db, on 127.0.0.1:{shop_ports[0]} and :{shop_ports[1]}
-  The warehouse   on 127.0.0.1:{warehouse_port}; the proxy only watches its health
+  Status page     http://127.0.0.1:{admin_port}/   open it beside this
   The proxy       http://127.0.0.1:{port}/orders
-  Status page     http://127.0.0.1:{admin_port}/
-  The agent       http://127.0.0.1:{agent_port}/metrics     Backups  http://127.0.0.1:{admin_port}/api/v1/backups
-  Metrics         http://127.0.0.1:{admin_port}/metrics     Probes  /livez /readyz
-  Logs            {state}/sidecar.log  agent.log  access.log  shop-1.log  shop-2.log
-  Configuration   {state}/sidecar.yaml
-  By hand         sidecar breaker open shops --for 10s -c {state}/sidecar.yaml
-                  sidecar incidents list -c {state}/sidecar.yaml
-                  sidecar restore plan --target /tmp/restored -c {state}/sidecar.yaml
+  Metrics         http://127.0.0.1:{admin_port}/metrics   of the agent: http://127.0.0.1:{agent_port}/metrics
+  Shops           127.0.0.1:{shop_ports[0]} and :{shop_ports[1]}, orders in {here}/orders.db
+  Warehouse       127.0.0.1:{warehouse_port}
+  Configuration   {here}/sidecar.yaml   logs: {here}/*.log
+  By hand         {program} breaker open shops --for 10s -c {here}/sidecar.yaml
+                  {program} incidents list -c {here}/sidecar.yaml
+                  {program} restore plan --target {here}/restored -c {here}/sidecar.yaml
 
+  In the first minute: a backup and a drill; one shop dies and no customer
+  notices; both die: the breaker opens, customers get fallbacks, the breaker
+  closes; the warehouse hangs and is restarted. Then on and on.
   Ctrl-C ends everything.
 """
 
@@ -104,7 +115,8 @@ class Places:
 
     def told(self, text: str) -> str:
         """CONFIG or GREETING with these places."""
-        return text.format(**vars(self))
+        program = Path(sys.executable).with_name("sidecar")
+        return text.format(**vars(self), here=_from_here(self.state), program=_from_here(program))
 
 
 @dataclass(frozen=True)
@@ -112,14 +124,9 @@ class Cast:
     """The processes, not started yet."""
 
     proxy: Child
+    """With the warehouse as its child."""
     agent: Child
     shops: tuple[Child, Child]
-    warehouse: Child
-
-    @property
-    def services(self) -> tuple[Child, ...]:
-        """All but the proxy."""
-        return (*self.shops, self.warehouse)
 
 
 def choose(state: Path, port: int, admin_port: int) -> Places:
@@ -129,10 +136,10 @@ def choose(state: Path, port: int, admin_port: int) -> Places:
 
 
 def cast(places: Places) -> Cast:
-    """Writes the proxy's configuration; logs of the demo before are gone."""
+    """Writes the proxy's configuration; logs and incidents of the demo before are gone, its orders and backups stay."""
     state = places.state
-    for log in state.glob("*.log"):
-        log.unlink()
+    for old in (*state.glob("*.log"), *state.glob("incidents.db*")):
+        old.unlink()
     config = state / "sidecar.yaml"
     config.write_text(places.told(CONFIG), encoding="utf-8")
     key = state / "backup-key"
@@ -141,17 +148,34 @@ def cast(places: Places) -> Cast:
         key.chmod(0o600)
     python = [sys.executable, "-m"]
 
-    def service(name: str, port: int, database: str) -> Child:
-        command = [*python, "sidecar.demo.service", "--port", str(port), "--database", str(state / database)]
-        return Child(name, command, state / f"{name}.log")
+    def service(port: int, database: str) -> list[str]:
+        return [*python, "sidecar.demo.service", "--port", str(port), "--database", str(state / database)]
 
     first, second = places.shop_ports
+    run = [
+        *python,
+        "sidecar",
+        "run",
+        "-c",
+        str(config),
+        "--",
+        *service(places.warehouse_port, "warehouse.db"),
+        "--quiet",
+    ]
     return Cast(
-        proxy=Child("the proxy", [*python, "sidecar", "run", "-c", str(config)], state / "sidecar.log"),
+        proxy=Child("the proxy", run, state / "sidecar.log"),
         agent=Child("the agent", [*python, "sidecar", "agent", "run", "-c", str(config)], state / "agent.log"),
-        shops=(service("shop-1", first, "orders.db"), service("shop-2", second, "orders.db")),
-        warehouse=service("warehouse", places.warehouse_port, "warehouse.db"),
+        shops=(
+            Child("shop-1", service(first, "orders.db"), state / "shop-1.log"),
+            Child("shop-2", service(second, "orders.db"), state / "shop-2.log"),
+        ),
     )
+
+
+def _from_here(path: Path) -> Path:
+    """The path as somebody in this directory would write it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def port_is_free(port: int) -> bool:

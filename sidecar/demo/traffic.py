@@ -8,18 +8,18 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
 
 import httpx
 
+from sidecar.demo.teller import Teller
+
 ITEMS = ("tea", "coffee", "rice", "salt", "olive oil", "soap")
-Tell = Callable[[str], None]
 
 
 class Tally:
     """What the customers saw since the last summary, and since the last fault began."""
 
-    def __init__(self, tell: Tell, admin: str) -> None:
+    def __init__(self, tell: Teller, admin: str) -> None:
         """`admin` is the URL of the proxy's admin interface."""
         self.tell = tell
         self.admin = admin
@@ -52,11 +52,10 @@ class Tally:
             status, _, decision = kind.partition(" ")
             if status.isdigit():
                 told = f"{status} from the proxy: {decision}" if decision else f"{status} from a shop itself"
-                if decision.startswith("fallback"):
-                    told += f"   {self.admin}/metrics sidecar_fallbacks_total"
             else:
                 told = kind
-            self.tell(f"          customers now get {told}")
+            link = f"{self.admin}/metrics sidecar_fallbacks_total" if decision.startswith("fallback") else ""
+            self.tell(f"          customers now get {told}", link)
         self.in_fault[kind] += 1
 
     def summary(self) -> str:

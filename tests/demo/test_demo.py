@@ -1,5 +1,6 @@
 """`make demo` as a user meets it: it starts, something happens, Ctrl-C ends all of it."""
 
+import io
 import os
 import select
 import signal
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from sidecar.demo.teller import Teller
 
 PATIENCE = 20.0
 
@@ -96,7 +99,8 @@ def test_it_serves_and_ends_without_leaving_anything_behind(start, number: signa
     demo = start()
     demo.until("backup", "proved by restoring a sample")
     demo.until("drill", "a backup was restored and asked")
-    demo.until("rpo", "a disaster now would lose", "180 s are allowed", "sidecar_backup_rpo_seconds")
+    demo.until("rpo", "a disaster now would lose", "180 s are allowed")
+    assert any("rpo" in line and "sidecar_backup_rpo_seconds" in line for line in demo.said)
     assert any("traffic" in line and "200 ×" in line for line in demo.said)
     assert httpx.get(f"http://127.0.0.1:{demo.port}/orders", trust_env=False).status_code == 200
     assert httpx.get(f"http://127.0.0.1:{demo.admin_port}/readyz", trust_env=False).status_code == 200
@@ -118,10 +122,14 @@ def test_each_fault_is_told_and_cured(start):
     demo.until("breaker", "opens", "/api/v1/breakers")
     demo.until("cured")
     demo.until("served", "by the shops again", "fallback")
+    assert sum("/api/v1/breakers" in line for line in demo.said) == 1, "an address is told once"
     demo.until("breaker", "closes: 3 trial calls succeeded")
     assert any("is half open: a few trial calls" in line for line in demo.said), "every change has its sentence"
     assert any("incident  " in line and " is detected: " in line for line in demo.said)
     assert not any("breaker_changed" in line for line in demo.said)
+    demo.until("fault", "the warehouse hangs")
+    demo.until("recovery", "restart-warehouse acts", "SIGSTOP")
+    demo.until("recovery", "the warehouse is process", "start 2")
     demo.until("attack")
     demo.until("400", "1 answer")
     demo.until("traffic", "200 ×")
@@ -147,3 +155,17 @@ def test_a_taken_port_is_an_error_that_says_what_to_do(start):
         assert f"127.0.0.1:{port} is taken" in complaint.decode()
         assert "--port" in complaint.decode()
         assert demo.children() == set()
+
+
+def test_a_terminal_gets_lines_of_its_width_and_a_file_whole_ones(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    line = "breaker   of shops opens: 5 failures in a row; the shops are left alone for some seconds"
+    terminal, file = io.StringIO(), io.StringIO()
+    terminal.isatty = lambda: True
+    for output in (terminal, file):
+        tell = Teller(output)
+        tell(line, "http://127.0.0.1/")
+        tell(line, "http://127.0.0.1/")
+    assert max(map(len, terminal.getvalue().splitlines())) <= 60
+    assert terminal.getvalue().splitlines()[1].startswith(" " * 20 + "shops are left")
+    assert [said[10:] for said in file.getvalue().splitlines()] == [f"{line}   http://127.0.0.1/", line]
