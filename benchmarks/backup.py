@@ -230,7 +230,7 @@ def child(deed: str, file: str, target: str) -> None:
     assert config is not None, "the parent wrote it"
     repository, catalog = Repository.open(config, create=True), Catalog(config.state_dir)
     opened_at = time.monotonic()
-    sources = {one.name: build(one, config.state_dir) for one in config.sources}
+    sources = {one.name: build(one, config) for one in config.sources}
     marks: dict[str, Took] = {}
     match deed:
         case "init":

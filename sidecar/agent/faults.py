@@ -42,6 +42,10 @@ class OutOfReach(SourceFailure):
     """The log is there, but must not be replayed up to the wanted moment."""
 
 
+class Stirred(AgentFault):
+    """A source that was read where it lies did not stand still; it can be copied instead."""
+
+
 def unreadable(path: str, error: OSError) -> SourceFailure:
     """A file of a source that cannot be read."""
     advice = "; run the agent as a user who may, or exclude it" if isinstance(error, PermissionError) else ""

@@ -188,6 +188,17 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     at: str = ""
 
 
+class Hold(Protocol):
+    """Keeps a source as it is, while the context lasts."""
+
+    def __enter__(self) -> object: ...
+    def __exit__(self, *_: object) -> None: ...
+
+    def check(self) -> None:
+        """Raises Stirred when it did not stay as it was, or when that costs too much."""
+        ...
+
+
 class Staged(msgspec.Struct, kw_only=True):
     """A source, ready to be stored."""
 
@@ -201,6 +212,8 @@ class Staged(msgspec.Struct, kw_only=True):
     """Others may write to it while it is read."""
     behind: float = 0.0
     """Seconds by which the state was old already when it was staged, by the source's own clock."""
+    still: Hold | None = None
+    """What keeps it as it is until it is stored. Staged again after Stirred, the source has none."""
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,15 +11,26 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
 import sidecar
 from sidecar.agent.catalog import Catalog
-from sidecar.agent.faults import Damaged, SourceFailure, StorageFailure
-from sidecar.agent.ports import Kind, Manifest, Parent, SourceFault, SourcePoint, SourcePort, Staged, Tell
+from sidecar.agent.faults import Damaged, SourceFailure, Stirred, StorageFailure
+from sidecar.agent.ports import (
+    Hold,
+    Kind,
+    Manifest,
+    Parent,
+    Progress,
+    SourceFault,
+    SourcePoint,
+    SourcePort,
+    Staged,
+    Tell,
+)
 from sidecar.agent.repository.lease import HeldLease
 from sidecar.agent.repository.repository import IndexWriter, Repository
 from sidecar.agent.verdicts import damaged_snapshots, newest_troubles
@@ -120,7 +131,6 @@ def _store(
     parent: Parent | None,
     tell: Tell,
 ) -> SourcePoint:
-    began, started = datetime.now(UTC), time.monotonic()
     staging = os.path.join(config.state_dir, "staging")
     try:
         shutil.rmtree(staging, ignore_errors=True)  # what a killed run left; the lease is ours
@@ -129,16 +139,36 @@ def _store(
     except OSError as error:
         raise StorageFailure(f"backup.state_dir: {staging}: {error.strerror}; it must be writable") from None
     try:
-        staged = source.stage(into, parent, tell)
-        if staged.unchanged and parent is not None:
-            return _going_on(parent, staged, requested, began, time.monotonic() - started)
-        with IndexWriter(repository, f"{name}-{source.name}") as index:
-            stored = repository.engine.store(source.name, staged, requested, parent, index.put, tell)
-            digest = index.close()
+        try:
+            return _stage_and_store(repository, source, into, name, requested, parent, tell)
+        except Stirred:
+            return _stage_and_store(repository, source, into, name, requested, parent, tell)
     except OSError as error:  # what an engine spools there; what it reads and where it writes it names itself
         raise StorageFailure(f"{source.name}: {error.strerror}; is there room in backup.state_dir?") from None
     finally:
         shutil.rmtree(into, ignore_errors=True)
+
+
+def _stage_and_store(
+    repository: Repository,
+    source: SourcePort,
+    into: str,
+    name: str,
+    requested: Kind,
+    parent: Parent | None,
+    tell: Tell,
+) -> SourcePoint:
+    """Raises Stirred when the source did not stay as it was: staged again, it does."""
+    began, started = datetime.now(UTC), time.monotonic()
+    staged = source.stage(into, parent, tell)
+    if staged.unchanged and parent is not None:
+        return _going_on(parent, staged, requested, began, time.monotonic() - started)
+    with (
+        _kept_still(staged.still, tell) as told,
+        IndexWriter(repository, f"{name}-{source.name}") as index,
+    ):
+        stored = repository.engine.store(source.name, staged, requested, parent, index.put, told)
+        digest = index.close()
     return SourcePoint(
         name=source.name,
         sort=source.sort,
@@ -159,6 +189,26 @@ def _store(
         index_sha256=digest,
         details=staged.details | stored.details,
     )
+
+
+@contextlib.contextmanager
+def _kept_still(still: Hold | None, tell: Tell) -> Iterator[Tell]:
+    """What is stored within is what was staged. Raises Stirred."""
+    if still is None:
+        yield tell
+        return
+
+    def told(progress: Progress) -> None:
+        still.check()
+        tell(progress)
+
+    with still:
+        try:
+            yield told
+        except SourceFailure:  # perhaps since it did not stay as it was
+            still.check()
+            raise
+        still.check()
 
 
 def _going_on(parent: Parent, staged: Staged, requested: Kind, began: datetime, seconds: float) -> SourcePoint:

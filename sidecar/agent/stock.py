@@ -56,7 +56,7 @@ class Stock:
 
     def sources(self) -> dict[str, SourcePort]:
         """The configured ones by name. Raises SourceFailure."""
-        return {source.name: build(source, self.config.state_dir) for source in self.config.sources}
+        return {source.name: build(source, self.config) for source in self.config.sources}
 
     def streamed(self) -> "list[PostgresSource]":
         """Those whose log is streamed."""

@@ -62,7 +62,7 @@ class Desk:
         """The configured sources by name."""
         from sidecar.agent.sources.build import build
 
-        return {source.name: build(source, self.config.state_dir) for source in self.config.sources}
+        return {source.name: build(source, self.config) for source in self.config.sources}
 
 
 def _opened_with(config: "Backup", key_file: str) -> "Backup":

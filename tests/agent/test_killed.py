@@ -44,7 +44,7 @@ class Place:
         )
         self.repository = Repository.open(self.config, create=True)
         self.catalog = Catalog(self.config.state_dir)
-        self.sources = {one.name: build(one, self.config.state_dir) for one in self.config.sources}
+        self.sources = {one.name: build(one, self.config) for one in self.config.sources}
 
     def backup(self, kind: Kind = Kind.INCREMENTAL) -> Manifest:
         sources = list(self.sources.values())

@@ -8,10 +8,13 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
+import stat
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -68,6 +71,25 @@ def test_a_database_under_writes_comes_back_whole(estate: Estate, tmp_path: Path
     estate.run("restore", "apply", estate.json("restore", "plan", "--target", str(target))["hash"])
     found = orders(target / "db" / "orders.db")
     assert found == [str(number) for number in range(len(found))], "a prefix of what was written, nothing torn"
+
+
+@pytest.mark.parametrize("engine", ["sealed", "restic"])
+def test_a_database_with_a_wal_is_read_where_it_lies_and_comes_back_as_it_was(tmp_path: Path, engine: str):
+    estate = Estate(tmp_path, engine)
+    estate.database.chmod(0o640)
+    with closing(sqlite3.connect(estate.database, isolation_level=None)) as service:
+        service.execute("INSERT INTO orders (item) VALUES ('tea')")  # in the log only
+        estate.backup()
+        again = estate.json("backup", "run")
+    assert [one["bytes_added"] < 10_000 for one in again["sources"]] == [True, True], "what nobody wrote to is known"
+    target = tmp_path / "back"
+    estate.run("restore", "apply", estate.json("restore", "plan", "--target", str(target))["hash"])
+    (back,) = (target / "db").iterdir()
+    assert back.name == "orders.db"
+    assert stat.S_IMODE(back.stat().st_mode) == 0o640
+    with closing(sqlite3.connect(back)) as db:
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",), "no copy of ours: that has none"
+    assert orders(back) == ["tea"]
 
 
 def test_the_state_of_an_earlier_moment(estate: Estate, tmp_path: Path):

@@ -81,6 +81,10 @@ class SealedEngine:
         held: set[str] = set()
         gone: set[str] = set()
         with Writer(self._store, self._keys, prefix) as writer:
+
+            def tell_more() -> None:
+                tell(Progress(phase="store", source=name, done=writer.length))
+
             for path, entry in walk(staged):
                 before = known.of(entry.path)
                 if entry.sort == "dir":
@@ -95,12 +99,11 @@ class SealedEngine:
                     told = msgspec.structs.replace(before, held=holder, mode=entry.mode, uid=entry.uid, gid=entry.gid)
                     put(told)
                 else:
-                    whole = _copy(path, entry, writer, live=staged.live)
+                    whole = _copy(path, entry, writer, tell_more, live=staged.live)
                     if whole is None:
                         gone.add(entry.path)
                     else:
                         put(whole)
-                        tell(Progress(phase="store", source=name, done=writer.length))
             writer.close()
             meta = f"{prefix}/meta"
             said = msgspec.json.encode(Meta(writer.length, tuple(writer.sizes)))
@@ -121,6 +124,12 @@ class SealedEngine:
         links: list[FileEntry] = []
         directories: list[FileEntry] = []
         done = 0
+
+        def came(size: int) -> None:
+            nonlocal done
+            done += size
+            tell(Progress(phase="restore", source=source.name, done=done, total=source.bytes))
+
         for entry in index():
             if not chosen(entry.path, only):
                 continue
@@ -138,9 +147,7 @@ class SealedEngine:
             elif entry.sort == "hardlink":
                 os.link(safe_join(top, entry.link), path, follow_symlinks=False)
             elif entry.sort == "file":
-                self._bring_back(path, entry, entry.held or source.snapshot, readers)
-                done += entry.size
-                tell(Progress(phase="restore", source=source.name, done=done, total=source.bytes))
+                self._bring_back(path, entry, entry.held or source.snapshot, readers, came)
         for entry in links:
             path = safe_join(top, entry.path)
             os.symlink(unspell(entry.link), path)
@@ -148,14 +155,16 @@ class SealedEngine:
         for entry in reversed(directories):
             dress(safe_join(top, entry.path), entry)
 
-    def _bring_back(self, path: bytes, entry: FileEntry, snapshot: str, readers: dict[str, Reader]) -> None:
+    def _bring_back(
+        self, path: bytes, entry: FileEntry, snapshot: str, readers: dict[str, Reader], came: Callable[[int], None]
+    ) -> None:
         reader = readers.get(snapshot)
         if reader is None:
             prefix = f"{OBJECTS}/{snapshot}"
             reader = readers[snapshot] = Reader(self._store, self._keys, prefix, self._meta(snapshot).length)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with open(fd, "wb", buffering=0) as file:
-            fill(file, reader.read(entry.place, entry.size) if entry.size else (), entry)
+            fill(file, _counted(reader.read(entry.place, entry.size), came) if entry.size else (), entry)
         dress(path, entry)
 
     def _meta(self, snapshot: str) -> Meta:
@@ -213,7 +222,15 @@ class SealedEngine:
         return freed
 
 
-def _copy(path: bytes, entry: FileEntry, writer: Writer, *, live: bool) -> FileEntry | None:
+def _counted(pieces: Iterator[memoryview], came: Callable[[int], None]) -> Iterator[memoryview]:
+    for piece in pieces:
+        yield piece
+        came(len(piece))
+
+
+def _copy(
+    path: bytes, entry: FileEntry, writer: Writer, tell_more: Callable[[], None], *, live: bool
+) -> FileEntry | None:
     """Write the content into the stream; the entry with hash, size and place. None: it went meanwhile."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -235,5 +252,6 @@ def _copy(path: bytes, entry: FileEntry, writer: Writer, *, live: bool) -> FileE
             digest.update(piece)
             writer.write(piece)
             size += len(piece)
+            tell_more()
     told = {"size": size, "sha256": digest.hexdigest(), "place": place, "xattrs": xattrs(path), "link": ""}
     return msgspec.structs.replace(entry, **told)

@@ -60,7 +60,7 @@ class Estate:
             ),
             restore=rules or RestoreRules(),
         )
-        self.sources = {one.name: build(one, self.config.state_dir) for one in self.config.sources}
+        self.sources = {one.name: build(one, self.config) for one in self.config.sources}
         self.repository = Repository.open(self.config, create=True)
         self.catalog = Catalog(self.config.state_dir)
         make_point(
