@@ -1,6 +1,7 @@
 """`sidecar check`: every fault of a configuration, each as `file:line:col: path: message`.
 
-Notes (secret files that are not there, what hardly is as meant) do not make it fail.
+It looks at the files that are named, too: a path below what is no directory is a fault. Notes (secret files that are
+not there yet, what hardly is as meant) do not make it fail.
 """
 
 import argparse

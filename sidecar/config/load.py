@@ -12,10 +12,10 @@ from sidecar.config.check import problems
 from sidecar.config.decode import Decoder
 from sidecar.config.document import Config
 from sidecar.config.faults import Fault, InvalidConfig, Mark, Path, show_path
-from sidecar.config.kinds import Section
+from sidecar.config.kinds import Kind, Section
 from sidecar.config.nodes import compose
 from sidecar.config.problem import Problem
-from sidecar.config.shape import fields
+from sidecar.config.shape import Field, ListOf, fields
 
 MAX_FILE_BYTES = 1 << 20
 
@@ -23,6 +23,20 @@ Rules = Callable[[Any], Iterable[Problem]]
 """The rules between the fields of a decoded section."""
 
 AlsoRules = Callable[[Config], Iterable[Problem]]
+
+
+_DIRECTORIES = {"url", "state_dir", "scratch"}
+"""Keys of paths that are directories themselves."""
+_ELSEWHERE = {"exists"}
+"""Keys of paths that are not looked for on this machine."""
+
+
+class _Disk(NamedTuple):
+    """What is asked about the files that a configuration names."""
+
+    exists: Callable[[str], bool]
+    obstacle: Callable[[str], str]
+    """What is in the way of a path: above it, there, and no directory. Empty: nothing."""
 
 
 class Examination(NamedTuple):
@@ -65,30 +79,32 @@ def _open_at_once(file: str, flags: int) -> int:
 
 
 def examine_file(path: str, env: Mapping[str, str] | None = None, also: AlsoRules | None = None) -> Examination:
-    """Read the file at `path` and return all there is to say, with a note for every secret file that is not there.
+    """Read the file at `path` and return all there is to say, with a note for every secret file that is not there, and
+    a fault for every path that cannot be.
 
     `also`: further rules, which may look into the files that the configuration names.
     """
-    return _examine(read(path), path, os.environ if env is None else env, os.path.exists, also)
+    disk = _Disk(os.path.exists, _obstacle)
+    return _examine(read(path), path, os.environ if env is None else env, disk, also)
 
 
 def examine(text: str | bytes, file: str = "<text>", env: Mapping[str, str] | None = None) -> Examination:
     """Decode and check `text`, finding every fault. Pure: asks nobody whether a named file exists."""
-    return _examine(text, file, env or {}, lambda _: True)
+    return _examine(text, file, env or {}, _Disk(lambda _: True, lambda _: ""))
 
 
 def _examine(
     text: str | bytes,
     file: str,
     env: Mapping[str, str],
-    exists: Callable[[str], bool],
+    disk: _Disk,
     also: AlsoRules | None = None,
 ) -> Examination:
     def rules(config: Config) -> Iterator[Problem]:
         yield from problems(config)
         if also is not None:
             yield from also(config)
-        yield from _missing_files(config, exists)
+        yield from _named_files(config, disk)
 
     config, faults, notes = examine_as(Config, rules, text, file, env)
     assert config is None or isinstance(config, Config)
@@ -126,13 +142,43 @@ def examine_as(
     return None if faults else decoded, faults, notes
 
 
-def _missing_files(section: Section, exists: Callable[[str], bool], path: Path = ()) -> Iterator[Problem]:
+def _named_files(section: Section, disk: _Disk, path: Path = ()) -> Iterator[Problem]:
     for field in fields(type(section)):
         value, here = getattr(section, field.name), (*path, field.name)
-        if field.name.endswith("_file") and value and not exists(value):
-            yield Problem(here, f"{value} is not there yet", warning=True)
+        for at, name in _paths(field, value, here):
+            obstacle = disk.obstacle(f"{name}/." if field.name in _DIRECTORIES else name)
+            if obstacle:
+                yield Problem(at, f"{obstacle} is no directory" + ("" if obstacle == name else f": {name} cannot be"))
+            elif field.name.endswith("_file") and not disk.exists(name):
+                yield Problem(at, f"{name} is not there yet", warning=True)
         for at, inner in [(here, value)] if isinstance(value, Section) else _items(value, here):
-            yield from _missing_files(inner, exists, at)
+            yield from _named_files(inner, disk, at)
+
+
+def _paths(field: Field, value: Any, here: Path) -> Iterator[tuple[Path, str]]:
+    """The paths on this machine that a key names, and where they stand; a Unix socket's among them."""
+    many = isinstance(field.shape, ListOf)
+    kind = field.shape.item if isinstance(field.shape, ListOf) else field.shape
+    if not isinstance(kind, Kind) or kind.word not in {"path", "output", "address", "repository"}:
+        return
+    if field.name in _ELSEWHERE or not value:
+        return
+    for i, text in enumerate(value if many else (value,)):
+        name = text.removeprefix("unix:")
+        if name.startswith("/"):
+            yield ((*here, i) if many else here), name
+
+
+def _obstacle(path: str) -> str:
+    try:
+        os.stat(path)
+    except NotADirectoryError:
+        while not os.path.exists(path):
+            path = os.path.dirname(path)
+        return path
+    except (OSError, ValueError):
+        pass  # not there yet, or not for us to see
+    return ""
 
 
 def _items(value: object, path: Path) -> Iterator[tuple[Path, Section]]:

@@ -115,7 +115,7 @@ def _read(path: str, owner: str, keys: Path) -> bytes:
     try:
         with open(path, "rb") as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise Missing(owner, keys, f"{path} is not there") from None
     except OSError as error:
         raise BadFile(owner, keys, f"{path} cannot be read: {error.strerror}") from None
@@ -147,7 +147,7 @@ def problems(config: Config) -> Iterator[Problem]:
             files = read_files(tls, owner)
             try_out(tls, files, owner)
         except Missing:
-            continue  # told as every secret file that is not there yet
+            continue  # told as every file that is not there yet, or cannot be
         except BadFile as bad:
             yield Problem((*path, *bad.keys), bad.words)
         else:

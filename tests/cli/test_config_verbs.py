@@ -100,6 +100,39 @@ def test_check_looks_into_certificates(write, capsys, tmp_path, files, told):
     assert "BEGIN" not in out
 
 
+def test_a_path_below_what_is_no_directory_is_a_fault(write, capsys):
+    text = SOUND.replace("127.0.0.1:8080", "unix:/dev/null/l.sock").replace("routes:", "tls: {TLS}, routes:")
+    text = (
+        text.replace("TLS", "cert_file: /dev/null/cert, key_file: /nowhere/key")
+        + """\
+admin: {socket: /dev/null/deep/a.sock}
+access_log: {path: /dev/null/log}
+incidents: {store: /dev/null/incidents.db}
+backup:
+  state_dir: /dev/null
+  admin: {socket: /nowhere/agent.sock}
+  repository: {url: /dev/null/repository, password_file: /nowhere/password}
+  sources: [{name: f, files: {paths: [/tmp, /dev/null/f, /dev/null]}}]
+  drill: {checks: [{source: f, exists: /dev/null/x}], scratch: /nowhere}
+"""
+    )
+    code, out, _ = sidecar(capsys, "check", "-c", write(text))
+    assert code == 78
+    faults = [line.split(": ", 2) for line in out.splitlines() if ": note: " not in line]
+    assert [(place, path) for place, path, message in faults if "/dev/null is no directory" in message] == [
+        ("c.yaml:2:20", "listeners[0].bind"),
+        ("c.yaml:2:62", "listeners[0].tls.cert_file"),
+        ("c.yaml:5:17", "admin.socket"),
+        ("c.yaml:6:20", "access_log.path"),
+        ("c.yaml:7:20", "incidents.store"),
+        ("c.yaml:9:14", "backup.state_dir"),
+        ("c.yaml:11:21", "backup.repository.url"),
+        ("c.yaml:12:45", "backup.sources[0].files.paths[1]"),
+    ]
+    assert out.count("/dev/null/cert") == 1
+    assert "incidents.store: /dev/null is no directory: /dev/null/incidents.db cannot be" in out
+
+
 def test_notes_do_not_make_check_fail(write, capsys):
     text = SOUND + "shared_state: {redis: {url: redis://h, password_file: /nowhere/key}}\n"
     code, out, _ = sidecar(capsys, "check", "-c", write(text))
