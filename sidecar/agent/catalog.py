@@ -28,6 +28,7 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _WRITABLE = "backup.state_dir must be writable"
 _ADVICE = {
     sqlite3.SQLITE_FULL: "make room in backup.state_dir",
+    sqlite3.SQLITE_IOERR: "is there room in backup.state_dir?",
     sqlite3.SQLITE_BUSY: "another process holds it; try again",
     sqlite3.SQLITE_CANTOPEN: _WRITABLE,
     sqlite3.SQLITE_READONLY: _WRITABLE,

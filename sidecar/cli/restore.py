@@ -85,7 +85,7 @@ def _make(args: argparse.Namespace, desk: Desk) -> "RestorePlan":
         only=args.only,
         rate=history.restore_rate(desk.catalog),
         sources=sources,
-        until=_until(point.consistent_at if args.backup else moment),
+        until=_until(point.consistent_at if args.backup and moment is None else moment),
         if_empty=args.if_empty,
     )
     restore_plan.keep(desk.config, plan)
@@ -160,7 +160,7 @@ def _resume(args: argparse.Namespace) -> int:
     open_ones = unfinished(desk.config)
     if not open_ones:
         return _nothing("there is no unfinished restore", as_json=args.json)
-    return max(_carry_out(desk, plan.hash, as_json=args.json) for plan in open_ones)
+    return max(_carry_out(desk, name, as_json=args.json) for name in open_ones)
 
 
 def _carry_out(desk: Desk, name: str, *, as_json: bool) -> int:

@@ -62,7 +62,8 @@ def sentence(event: dict[str, Any], admin: str) -> tuple[str, str]:
             kept = "and proved by restoring a sample" if verified else "but NOT verified"
             return f"backup    {point} made in {seconds:.1f} s {kept}", f"{admin}/api/v1/backups"
         case {"event": "drill_ended", "passed": True, "rto_seconds": rto, "rpo_seconds": rpo}:
-            return f"drill     a backup was restored and asked: back in {rto:.1f} s, {rpo:.0f} s of orders lost", ""
+            lost = "an older state" if rpo is None else f"{rpo:.0f} s of orders lost"
+            return f"drill     a backup was restored and asked: back in {rto:.1f} s, {lost}", ""
         case {"event": "backup_failed", "source": source}:
             return f"backup    of {source} failed{_why(event)}", ""
         case {"event": "backup_promise_changed", "now": now}:

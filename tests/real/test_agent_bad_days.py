@@ -1,5 +1,6 @@
 """The agent on bad days: clocks that are set, disks that are full. It tells, goes on, and never lets the good go."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -102,6 +103,33 @@ def test_a_target_without_room_is_refused_before_anything_is_written(
         r"has room for \d+ bytes; \d+ are to be", estate.run("restore", "apply", plan["hash"], code=1).stderr
     )
     assert list(target.iterdir()) == []
+
+
+def test_a_restore_whose_journal_has_no_room_stops_and_goes_on_when_there_is(
+    estate: Estate, tmp_path: Path, small_disk: Callable[[str, int], Path]
+):
+    estate.backup()
+    journals = small_disk("state/restores", 1)
+    plan = estate.json("restore", "plan", "--target", str(tmp_path / "t"))
+    with (journals / "fill").open("wb") as fill, contextlib.suppress(OSError):
+        fill.write(bytes(2 << 20))
+    assert "make room in backup.state_dir" in estate.run("restore", "apply", plan["hash"], code=1).stderr
+    assert not (tmp_path / "t").exists()
+    (journals / "fill").unlink()
+    estate.run("restore", "resume")
+    assert sorted(path.name for path in (tmp_path / "t").iterdir()) == ["db", "uploads"]
+
+
+def test_a_damaged_journal_keeps_nobody_from_backing_up_and_is_told(estate: Estate):
+    estate.backup()
+    plan = estate.json("restore", "plan")
+    journal = estate.directory / "state" / "restores" / f"{plan['hash']}.journal"
+    journal.write_bytes(b"\x00\xff\n")
+    assert "how far the restore came is not known" in estate.run("restore", "resume", code=1).stderr
+    with Agent(estate) as agent:
+        assert agent.conditions() == ["restore_unfinished"]
+        assert agent.command("/api/v1/backups/run") == 200
+        agent.wait_log('"backup_finished".*"verified": true')
 
 
 def test_a_full_staging_area_is_named_and_nothing_half_is_kept(estate: Estate, small_disk: Callable[[str, int], Path]):

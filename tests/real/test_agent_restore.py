@@ -103,6 +103,9 @@ def test_the_state_of_an_earlier_moment(estate: Estate, tmp_path: Path):
     assert estate.json("restore", "plan", "--target", str(tmp_path / "l"))["backup"] in {first, second}
     refused = estate.run("restore", "plan", "--target", str(tmp_path / "x"), "--to", "2999-01-01T00:00:00Z", code=1)
     assert "that is the latest --to" in refused.stderr
+    both = ("--backup", first, "--to", points[second]["consistent_at"])
+    refused = estate.run("restore", "plan", "--target", str(tmp_path / "x"), *both, code=1)
+    assert f"{first} cannot be brought to" in refused.stderr
     estate.run("restore", "apply", early["hash"])
     assert orders(tmp_path / "e" / "db" / "orders.db") == ["tea"]
 

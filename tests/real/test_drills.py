@@ -120,7 +120,10 @@ def test_what_it_would_overwrite_is_refused(estate: Estate, tmp_path: Path):
     assert not inner.exists()
     assert (full / "precious").read_text() == "mine"
     assert estate.run("drill", "report", code=1).stdout == "", "nothing was drilled"
-    estate.run("drill", "run", "--target", str(tmp_path / "empty"))
+    (older,) = (one["id"] for one in estate.json("backup", "list"))
+    estate.run("backup", "run")
+    told = estate.json("drill", "run", "--target", str(tmp_path / "empty"), "--backup", older)
+    assert (told["passed"], told["rpo_seconds"]) == (True, None), "an older point says nothing of what would be lost"
     assert not (tmp_path / "empty").exists(), "it was not there before"
 
 

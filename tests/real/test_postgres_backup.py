@@ -177,6 +177,10 @@ def test_the_log_brings_any_moment_back(estate: Estate, primary: Primary, tmp_pa
         assert told["passed"], told
         assert processes_naming(str(estate.directory)) == []
 
+        # a state that rots costs only what goes beyond the newest point
+        flip(next(estate.repository.glob("sidecar/wal/pg/*/state")))
+        assert estate.json("restore", "plan", "--target", str(tmp_path / "rotten"))["verified"]
+
         # what the log lacks is found
         for segment in (estate.repository / "sidecar" / "wal" / "pg").glob("*/0*"):
             segment.unlink()

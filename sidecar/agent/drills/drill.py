@@ -55,8 +55,8 @@ class DrillReport(msgspec.Struct, frozen=True, kw_only=True):
     """Why it did not pass; empty: it did."""
     rto_seconds: float | None
     """From its begin until the last check had held; None: it did not come so far."""
-    rpo_seconds: float
-    """From the state that the point holds to the drill's begin: what a disaster then would have lost."""
+    rpo_seconds: float | None
+    """From the state that came back to its begin: what a disaster then would have lost; None: of an older point."""
     rto_target_seconds: float
     rpo_target_seconds: float
     bytes: int
@@ -85,7 +85,7 @@ def run_drill(
     course of it stands in the report.
     """
     with _alone(config), _place(config, scratch) as directory:
-        one = _Drilling(config, repository, sources, tell, _choose(config, catalog, backup), directory)
+        one = _Drilling(config, repository, sources, tell, *_choose(config, catalog, backup), directory)
         try:
             one.run()
         finally:
@@ -105,6 +105,7 @@ class _Drilling:
         sources: dict[str, SourcePort],
         tell: Tell,
         point: Manifest,
+        newest: bool,
         directory: str,
     ) -> None:
         self._config = config
@@ -113,6 +114,7 @@ class _Drilling:
         self._sources = sources
         self._tell = tell
         self._point = point
+        self._newest = newest
         self._directory = directory
         self._machine = Drill()
         self._checks: list[Checked] = []
@@ -175,7 +177,7 @@ class _Drilling:
             passed=machine.state is DrillState.PASSED,
             why=machine.why,
             rto_seconds=machine.rto,
-            rpo_seconds=max(0.0, (self._at - at).total_seconds()),
+            rpo_seconds=max(0.0, (self._at - at).total_seconds()) if self._newest else None,
             rto_target_seconds=self._config.rto,
             rpo_target_seconds=self._config.rpo,
             bytes=size,
@@ -242,10 +244,11 @@ class _Drilling:
             self._machine.done(since_boot())
 
 
-def _choose(config: Backup, catalog: Catalog, backup: str | None) -> Manifest:
-    """Mostly the newest good point, now and then any; or the named one."""
+def _choose(config: Backup, catalog: Catalog, backup: str | None) -> tuple[Manifest, bool]:
+    """Mostly the newest good point, now and then any; or the named one. And whether it is the newest good one."""
     known = records(catalog)
     points = [one for one in catalog.points() if one.complete and (one.id not in known or known[one.id].ok)]
+    newest = points[0].id if points else None
     if backup is not None:
         points = [one for one in catalog.points() if one.id == backup]
         if not points:
@@ -254,7 +257,7 @@ def _choose(config: Backup, catalog: Catalog, backup: str | None) -> Manifest:
     chosen = pick([one.id for one in points], share, random.random)
     if chosen is None:
         raise Unknown("there is no good backup yet to be restored in a drill; see: sidecar backup list")
-    return next(one for one in points if one.id == chosen)
+    return next(one for one in points if one.id == chosen), chosen == newest
 
 
 @contextlib.contextmanager

@@ -44,9 +44,9 @@ class Drilling:
         with contextlib.suppress(AgentFault):
             earlier = await self.lane.do(lambda _tell: drills(self._stock.catalog(), 100))
             await self.lane.do(lambda _tell: clear_away(self._stock.config))
-        good = next((one for one in earlier if one.passed), None)
-        if good is not None:
-            self._show(good)
+        for one in reversed(earlier):
+            if one.passed:
+                self._show(one)
         if rules is None:
             return
         ago = (datetime.now(UTC) - earlier[0].at).total_seconds() if earlier else None
@@ -98,5 +98,6 @@ class Drilling:
         registry = self._registry
         if report.rto_seconds is not None:
             registry.cell(series.BACKUP_DRILL_RTO).value = report.rto_seconds
-        registry.cell(series.BACKUP_DRILL_RPO).value = report.rpo_seconds
+        if report.rpo_seconds is not None:
+            registry.cell(series.BACKUP_DRILL_RPO).value = report.rpo_seconds
         registry.cell(series.BACKUP_DRILL_SUCCESS).value = report.at.timestamp()

@@ -172,9 +172,10 @@ class Repository:
         kept = {(parts[0], parts[1]) for one in self.store.list(WAL) if len(parts := one.name.split("/")[2:]) == 3}
         for name, system in kept - of_whom:
             oldest = min((one.consistent_at for one in needed if one.name == name), default=None)
-            state = self.log(name, system).state()
-            if oldest is not None and state is not None and state.newest.covered_at < oldest:
-                freed += self.log(name, system).clear()
+            with contextlib.suppress(Damaged):  # how old it is nobody knows: it stays
+                state = self.log(name, system).state()
+                if oldest is not None and state is not None and state.newest.covered_at < oldest:
+                    freed += self.log(name, system).clear()
         return freed
 
     def log(self, name: str, system: str) -> WalArchive:

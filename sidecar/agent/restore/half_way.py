@@ -5,12 +5,13 @@ service fenced where it stands half way, and says who must go on: `sidecar resto
 and after the last the data is whole, and nothing is done here.
 """
 
-from sidecar.agent.faults import AgentFault
+from sidecar.agent.faults import AgentFault, Damaged
 from sidecar.agent.report import Reporter
 from sidecar.agent.restore.fence import Fence
 from sidecar.agent.restore.journal import Journal, at_work, unfinished
+from sidecar.agent.restore.plan import kept
 from sidecar.config.document import Config
-from sidecar.machines.backup.restore import Restore, steps
+from sidecar.machines.backup.restore import Entry, Restore, steps
 from sidecar.runtime.logs import Log
 
 _REASON = "restore_unfinished"
@@ -33,15 +34,28 @@ class HalfWay:
         found: dict[str, str] = {}
         try:
             with at_work(config, wait=False) as alone:
-                for plan in unfinished(config):
-                    machine = Restore(steps(plan.sources, in_place=plan.in_place), Journal(config, plan).entries())
-                    if plan.in_place and machine.torn:
-                        found[plan.hash] = f"{plan.backup} is exchanged in part; run: sidecar restore resume"
-                        if alone:  # else it is being gone on with, and fenced by that
-                            self._fence(plan.hash)
+                for name in unfinished(config):
+                    torn, found[name] = self._torn(name)
+                    if torn and alone:  # else it is being gone on with, and fenced by that
+                        self._fence(name)
         except (AgentFault, OSError) as fault:
             _log.error("restore_not_fenced", every=60.0, reason=str(fault))
-        return found
+        return {name: detail for name, detail in found.items() if detail}
+
+    def _torn(self, name: str) -> tuple[bool, str]:
+        """Whether it is exchanged in part, for all that can be read; and what is wrong with it, in a sentence."""
+        config, damage = self._document.backup, ""
+        told: list[Entry] = []
+        assert config is not None, "an agent has one"
+        try:
+            plan = kept(config, name)
+            told.extend(Journal(config, plan).entries())
+        except Damaged as fault:
+            damage = str(fault)
+        except AgentFault as fault:
+            return False, str(fault)
+        torn = plan.in_place and Restore(steps(plan.sources, in_place=plan.in_place), told).torn
+        return torn, damage or (f"{plan.backup} is exchanged in part; run: sidecar restore resume" if torn else "")
 
     def _fence(self, name: str) -> None:
         if name not in self._fenced:

@@ -105,6 +105,12 @@ def choose(
             raise Unknown(f"there is no single backup {backup!r}; see: sidecar backup list")
         if not found[0].complete:
             raise Refusal(f"{backup} is incomplete: a source failed in it; choose another (sidecar backup list)")
+        first, last = _from(found[0]), reach(found[0]) if to is not None else None
+        if to is not None and not first <= to <= max(first, last or first):
+            raise Refusal(
+                f"{found[0].id} cannot be brought to {_shown(to)}: it is of {_shown(first)}"
+                f"{f', and its log goes to {_shown(last)}' if last else ''}; leave out --backup, or --to"
+            )
         return found[0], verified(known.get(found[0].id))
     if not points:
         raise Unknown("there is no complete backup yet; see: sidecar backup list, sidecar catalog rebuild")

@@ -22,13 +22,14 @@ from typing import Any
 import msgspec
 
 from sidecar.agent.children import run, written
-from sidecar.agent.faults import EngineFailure, SourceFailure
+from sidecar.agent.faults import Damaged, EngineFailure, SourceFailure
 from sidecar.agent.ports import Parent, Placement, Progress, Root, SourcePoint, Staged, Tell
 from sidecar.agent.sources.postgres_copy import replay, served
 from sidecar.agent.sources.postgres_tablespaces import bring_in, link, made, mapping, outside
 from sidecar.agent.sources.postgres_tools import MOMENT, SERVICE, Server, find, moment
 from sidecar.agent.wal import Span, WalArchive, WalState, lsn, name_of, segments
 from sidecar.config.backup import PostgresSource as Rules
+from sidecar.runtime.logs import Log
 
 BASE_EVERY = timedelta(days=1)
 CATCH_UP = 15.0
@@ -38,6 +39,8 @@ _ABOUT = f"""SELECT current_setting('server_version_num'), pg_size_bytes(current
  (SELECT rolname FROM pg_roles WHERE oid = 10), current_database(),
  (SELECT sum(pg_database_size(oid)) FROM pg_database WHERE has_database_privilege(oid, 'CONNECT')),
  extract(epoch FROM now() - {MOMENT})"""  # noqa: S608 - of words of ours
+
+_log = Log(__name__)
 
 
 class PostgresSource:
@@ -119,7 +122,7 @@ class PostgresSource:
     def _going_on(self, before: SourcePoint, system: str, now: datetime, tell: Tell) -> Staged | None:
         """The last base backup and the log up to now; None: a new base backup is needed, or the log is far behind."""
         details, until = before.details, time.monotonic() + CATCH_UP
-        if details["system"] != system or now - datetime.fromisoformat(details["base_at"]) >= BASE_EVERY:
+        if details["system"] != system or abs(now - datetime.fromisoformat(details["base_at"])) >= BASE_EVERY:
             return None
         while True:
             state = self.local_state()
@@ -207,7 +210,11 @@ class PostgresSource:
 
 def _span(archive: WalArchive, point: SourcePoint) -> Span | None:
     """What of the log goes on, without a gap, where the base backup ends."""
-    state = archive.state()
+    try:
+        state = archive.state()
+    except Damaged as damage:  # the base backups and the points in the log are known without it
+        _log.warning("log_state_damaged", source=point.name, reason=str(damage))
+        return None
     return None if state is None else state.span_of(point.details)
 
 

@@ -49,7 +49,7 @@ def _drill(last: dict[str, Any] | None) -> str:
     if not last["passed"]:
         return f"{when}: failed: {last['why']}"
     back, lost = figure(last["rto_seconds"], "seconds"), figure(last["rpo_seconds"], "seconds")
-    return f"{when}: passed, back in {back}, {lost} lost"
+    return f"{when}: passed, back in {back}, {'an older state' if last['rpo_seconds'] is None else f'{lost} lost'}"
 
 
 def _proved(at: str | None) -> str:

@@ -153,7 +153,7 @@ def test_killed_at_every_step_and_resumed(engine: str, tmp_path: Path):
 
         if not killed(lambda plan=plan, step=step: estate.restoring(plan, step).run()):
             break
-        assert [one.hash for one in unfinished(estate.config)] == [plan.hash]
+        assert unfinished(estate.config) == [plan.hash]
         estate.restoring(plan).run()
         assert estate.state() == RESTORED, f"killed at event {number}"
         assert unfinished(estate.config) == []
@@ -260,7 +260,7 @@ def test_a_service_that_does_not_get_well_stops_it_and_the_old_data_is_kept(tmp_
     orders, files, left = estate.state()
     assert (orders, files) == RESTORED[:2]
     assert any(name.startswith(".sidecar-old-") for name in left)
-    assert [one.hash for one in unfinished(estate.config)] == [plan.hash]
+    assert unfinished(estate.config) == [plan.hash]
 
 
 def test_the_commands_that_stop_and_start_are_run_and_see_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
