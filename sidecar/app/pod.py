@@ -5,9 +5,11 @@ breaker per name, the same machine that the workers run, and its callers are the
 every change of its state is told to all, and each trial call is dealt to a worker as a lease. So the limits on trial
 calls and the successes that close it hold for the pod. It exports the states and tells the changes, once for all.
 
-Rules. Trials go in turn to workers that had to refuse somebody (*hungry*); who returns one unused is so no more. A
-worker that dies gives back what it was lent. Each word has an epoch, and a trip in reply to an older one counts for
-nothing. Whoever shares the pod's breakers with other pods is *beyond*: a tie like any other.
+Rules. The first trial goes to a worker that had to refuse somebody (*hungry*); who returns one unused is so no more.
+Whichever worker the kernel hands the next call should be able to try it: while half open, workers that were not hungry
+have one lent in turn, too, so long as another is out. Those from beyond go to the hungry alone, since other pods may
+want them. A worker that dies gives back what it was lent. Each word has an epoch, and a trip in reply to an older one
+counts for nothing. Whoever shares the pod's breakers with other pods is *beyond*: a tie like any other.
 """
 
 from __future__ import annotations
@@ -62,6 +64,8 @@ class _Shared:
     hungry: dict[Member, None] = field(default_factory=dict)
     """In the order of their turns."""
     lent: dict[str, tuple[Member, Trial]] = field(default_factory=dict)
+    dealt: dict[Member, None] = field(default_factory=dict)
+    """Who was lent a trial, the last one last."""
     timer: asyncio.TimerHandle | None = None
 
 
@@ -119,6 +123,7 @@ class Pod:
         self._behind.discard(member)
         for name, one in list(self._shared.items()):
             one.hungry.pop(member, None)
+            one.dealt.pop(member, None)
             for token, (holder, _) in list(one.lent.items()):
                 if holder is member:
                     self._end(name, one, token, TrialEnd.UNUSED)
@@ -190,23 +195,36 @@ class Pod:
                 self._say(member, self._word(name, one))
 
     def _deal(self, one: _Shared) -> None:
-        """Lend trials to those who want them, as many as there may be."""
+        """Lend trials, as many as there may be."""
         breaker = one.guarded.breaker
-        while one.hungry:
+        while (member := self._next(one)) is not None:
             now = monotonic()
             trial = breaker.take(now, _GRACE)
             if trial is None:
                 break
             one.guarded.trial(trial)
-            member = next(iter(one.hungry))
-            del one.hungry[member]
-            one.hungry[member] = None  # the others come first now
+            for turns in (one.hungry, one.dealt):  # the others come first now
+                if turns is one.dealt or member in turns:
+                    turns.pop(member, None)
+                    turns[member] = None
             token = str(next(self._tokens))
             one.lent[token] = (member, trial)
             self._say(member, [one.guarded.name, "lease", token, trial.deadline - _GRACE - now])
         if one.hungry and breaker.led and self._beyond is not None:
             self._beyond.refused(one.guarded)
         self._arm(one)
+
+    def _next(self, one: _Shared) -> Member | None:
+        """Whose turn it is to be lent a trial, if anybody's."""
+        holders = {member for member, _ in one.lent.values()}
+        breaker = one.guarded.breaker
+        turns = [member for member in one.hungry if member not in holders]
+        if breaker.led or self._members.keys() <= holders:
+            turns += one.hungry
+        elif breaker.state is BreakerState.HALF_OPEN and holders:
+            new = (member for member in self._members if member not in one.dealt)
+            turns += (member for member in (*new, *one.dealt) if member not in holders)
+        return next((member for member in turns if member not in self._behind), None)
 
     def _end(self, name: str, one: _Shared, token: str, end: TrialEnd) -> None:
         member, trial = one.lent.pop(token, (None, None))

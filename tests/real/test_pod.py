@@ -4,6 +4,7 @@ Whichever worker takes a client is the kernel's choice; so each test has many cl
 """
 
 import os
+import select
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.upstream import ScriptedUpstream, says
-from tests.fakes.wire import Message, Wire
+from tests.fakes.wire import PATIENCE, Message, Wire
 from tests.real.documents import document, listener, route, upstream
 from tests.real.harness import Sidecar, ask
 
@@ -26,6 +27,7 @@ BREAKERS: dict[str, dict[str, Any]] = {
     "held": {"open_for": "500ms", "half_open_permits": 1, "half_open_successes": 1},
     "hand": {"open_for": "60s"},
     "bad": {"open_for": "500ms", "half_open_permits": 1},
+    "spread": {"open_for": "500ms", "half_open_permits": 3, "half_open_successes": 1},
 }
 
 
@@ -149,6 +151,35 @@ def test_no_more_trial_calls_than_permits_reach_the_upstream(
     assert [one.read_answer().body for one in waiting] == [b"fine", b"fine"]
     proxy.wait_until(lambda: all(get(one, "/back").body == b"fine" for one in clients), "closed everywhere")
     assert state(proxy, "back") == "closed"
+
+
+def test_one_refused_call_readies_every_worker(own: Sidecar, server: ScriptedUpstream) -> None:
+    """Else each would refuse one more of those who call now and then, though the upstream is well again."""
+    go = threading.Event()
+
+    def shown(key: str) -> Any:
+        return own.admin("/api/v1/breakers/spread").json()[key]
+
+    def waits(client: Wire) -> bool:
+        client.send(ask("/spread")).sock.settimeout(0.1)
+        try:
+            return client.read_answer().decision != "breaker_open"
+        except TimeoutError:
+            return True
+
+    with ExitStack() as stack:
+        clients = connected(own, stack)
+        trip(clients[0], server, "/spread")
+        own.wait_until(lambda: shown("state") == "open" and not shown("remaining_seconds"), "the end of its time")
+        assert get(clients[0], "/spread").decision == "breaker_open"
+        own.wait_until(lambda: shown("trials") == 3, "three leases")
+        server.on("/spread", lambda peer, request: go.wait(20))
+        trying = [one for one in clients if waits(one)]
+        assert len(trying) == 3
+        os.kill(own.status()["worker_pids"][0], signal.SIGKILL)
+        lost = select.select([one.sock for one in trying], [], [], PATIENCE)[0]
+        assert len(lost) == 1, "one of them was the killed worker's"
+        go.set()
 
 
 def test_a_failed_trial_opens_all_again(proxy: Sidecar, server: ScriptedUpstream, clients: list[Wire]) -> None:
