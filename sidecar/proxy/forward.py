@@ -3,7 +3,7 @@
 The head goes as the codec cut it, plus what a proxy owes its upstream: X-Forwarded-For, -Proto and -Host,
 Via (RFC 9110 section 7.6.3), X-Request-Id when the client sent none, and for an upgrade the two fields that
 ask for it. What a client claims in X-Forwarded-* is believed only from a trusted peer; others' is replaced, and their
-Forwarded (RFC 7239), which says the same to upstreams that read it, is cut out. Where the listener says so,
+Forwarded (RFC 7239), which says the same to upstreams that read it, goes no further. Where the listener says so,
 X-Forwarded-Client-Cert tells what the client's certificate says; the client itself never does.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 from typing import TYPE_CHECKING
 
 from sidecar.proxy.exchange import REPLAY_LIMIT
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 VIA = b"Via: 1.1 sidecar\r\n"
 VIA_OLD = b"Via: 1.0 sidecar\r\n"
 """Of a message that came as HTTP/1.0: Via names what was received, not what is sent."""
-_FORWARDED = re.compile(rb"\r\n[Ff][Oo][Rr][Ww][Aa][Rr][Dd][Ee][Dd]: [^\r]*")
 
 
 def _request_ids() -> Iterator[bytes]:
@@ -59,22 +57,25 @@ class Forwarding:
         """The lines for a request to `host` that claims nothing itself."""
 
     def fields(self, head: RequestHead) -> bytes:
-        """`X-Forwarded-*` and `Via` lines for this request."""
-        if head.forwarded_for is None and head.forwarded_proto is None and head.forwarded_host is None:
+        """`X-Forwarded-*`, `Forwarded` and `Via` lines for this request."""
+        claims = head.claims
+        if claims is None:
             if head.host != self.host:
                 self.host = head.host
                 self.rendered = self._render(self._address, self._proto, head.host)
             return self.rendered
         if not self.trusted:
             return self._render(self._address, self._proto, head.host)
-        chain = head.forwarded_for
+        chain = claims.forwarded_for
         if self._address is not None:
             chain = self._address if chain is None else chain + b", " + self._address
-        return self._render(chain, head.forwarded_proto or self._proto, head.forwarded_host or head.host)
+        passed = b"" if claims.forwarded is None else b"Forwarded: " + claims.forwarded + b"\r\n"
+        proto, host = claims.forwarded_proto or self._proto, claims.forwarded_host or head.host
+        return passed + self._render(chain, proto, host)
 
     def scheme(self, head: RequestHead) -> bytes:
         """What the client speaks, or what its own client spoke, where we believe who says so."""
-        told = head.forwarded_proto if self.trusted else None
+        told = head.claims.forwarded_proto if self.trusted and head.claims is not None else None
         return self._proto if told is None else told.partition(b",")[0]
 
     def _render(self, chain: bytes | None, proto: bytes, host: bytes) -> bytes:
@@ -97,12 +98,8 @@ def render_request(exchange: Exchange) -> bytes:
     if tracer is not None:
         wire = tracer.begin(exchange, wire)
     forwarding = exchange.client.forwarding
-    if not forwarding.trusted:
-        wire = _FORWARDED.sub(b"", wire)
-    if head.host == forwarding.host and head.forwarded_for is head.forwarded_proto is head.forwarded_host is None:
-        fields = forwarding.rendered
-    else:
-        fields = forwarding.fields(head)
+    known = head.claims is None and head.host == forwarding.host  # what `fields` would find out, without a call
+    fields = forwarding.rendered if known else forwarding.fields(head)
     if head.minor == 0:
         fields = fields.replace(VIA, VIA_OLD)
     if exchange.upgrade is not None:

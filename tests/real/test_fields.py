@@ -152,9 +152,9 @@ def test_forwarded_fields_of_a_trusted_client_are_extended(client: Wire) -> None
     fields = crossed(
         client,
         "x-forwarded-for: 203.0.113.9\r\nx-forwarded-proto: https\r\nx-forwarded-host: outer.test\r\n"
-        "forwarded: for=x\r\n",
+        "forwarded: for=x\r\nFORWARDED: for=y\r\nconnection: forwarded\r\n",
     )
-    assert values(fields, "forwarded") == ["for=x"]
+    assert values(fields, "forwarded") == ["for=x, for=y"]
     assert [part.strip() for part in ",".join(values(fields, "x-forwarded-for")).split(",")] == [
         "203.0.113.9",
         "127.0.0.1",

@@ -19,8 +19,8 @@ How the expressions stay fast and safe:
 import re
 
 from sidecar.proxy.codec.body import BodyReader, ChunkedReader, CloseReader, LengthReader
-from sidecar.proxy.codec.fields import CLIENT_CERT, FORWARDED, TOKEN
-from sidecar.proxy.codec.head import CHUNKED, UNTIL_CLOSE, Codec, Limits, RequestHead, ResponseHead
+from sidecar.proxy.codec.fields import CLIENT_CERT, FORWARDED, TOKEN, X_FORWARDED
+from sidecar.proxy.codec.head import CHUNKED, UNTIL_CLOSE, Claims, Codec, Limits, RequestHead, ResponseHead
 from sidecar.proxy.codec.screen import DOT_SEGMENT, PATH, QUERY
 
 _VALUE = rb"[!-~\x80-\xff][\t -~\x80-\xff]*+(?<![ \t])"
@@ -45,20 +45,20 @@ def _first(letters: bytes, *special: bytes) -> bytes:
 _REQUEST_LINE = rb"(?!CONNECT |TRACE )([A-Z]{1,20}+) ((/" + PATH + rb"*+)(?:\?" + QUERY + rb"*+|)) HTTP/1\.1\r\n"
 
 # Groups: method, target, path, Host in front, Connection, Content-Length, Transfer-Encoding, X-Forwarded-For, -Proto,
-# -Host, X-Request-Id, Host elsewhere; in the order in which they stand here.
+# -Host, X-Request-Id, Host elsewhere, Forwarded; in the order in which they stand here.
 _REQUEST = re.compile(
     _REQUEST_LINE + rb"(?:Host: (" + _HOST + rb")\r\n|(?!Host: ))"
     rb"(?:"
     + rb"|".join(
         (
-            _first(rb"ABDFGIJLMNOQRSVWYZ0-9!#$%&'*+\-.^_`|~"),
+            _first(rb"ABDGIJLMNOQRSVWYZ0-9!#$%&'*+\-.^_`|~"),
             _first(b"C", b"connection", b"content-length"),
             rb"[Cc]onnection: " + _once(5, _PERSISTENCE),
             rb"[Cc]ontent-[Ll]ength: " + _once(6, _LENGTH),
             _first(b"U", b"upgrade"),
             _first(b"T", b"te", b"transfer-encoding"),
             rb"[Tt]ransfer-[Ee]ncoding: " + _once(7, b"chunked"),
-            _first(b"X", *FORWARDED, CLIENT_CERT, b"x-request-id"),
+            _first(b"X", *X_FORWARDED, CLIENT_CERT, b"x-request-id"),
             rb"[Xx]-[Ff]orwarded-[Ff]or: " + _once(8, _VALUE),
             rb"[Xx]-[Ff]orwarded-[Pp]roto: " + _once(9, _VALUE),
             rb"[Xx]-[Ff]orwarded-[Hh]ost: " + _once(10, _VALUE),
@@ -68,6 +68,8 @@ _REQUEST = re.compile(
             _first(b"E", b"expect"),
             _first(b"K", b"keep-alive"),
             _first(b"P", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection"),
+            _first(b"F", b"forwarded"),
+            rb"[Ff]orwarded: " + _once(13, _VALUE),
         )
     )
     + rb"){0,%d}?\r\n" % _FIELDS
@@ -103,7 +105,7 @@ _STATUSES = {b"%d" % status: status for status in range(200, 600)}
 _CODING = b"Transfer-Encoding: "
 _LINE_END = len(b"\r\n")
 _CONNECTION = len(b"Connection: ")
-_FORWARDED = ((8, len(b"X-Forwarded-For: ")), (9, len(b"X-Forwarded-Proto: ")), (10, len(b"X-Forwarded-Host: ")))
+_CLAIMED = tuple((group, len(name + b": ")) for group, name in zip((8, 9, 10, 13), FORWARDED, strict=True))
 
 Edit = tuple[int, int, bytes]
 """(start, end, what stands there instead)."""
@@ -136,6 +138,7 @@ class FastCodec:
             forwarded_host,
             request_id,
             late_host,
+            forwarded,
         ) = match.groups()
         size = match.end()
         if (
@@ -145,7 +148,10 @@ class FastCodec:
             or (coding is not None and content_length is not None)
         ):
             return self._reference.request(data, limits)
-        if host is None or coding or forwarded_for or forwarded_proto or forwarded_host:
+        claims = None
+        if forwarded_for or forwarded_proto or forwarded_host or forwarded:
+            claims = Claims(forwarded_for, forwarded_proto, forwarded_host, forwarded)
+        if host is None or coding or claims:
             wire = _request_wire(data, match, size)
         elif connection is None:
             wire = data[: size - _LINE_END]
@@ -164,9 +170,7 @@ class FastCodec:
             None,
             size,
             wire,
-            forwarded_for,
-            forwarded_proto,
-            forwarded_host,
+            claims,
             request_id,
         )
         head.raw = data if len(data) == size else data[:size]
@@ -237,9 +241,7 @@ def _again(data: bytes, limits: Limits, last: RequestHead, raw: bytes) -> Reques
         None,
         size,
         data[:end] + last.wire[before:],
-        last.forwarded_for,
-        last.forwarded_proto,
-        last.forwarded_host,
+        last.claims,
         last.request_id,
     )
     head.raw = data if len(data) == size else data[:size]
@@ -256,7 +258,7 @@ def _request_wire(data: bytes, match: re.Match[bytes], size: int) -> bytes:
     start, end = match.span(5)
     if start >= 0:
         edits.append((start - _CONNECTION, end + _LINE_END, b""))
-    for group, name in _FORWARDED:
+    for group, name in _CLAIMED:
         start, end = match.span(group)
         if start >= 0:
             edits.append((start - name, end + _LINE_END, b""))

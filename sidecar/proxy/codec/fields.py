@@ -32,8 +32,9 @@ HOP_BY_HOP = frozenset(
 )
 """Never forwarded. Transfer-Encoding is missing: it is forwarded, as the one coding that we speak."""
 
-FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host")
-"""Cut out of a request and handed to the caller, who knows whether to believe them."""
+X_FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host")
+FORWARDED = (*X_FORWARDED, b"forwarded")
+"""Cut out of a request and handed to the caller, who knows whether to believe them; in the order of `head.Claims`."""
 
 CLIENT_CERT = b"x-forwarded-client-cert"
 """Cut out of a request and thrown away: what a client says of its own certificate nobody may believe."""
@@ -46,6 +47,7 @@ _NOT_BY_CONNECTION = frozenset(
         b"cookie",
         b"date",
         b"expect",
+        b"forwarded",
         b"host",
         b"traceparent",
         b"tracestate",

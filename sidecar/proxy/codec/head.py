@@ -8,9 +8,10 @@ in one join. These are plain slotted classes because one is built per message an
 
 import re
 from functools import lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sidecar.proxy.codec.body import BodyReader
+from sidecar.proxy.codec.fields import FORWARDED
 
 CHUNKED = -1
 """`length` of a message whose body comes in chunks."""
@@ -50,6 +51,17 @@ def look_up(wire: bytes, name: bytes) -> bytes | None:
     return b", ".join(values) if values else None
 
 
+class Claims(NamedTuple):
+    """What a request says of where it comes from: the values of the fields `FORWARDED`, several lines of one joined
+    with ", "; None for a field that is not there.
+    """
+
+    forwarded_for: bytes | None
+    forwarded_proto: bytes | None
+    forwarded_host: bytes | None
+    forwarded: bytes | None
+
+
 class RequestHead:
     """A request's head.
 
@@ -58,16 +70,14 @@ class RequestHead:
     (the client's HTTP/1.<minor>), `length` (bytes of body, 0 for none, CHUNKED), `keep_alive` (what version and
     Connection ask for), `expect_continue`, `upgrade` (lower-case protocol, when Connection names it), `size` (bytes of
     input that the head took), `wire` ("METHOD target HTTP/1.1", "Host: …", then the fields in their order, case and
-    number; hop-by-hop and X-Forwarded-For/-Proto/-Host/-Client-Cert are not among them), `forwarded_for`,
-    `forwarded_proto`, `forwarded_host` (the values that were cut out, several lines joined with ", "), `request_id`
+    number; hop-by-hop fields, X-Forwarded-For/-Proto/-Host/-Client-Cert and Forwarded are not among them), `claims`
+    (what was cut out of X-Forwarded-For/-Proto/-Host and Forwarded; None when none of them was there), `request_id`
     (stays in `wire`), `raw` (the head as it came, where a codec wants to see it again with the next one).
     """
 
     __slots__ = (
+        "claims",
         "expect_continue",
-        "forwarded_for",
-        "forwarded_host",
-        "forwarded_proto",
         "host",
         "keep_alive",
         "length",
@@ -95,9 +105,7 @@ class RequestHead:
         upgrade: bytes | None,
         size: int,
         wire: bytes,
-        forwarded_for: bytes | None,
-        forwarded_proto: bytes | None,
-        forwarded_host: bytes | None,
+        claims: Claims | None,
         request_id: bytes | None,
     ) -> None:
         self.method = method
@@ -111,21 +119,16 @@ class RequestHead:
         self.upgrade = upgrade
         self.size = size
         self.wire = wire
-        self.forwarded_for = forwarded_for
-        self.forwarded_proto = forwarded_proto
-        self.forwarded_host = forwarded_host
+        self.claims = claims
         self.request_id = request_id
         self.raw: bytes | None = None
 
     def field(self, name: bytes) -> bytes | None:
         """The value of an end-to-end field by name (any case), several lines joined with ", "; None without one."""
-        cut = {
-            b"x-forwarded-for": self.forwarded_for,
-            b"x-forwarded-proto": self.forwarded_proto,
-            b"x-forwarded-host": self.forwarded_host,
-        }
         lower = name.lower()
-        return cut[lower] if lower in cut else look_up(self.wire, lower)
+        if lower in FORWARDED:
+            return None if self.claims is None else self.claims[FORWARDED.index(lower)]
+        return look_up(self.wire, lower)
 
     def with_host(self, host: bytes) -> bytes:
         """`wire` with another Host."""

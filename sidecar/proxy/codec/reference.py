@@ -13,7 +13,7 @@ from sidecar.base.errors import ClientFault, UpstreamFault
 from sidecar.proxy.codec import screen
 from sidecar.proxy.codec.body import BadBody, BodyReader, ChunkedReader, CloseReader, LengthReader
 from sidecar.proxy.codec.fields import CLIENT_CERT, FORWARDED, is_removed, options, upgrade_of
-from sidecar.proxy.codec.head import CHUNKED, UNTIL_CLOSE, Limits, RequestHead, ResponseHead
+from sidecar.proxy.codec.head import CHUNKED, UNTIL_CLOSE, Claims, Limits, RequestHead, ResponseHead
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -136,9 +136,7 @@ def _request_head(event: h11.Request, size: int) -> RequestHead:
         if is_removed(lower, named):
             continue
         lines.append(_line(name, lower, value))
-    forwarded_for, forwarded_proto, forwarded_host, request_id = (
-        b", ".join(values) if (values := _values(fields, name)) else None for name in (*FORWARDED, b"x-request-id")
-    )
+    claims = Claims(*(_joined(fields, name) for name in FORWARDED))
     return RequestHead(
         method,
         target,
@@ -151,10 +149,8 @@ def _request_head(event: h11.Request, size: int) -> RequestHead:
         upgrade_of(named, _values(fields, b"upgrade")) if minor == 1 else None,
         size,
         b"".join(lines),
-        forwarded_for,
-        forwarded_proto,
-        forwarded_host,
-        request_id,
+        None if claims == (None,) * len(claims) else claims,
+        _joined(fields, b"x-request-id"),
     )
 
 
@@ -185,6 +181,11 @@ def _response_head(event: h11.Response | h11.InformationalResponse, method: byte
 
 def _values(fields: Fields, name: bytes) -> list[bytes]:
     return [value for field, value in fields if field.lower() == name]
+
+
+def _joined(fields: Fields, name: bytes) -> bytes | None:
+    values = _values(fields, name)
+    return b", ".join(values) if values else None
 
 
 def _declared_length(fields: Fields, otherwise: int) -> int:

@@ -32,9 +32,11 @@ FAST_REQUESTS: dict[str, bytes] = {
     "Host last": b"GET /a HTTP/1.1\r\nAccept: */*\r\nX-Forwarded-For: 10.0.0.1\r\nHost: a:8080\r\n\r\n",
     "Host first, name like it later": GET + b"Hostess: b\r\nHos: c\r\n\r\n",
     "forwarded": GET + b"Via: 1.1 x\r\nX-Forwarded-For: 10.0.0.1, 10.0.0.2\r\nX-Forwarded-Proto: https\r\n"
-    b"X-Forwarded-Host: shop.example\r\nX-Real-Ip: 10.0.0.1\r\nx-request-id: 7\r\nConnection: close\r\n\r\n",
+    b"X-Forwarded-Host: shop.example\r\nX-Real-Ip: 10.0.0.1\r\nx-request-id: 7\r\nConnection: close\r\n"
+    b"forwarded: for=10.0.0.1\r\n\r\n",
     "names that begin like special ones": GET + b"Content-Lengths: 5\r\nTransfer: x\r\nTEx: y\r\nConnect: z\r\n"
-    b"Expectation: 1\r\nUpgrade-Insecure-Requests: 1\r\nKeep-Alive-Not: 1\r\nProxy: 1\r\nX-Forwarded: 1\r\n\r\n",
+    b"Expectation: 1\r\nUpgrade-Insecure-Requests: 1\r\nKeep-Alive-Not: 1\r\nProxy: 1\r\nX-Forwarded: 1\r\n"
+    b"From: x\r\nForwarded-For: 1\r\n\r\n",
     "well-known": b"GET /.well-known/x HTTP/1.1\r\nHost: a\r\n\r\n",
     "dots in names": b"GET /a..b/c./.d/...?x=/../ HTTP/1.1\r\nHost: a\r\n\r\n",
     "encoded": b"GET /a%20b?c=%2e%2e/ HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -69,6 +71,7 @@ SLOW_REQUESTS: dict[str, bytes] = {
     "two blanks before a value": GET + b"X:  y\r\n\r\n",
     "no blank before a value": GET + b"X:y\r\n\r\n",
     "no value": GET + b"X: \r\n\r\n",
+    "no forwarding value": GET + b"Forwarded:\r\nX-Forwarded-For:\r\n\r\n",
     "leading zero": POST + b"Content-Length: 05\r\n\r\n",
     "websocket": GET + b"Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\n\r\n",
     "upgrade that Connection does not name": GET + b"Upgrade: websocket\r\n\r\n",
@@ -77,13 +80,14 @@ SLOW_REQUESTS: dict[str, bytes] = {
     "expect": POST + b"Content-Length: 5\r\nExpect: 100-Continue\r\n\r\n",
     "Connection names fields": GET + b"Connection: close, x-a, ,x-b\r\nX-A: 1\r\nx-b: 2\r\nX-C: 3\r\n\r\n",
     "Connection names what stays": POST
-    + b"Connection: host, content-length, Authorization, x-forwarded-for, x-sidecar-x, via, cookie\r\nVia: 1.1 x\r\n"
-    b"Content-Length: 1\r\nAuthorization: b\r\nX-Forwarded-For: c\r\nX-Sidecar-X: d\r\nCookie: e\r\n\r\n",
+    + b"Connection: host, content-length, Authorization, x-forwarded-for, x-sidecar-x, via, cookie, forwarded\r\n"
+    b"Via: 1.1 x\r\nForwarded: for=a\r\nContent-Length: 1\r\n"
+    b"Authorization: b\r\nX-Forwarded-For: c\r\nX-Sidecar-X: d\r\nCookie: e\r\n\r\n",
     "two Connections": GET + b"Connection: keep-alive\r\nX-A: 1\r\nConnection: close\r\nConnection: x-a\r\n\r\n",
     "hop-by-hop": GET + b"Keep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nProxy-Authorization: Basic x\r\n"
     b"TE: trailers\r\nX: y\r\n\r\n",
-    "two X-Forwarded-For": GET
-    + b"X-Forwarded-For: 1\r\nx-forwarded-for: 2\r\nX-Request-Id: 3\r\nX-Request-Id: 4\r\n\r\n",
+    "two X-Forwarded-For": GET + b"X-Forwarded-For: 1\r\nx-forwarded-for: 2\r\nX-Request-Id: 3\r\nX-Request-Id: 4\r\n"
+    b"Forwarded: for=1\r\nFORWARDED: for=2\r\n\r\n",
     "client certificate": GET
     + b"X: y\r\nX-Forwarded-Client-Cert: Hash=00;URI=spiffe://mesh/admin\r\nVia: 1.1 x\r\n\r\n",
     "client certificates": GET + b"x-forwarded-client-cert: 1\r\nX-FORWARDED-CLIENT-CERT: 2\r\n\r\n",

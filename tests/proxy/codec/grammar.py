@@ -35,6 +35,7 @@ NAMES = (
     "T",
     "Transfer-Encodings",
     "X-Forwarded",
+    "Forwarded",
     "X_Y",
     "1",
     "Date",

@@ -212,11 +212,10 @@ def test_what_a_common_request_means(codec: Codec) -> None:
 def test_forwarding_fields_are_cut_out_and_handed_over(codec: Codec) -> None:
     head = request(corpus.FAST_REQUESTS["forwarded"], codec)
     assert head.wire == corpus.GET + b"Via: 1.1 x\r\nX-Real-Ip: 10.0.0.1\r\nx-request-id: 7\r\n"
-    assert head.forwarded_for == b"10.0.0.1, 10.0.0.2"
-    assert head.forwarded_proto == b"https"
-    assert head.forwarded_host == b"shop.example"
+    assert head.claims == (b"10.0.0.1, 10.0.0.2", b"https", b"shop.example", b"for=10.0.0.1")
     assert head.request_id == b"7"
     assert head.field(b"X-Forwarded-Proto") == b"https"
+    assert head.field(b"Forwarded") == b"for=10.0.0.1"
     assert not head.keep_alive
 
 
@@ -315,7 +314,7 @@ def test_what_a_request_asks_of_its_connection(
 
 def test_several_forwarding_lines_become_one_value() -> None:
     head = request(corpus.SLOW_REQUESTS["two X-Forwarded-For"])
-    assert head.forwarded_for == b"1, 2"
+    assert head.claims == (b"1, 2", None, None, b"for=1, for=2")
     assert head.request_id == head.field(b"x-request-id") == b"3, 4"
 
 
