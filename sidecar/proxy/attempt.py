@@ -53,7 +53,8 @@ def attempt(exchange: Exchange) -> None:
     exchange.endpoint = endpoint  # type: ignore[assignment]  # the picker was made of our endpoints
     endpoint.active += 1
     exchange.attempt += 1
-    connection = endpoint.take()  # type: ignore[attr-defined]
+    # the repetition of a lost race is promised a fresh connection
+    connection = endpoint.take() if exchange.free_retry else None  # type: ignore[attr-defined]
     if connection is not None:
         if not first:
             exchange.client.let_go()  # the try before this one may have waited for a connection
@@ -185,11 +186,7 @@ def refuse(exchange: Exchange, fault: RequestFault) -> None:
     """Answer for the upstream, or for ourselves, and end the exchange."""
     _drop_connection(exchange)
     guard.blame(exchange, fault.decision)
-    if (
-        exchange.route.fallback
-        and not exchange.informational
-        and (fault.decision in FALLBACK_DECISIONS or fault.status in FALLBACK_STATUSES)
-    ):
+    if exchange.route.fallback and not exchange.informational and fault.decision in FALLBACK_DECISIONS:
         while (tier := fallback.next_tier(exchange)) is not None:
             if isinstance(tier, fallback.Elsewhere):
                 try:
@@ -203,7 +200,9 @@ def refuse(exchange: Exchange, fault: RequestFault) -> None:
                 fallback.serve(exchange, tier)
             return
     exchange.decision = fault.decision
-    keep_alive = exchange.keep_alive and exchange.uploaded and not exchange.plan.state.draining
+    # a client of HTTP/1.0 would have to be told that the connection stays
+    keep_alive = exchange.keep_alive and exchange.uploaded and exchange.head.minor == 1
+    keep_alive = keep_alive and not exchange.plan.state.draining
     if exchange.request_id is None:
         exchange.request_id = next_request_id()
     written = fault_answer(fault, exchange.request_id, keep_alive=keep_alive, method=exchange.head.method)
@@ -215,6 +214,7 @@ def cut_off(exchange: Exchange, decision: Decision) -> None:
     _drop_connection(exchange)
     guard.blame(exchange, decision)
     exchange.decision = decision
+    exchange.keep_alive = False
     exchange.client.reset()
     settle(exchange, decision)
 
@@ -227,6 +227,7 @@ def abandon(exchange: Exchange, outcome: str) -> None:
 
 
 def _drop_connection(exchange: Exchange) -> None:
+    exchange.connecting = None  # one that is being opened will be for others
     connection = exchange.connection
     if connection is not None:
         exchange.connection = None

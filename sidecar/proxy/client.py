@@ -96,6 +96,8 @@ class ClientConnection(asyncio.Protocol):
         if exchange is None:
             if self.lingering:
                 self._linger(data)
+            elif self.write_paused:
+                self._queue(data)  # who does not read its answers gets no more of them
             elif self.buffer:
                 self._read_more_of_head(data)
             elif not self._read_head(data):
@@ -107,11 +109,13 @@ class ClientConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         exchange = self.exchange
-        if exchange is None or not exchange.uploaded:
-            return False  # nothing owed, or a request that will never be whole
-        self.half_closed = True
-        deadline.rearm(exchange, monotonic())
-        return True
+        # a request without its end will never be whole; where none runs, some may wait until their client reads
+        owed = self.write_paused and self.buffer != b"" if exchange is None else exchange.uploaded
+        if owed:
+            self.half_closed = True
+            if exchange is not None:
+                deadline.rearm(exchange, monotonic())
+        return owed
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.closed()
@@ -121,9 +125,8 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.write_paused = True
+        self.wait_for_reader(monotonic())
         exchange = self.exchange
-        self.unread = self.transport.get_write_buffer_size()
-        self.deadline = monotonic() + self.acceptor.plan.write_timeout
         if exchange is not None and exchange.connection is not None:
             exchange.connection.transport.pause_reading()
 
@@ -137,7 +140,8 @@ class ClientConnection(asyncio.Protocol):
         elif self.lingering:
             self.deadline = monotonic() + LINGER_SECONDS
         else:
-            self.deadline = monotonic() + self.acceptor.plan.idle_timeout
+            plan = self.acceptor.plan
+            self.deadline = monotonic() + (plan.header_read_timeout if self.buffer else plan.idle_timeout)
             self._pump()
 
     # Requests -----------------------------------------------------------------------------------------------------
@@ -262,6 +266,9 @@ class ClientConnection(asyncio.Protocol):
         if not exchange.keep_alive:
             self._close_gently()
             return
+        if self.write_paused:  # what goes on, goes on in `resume_writing`
+            self.wait_for_reader(now)
+            return
         self.deadline = now + self.acceptor.plan.idle_timeout
         if self.buffer:
             self.deadline = now + self.acceptor.plan.header_read_timeout
@@ -271,7 +278,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _close_when_done(self) -> None:
         """A client that closed its side has asked for all it will: close ours once everything is answered."""
-        if self.exchange is None and not self.pumping:
+        if self.exchange is None and not self.pumping and not self.write_paused:
             self.transport.close()
 
     def fail(self, exchange: Exchange, fault: RequestFault) -> None:
@@ -283,7 +290,7 @@ class ClientConnection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is not None:
             expire(exchange, now)
-        elif self.write_paused or (self.lingering and self.transport.get_write_buffer_size()):
+        elif self.transport.get_write_buffer_size():
             if not self.has_read(now):
                 self.transport.abort()
         elif self.lingering:
@@ -294,14 +301,16 @@ class ClientConnection(asyncio.Protocol):
             self.deadline = inf
             self.transport.close()
 
+    def wait_for_reader(self, now: float) -> None:
+        """The client does not take what we have: it gets `write_timeout` to take something."""
+        self.unread = self.transport.get_write_buffer_size()
+        self.deadline = now + self.acceptor.plan.write_timeout
+
     def has_read(self, now: float) -> bool:
-        """Whether the client took anything since the last look; if so it gets another `write_timeout`."""
-        waiting = self.transport.get_write_buffer_size()
-        reads = waiting < self.unread
-        self.unread = waiting
-        if reads:
-            self.deadline = now + self.acceptor.plan.write_timeout
-        return reads
+        """Whether the client took, or got, anything since the last look; if so it gets another `write_timeout`."""
+        before = self.unread
+        self.wait_for_reader(now)
+        return self.unread != before
 
     def drain(self, now: float) -> None:
         """Close soon unless a request is under way or comes in time; its answer will close us."""

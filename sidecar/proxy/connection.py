@@ -78,7 +78,8 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             exchange.connection = None
             exchange.client.let_go()
-            upstream_gone(exchange, unanswered=self.uses > 1 and not self.buffer, clean=exc is None)
+            unanswered = self.uses > 1 and not self.buffer and not exchange.informational
+            upstream_gone(exchange, unanswered=unanswered, clean=exc is None)
         serve_waiting(endpoint.upstream)
 
     def pause_writing(self) -> None:
@@ -88,6 +89,13 @@ class UpstreamConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         if self.exchange is not None:
             self.exchange.client.release(HOLD_UPSTREAM)
+
+    def close(self) -> None:
+        """Close once what is written has left; an upstream that takes none of it for `idle_timeout` is cut off."""
+        transport = self.transport
+        transport.close()
+        if transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(self.endpoint.upstream.idle_timeout, transport.abort)
 
     def discard(self) -> None:
         """Close without giving it back; an exchange that still uses it must have let go before."""

@@ -82,15 +82,17 @@ def give_back(exchange: Exchange, connection: UpstreamConnection, *, reusable: b
         connection.transport.resume_reading()
     if reusable:
         _rest(connection)
+    elif exchange.uploaded:
+        connection.close()
     else:
-        connection.transport.close()
+        connection.discard()  # what it has not taken belongs to a request that will never be whole
 
 
 def _rest(connection: UpstreamConnection) -> None:
     endpoint = connection.endpoint
     upstream = endpoint.upstream
     if endpoint.retired or connection.lost:
-        connection.transport.close()
+        connection.close()
         return
     if upstream.waiting:
         exchange = upstream.next_waiting()
@@ -119,4 +121,4 @@ def close_stale(upstream: Upstream, now: float) -> None:
     oldest = now - upstream.idle_timeout
     for endpoint in upstream.endpoints:
         while endpoint.idle and endpoint.idle[0].idle_since < oldest:
-            endpoint.idle.pop(0).transport.close()
+            endpoint.idle.pop(0).close()

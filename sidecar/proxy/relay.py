@@ -38,6 +38,7 @@ _TAIL = VIA + b"\r\n"
 _TAIL_CLOSE = VIA + b"Connection: close\r\n\r\n"
 _TAIL_KEEP = VIA + b"Connection: keep-alive\r\n\r\n"
 _REFRAMED = b"Transfer-Encoding: chunked\r\n"
+_IN_CHUNKS = b"\r\n" + _REFRAMED  # with the end of the line before it: no part of a longer name
 _OK = Outcome.OK  # an enum's member is dearer to look up than a name of the module
 _LAST_CHUNK = b"0\r\n\r\n"
 
@@ -96,7 +97,7 @@ def _relay_long(exchange: Exchange, head: ResponseHead, body: bytes) -> None:
     old = exchange.head.minor == 0
     keep = exchange.keep_alive and exchange.uploaded and not exchange.plan.state.draining
     if old:
-        wire = wire.replace(_REFRAMED, b"", 1)
+        wire = wire.replace(_IN_CHUNKS, b"\r\n", 1)
         keep = keep and head.length >= 0
     elif head.length == UNTIL_CLOSE:
         wire += _REFRAMED
@@ -110,7 +111,6 @@ def _relay_long(exchange: Exchange, head: ResponseHead, body: bytes) -> None:
             exchange.kept = []
     tail = (_TAIL_KEEP if old else _TAIL) if keep else _TAIL_CLOSE
     before = wire + (tail if head.minor else tail.replace(VIA, VIA_OLD))
-    exchange.bytes_out += len(before)
     now = monotonic()
     guard.answered(exchange, head.status, now)
     deadline.rearm(exchange, now)
@@ -143,13 +143,13 @@ def _relay_piece(exchange: Exchange, data: bytes, before: bytes) -> None:
         if exchange.begun:
             cut_off(exchange, Decision.BAD_RESPONSE)
         else:
-            exchange.answer = exchange.answer_reader = None
+            exchange.answer = exchange.answer_reader = exchange.kept = None
             fail(exchange, UpstreamFault("the upstream's answer breaks its framing"))
         return
     exchange.begun = True
     if piece and answer.length == UNTIL_CLOSE and exchange.head.minor == 1:
         piece = b"%x\r\n%b\r\n" % (len(piece), piece)
-    exchange.bytes_out += len(piece)
+    exchange.bytes_out += len(before) + len(piece)
     if exchange.kept is not None:
         go_on_keeping(exchange, piece, reader.received, done=reader.done)
     if before:
@@ -164,7 +164,7 @@ def _relay_piece(exchange: Exchange, data: bytes, before: bytes) -> None:
 def _relay_informational(exchange: Exchange, connection: UpstreamConnection, head: ResponseHead, rest: bytes) -> None:
     """100 and 103 pass to clients that speak HTTP/1.1; 101 opens the tunnel that the client asked for."""
     if head.status == 101:
-        if exchange.upgrade is None or head.upgrade != exchange.upgrade:
+        if exchange.upgrade is None or head.upgrade != exchange.upgrade or not exchange.uploaded:
             fail(exchange, UpstreamFault("the upstream switched protocols without being asked to"))
         else:
             open_upgraded(exchange, connection, head, rest)

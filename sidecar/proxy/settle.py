@@ -21,7 +21,6 @@ def settle(exchange: Exchange, outcome: str) -> None:
     if exchange.settled:
         return
     exchange.settled = True
-    exchange.connecting = None
     if exchange.retry_timer is not None:
         exchange.retry_timer.cancel()
         exchange.retry_timer = None

@@ -113,8 +113,7 @@ class Splice:
         """It does not take what we have: the client's time counts."""
         client = self._exchange.client
         client.write_paused = True
-        client.unread = client.transport.get_write_buffer_size()
-        client.deadline = monotonic() + client.acceptor.plan.write_timeout
+        client.wait_for_reader(monotonic())
         self._loop.remove_reader(self._source)
         self._loop.add_writer(self._sink, self._on_writable)
 

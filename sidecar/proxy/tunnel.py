@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.base.names import Decision, Outcome
 from sidecar.proxy import guard
+from sidecar.proxy.deadline import HOLD_UPSTREAM
 from sidecar.proxy.settle import settle
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def open_upgraded(exchange: Exchange, connection: UpstreamConnection, head: Resp
     exchange.connection = None
     connection.exchange = None
     guard.record(exchange, 101, monotonic())
+    deaf = client.holds & HOLD_UPSTREAM
     early = client.leave()
     gauge = exchange.plan.tunnels
     gauge.value += 1
@@ -141,3 +143,7 @@ def open_upgraded(exchange: Exchange, connection: UpstreamConnection, head: Resp
     client.transport.write(head.wire + b"Connection: Upgrade\r\nUpgrade: " + upgrade + b"\r\n\r\n" + rest)
     if early:
         connection.transport.write(early)
+    if deaf:
+        client.transport.pause_reading()  # until the upstream's side says that it takes more
+    if client.half_closed:
+        tunnel.client.eof_received()

@@ -74,7 +74,7 @@ class Endpoint(balance.Endpoint):
     def close_idle(self) -> None:
         """Close what is idle."""
         while self.idle:
-            self.idle.pop().transport.close()
+            self.idle.pop().close()
 
     def retire(self) -> None:
         """Close what is idle; what is busy is closed when it is given back."""

@@ -29,6 +29,7 @@ def config(server: ScriptedUpstream, spare: ScriptedUpstream, tmp_path_factory: 
             route("fixed", "app", "/fixed", timeout="200ms", fallback=[FIXED]),
             route("kept", "app", "/kept", timeout="200ms", fallback=[CACHE, FIXED]),
             route("spare", "app", "/spare", timeout="200ms", fallback=[{"upstream": "spare"}, FIXED]),
+            route("spare-and-kept", "app", "/spare-and-kept", fallback=[{"upstream": "spare"}, CACHE, FIXED]),
             route("both-dead", "dead", "/both-dead", fallback=[{"upstream": "dead-too"}, CACHE, FIXED]),
             route("tripped", "tripped", "/tripped", fallback=[{"upstream": "spare"}]),
             route("none", "app", timeout="200ms"),
@@ -193,6 +194,19 @@ def test_a_post_to_an_open_breaker_was_never_sent(
 
 def test_tiers_are_tried_in_order(client: Wire) -> None:
     assert get(client, "/both-dead").decision == "fallback_respond"
+
+
+def test_an_answer_that_broke_leaves_no_leave_to_keep_the_next(
+    server: ScriptedUpstream, spare: ScriptedUpstream, client: Wire, codec: str
+) -> None:
+    """The first might have been kept; what the fallback says to this client alone must not be."""
+    path = f"/spare-and-kept/{codec}"
+    server.on(path, sends(answer(fields=[("transfer-encoding", "chunked")], length=False) + b"no size\r\n"))
+    alone = answer(fields=[("cache-control", "private"), ("transfer-encoding", "chunked")], length=False)
+    spare.on(path, sends(alone + chunked(b"secret")))
+    assert get(client, path).body == b"secret"
+    spare.on(path, resets)
+    assert get(client, path).decision == "fallback_respond"
 
 
 # ------------------------------------------------------------------------------------------- counted and logged

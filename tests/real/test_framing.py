@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from tests.fakes.upstream import ScriptedUpstream, answer, chunked, drip, sends
+from tests.fakes.upstream import ScriptedUpstream, answer, chunked, drip, resets, sends
 from tests.fakes.wire import PATIENCE, Message, Truncated, Wire
 from tests.real.harness import Sidecar, ask
 
@@ -156,6 +156,19 @@ def test_an_old_client_never_sees_chunks(server: ScriptedUpstream, proxy: Sideca
         assert got.body == b"onetwo"
 
 
+@pytest.mark.parametrize(
+    ("framing", "body"), [("Transfer-Encoding: chunked", chunked(b"one")), ("Content-Length: 3", b"one")]
+)
+def test_an_old_client_keeps_a_field_whose_name_ends_like_the_coding(
+    server: ScriptedUpstream, proxy: Sidecar, codec: str, framing: str, body: bytes
+) -> None:
+    head = f"HTTP/1.1 200 OK\r\nX-Transfer-Encoding: chunked\r\nX-Next: 1\r\n{framing}\r\n\r\n"
+    server.on("/like-the-coding", sends(head.encode() + body))
+    with proxy.client(codec) as client:
+        got = client.send(ask("/like-the-coding", version="1.0")).read_answer()
+    assert (got.get("x-transfer-encoding"), got.get("x-next"), got.body) == ("chunked", "1", b"one")
+
+
 def test_an_old_client_sees_a_cut_as_a_reset(server: ScriptedUpstream, proxy: Sidecar, codec: str) -> None:
     """Without chunks the only sign of a broken answer is RST: a clean end would say that it is whole."""
     head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -173,6 +186,16 @@ def test_an_old_client_may_ask_to_keep_the_connection(proxy: Sidecar, codec: str
             assert client.send(ask("/old-next", version="1.0")).read_answer().json()["target"] == "/old-next"
         else:
             assert client.read_rest() == (b"", "eof")
+
+
+def test_an_old_client_is_told_what_becomes_of_the_connection_by_our_own_answers_too(
+    server: ScriptedUpstream, proxy: Sidecar, codec: str
+) -> None:
+    server.on("/old-broken", resets)
+    with proxy.client(codec) as client:
+        got = client.send(ask("/old-broken", "connection: keep-alive\r\n", version="1.0")).read_answer()
+        assert (got.status, got.keeps) == (502, False)
+        assert client.read_rest() == (b"", "eof")
 
 
 def test_the_upstream_is_spoken_to_in_1_1(proxy: Sidecar, codec: str) -> None:

@@ -42,6 +42,16 @@ def test_an_old_client_gets_no_interim_answer(server: ScriptedUpstream, proxy: S
     assert got.body == b"done"
 
 
+def test_nothing_is_sent_again_after_an_interim_answer(server: ScriptedUpstream, client: Wire) -> None:
+    """The connection was kept alive and breaks; but the client has heard of this request."""
+    server.on("/hints-and-end", lambda peer, _: peer.send(HINTS).close())
+    client.send(ask("/warm-up")).read_answer()
+    before = len(server.requests("/hints-and-end"))
+    got = client.send(ask("/hints-and-end")).read_answer()
+    assert (got.status, len(got.interim)) == (502, 1)
+    assert len(server.requests("/hints-and-end")) == before + 1
+
+
 EXPECTING = b"POST %b HTTP/1.1\r\nhost: example.test\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n"
 
 

@@ -102,6 +102,24 @@ def test_nothing_is_served_behind_a_request_that_closes(server: ScriptedUpstream
     assert server.requests("/behind-the-last") == []
 
 
+def test_nothing_is_served_behind_an_answer_that_was_cut_off(
+    server: ScriptedUpstream, proxy: Sidecar, codec: str
+) -> None:
+    """The client will not hear of it, and it must not be told of a request that was done for nobody."""
+    together = threading.Barrier(2)
+    server.on("/together", lambda peer, _: (together.wait(PATIENCE), peer.send(answer())))
+    server.on("/cut", sends(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\ncut", then="close"))
+    with proxy.client(codec) as one, proxy.client(codec) as other:
+        for client in (one, other):
+            client.send(ask("/together"))
+        for client in (one, other):
+            assert client.read_answer().status == 200
+        one.send(ask("/cut") + ask("/behind-the-cut", method="POST", body=b"x"))
+        assert one.read_rest()[1] == "reset"
+    proxy.get(codec, "/somebody-else")
+    assert server.requests("/behind-the-cut") == []
+
+
 def test_the_upstreams_close_is_its_own_affair(server: ScriptedUpstream, client: Wire) -> None:
     server.on("/closing", sends(answer(b"bye", fields=[("connection", "close")]), then="close"))
     got = client.send(ask("/closing")).read_answer()

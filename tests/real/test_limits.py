@@ -1,11 +1,12 @@
 """Beyond its limits an upstream is not asked: 503 `overflow`; within them nothing is refused, and places come back."""
 
+import select
 import threading
 from typing import Any
 
 import pytest
 
-from tests.fakes.upstream import ScriptedUpstream, answer
+from tests.fakes.upstream import ScriptedUpstream, answer, says
 from tests.fakes.wire import PATIENCE, Message, Wire
 from tests.real.documents import both_codecs, route, upstream
 from tests.real.harness import Sidecar, ask
@@ -131,3 +132,27 @@ def test_places_survive_every_way_to_end(server: ScriptedUpstream, proxy: Sideca
     assert [client.read_answer().status for client in clients] == [200, 200]
     for client in clients:
         client.close()
+
+
+def test_an_upstream_that_answers_early_and_never_reads_gets_its_connection_closed(
+    server: ScriptedUpstream, proxy: Sidecar, codec: str
+) -> None:
+    """The client's body lies here and has nowhere to go; the only connection of this upstream must be free again."""
+    full, done = threading.Event(), threading.Event()
+
+    def script(peer: Wire, request: Message) -> None:
+        assert full.wait(PATIENCE)
+        peer.send(answer(b"early"))
+        done.wait(PATIENCE)
+        peer.reset()
+
+    server.on("/queue/deaf", script)
+    with proxy.client(codec) as client:
+        client.send(ask("/queue/deaf", f"content-length: {1 << 30}\r\n", "POST"))
+        while select.select([], [client.sock], [], 0.5)[1]:
+            client.send(bytes(1 << 18))
+        full.set()
+        assert client.read_answer().body == b"early"
+    server.on("/queue/next", says(b"next"))
+    assert proxy.get(codec, "/queue/next").body == b"next"
+    done.set()

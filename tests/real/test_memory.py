@@ -1,5 +1,6 @@
 """Big bodies pass without lying in our memory, whoever is slow."""
 
+import contextlib
 import hashlib
 import select
 import threading
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.upstream import ScriptedUpstream
+from tests.fakes.upstream import ScriptedUpstream, says
 from tests.fakes.wire import PATIENCE, Message, Wire
 from tests.real.documents import both_codecs, route, upstream
 from tests.real.harness import Sidecar, ask
@@ -127,6 +128,33 @@ def test_a_client_that_reads_nothing(server: ScriptedUpstream, proxy: Sidecar, g
         assert grown() < 4 * MIB
         done.set()
     server.wait_until(lambda: not server.is_open(server.requests("/gibibyte")[-1].connection), "the end")
+
+
+def unread(server: ScriptedUpstream, client: Wire, path: str) -> int:
+    """Ask on, one request after the other, and read nothing, until one does not get through; how many were sent."""
+    server.on(path, says(bytes(MIB // 8)))
+    before = len(server.requests(path))
+    for count in range(1, 200):
+        client.send(ask(path))
+        with contextlib.suppress(AssertionError):
+            server.wait_until(lambda count=count: len(server.requests(path)) - before == count, patience=0.7)  # type: ignore[misc]
+            continue
+        return count
+    pytest.fail("it was served on and on")
+
+
+def test_a_client_that_asks_on_and_reads_nothing(
+    server: ScriptedUpstream, proxy: Sidecar, grown: Growth, codec: str
+) -> None:
+    """It gets no more than lies in the kernel and a little here; all of it when it reads, though it said its last."""
+    with proxy.client(codec, receive_buffer=4096) as client:
+        count = unread(server, client, f"/unread/{codec}")
+        assert grown() < 4 * MIB
+        client.send(ask("/last")).half_close()
+        for _ in range(count):
+            assert len(client.read_answer().body) == MIB // 8
+        assert client.read_answer().json()["target"] == "/last"
+        assert client.read_rest() == (b"", "eof")
 
 
 def test_an_upstream_that_reads_nothing(server: ScriptedUpstream, proxy: Sidecar, grown: Growth, codec: str) -> None:

@@ -271,6 +271,24 @@ def test_a_stale_connection_is_tried_again_once_only(server: ScriptedUpstream, c
     assert len(server.requests("/always-breaks")) - before <= 2
 
 
+def test_the_repetition_takes_a_fresh_connection_though_others_rest(
+    server: ScriptedUpstream, proxy: Sidecar, codec: str
+) -> None:
+    """They are as old as the one that was stale."""
+    together = threading.Barrier(2)
+    server.on("/together", lambda peer, _: (together.wait(PATIENCE), peer.send(answer())))
+    with proxy.client(codec) as one, proxy.client(codec) as other:
+        for client in (one, other):
+            client.send(ask("/together"))
+        for client in (one, other):
+            assert client.read_answer().status == 200
+        resting = server.connections
+        server.on(
+            "/old-ones-break", lambda peer, seen: peer.close() if seen.connection <= resting else peer.send(answer())
+        )
+        assert one.send(ask("/old-ones-break")).read_answer().status == 200
+
+
 def test_an_answer_that_was_cut_is_no_stale_connection(server: ScriptedUpstream, client: Wire) -> None:
     server.on("/cut-head", sends(b"HTTP/1.1 200 O", then="close"))
     client.send(ask("/warm-up")).read_answer()

@@ -1,5 +1,6 @@
 """Clients that take their time at our expense are given up, those that are merely slow are not."""
 
+import contextlib
 import select
 import threading
 import time
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.upstream import ScriptedUpstream, answer
+from tests.fakes.upstream import ScriptedUpstream, answer, says
 from tests.fakes.wire import Message, Wire
 from tests.real.documents import both_codecs, route, upstream
 from tests.real.harness import Sidecar, ask
@@ -137,3 +138,15 @@ def test_giving_up_is_counted(proxy: Sidecar, client: Wire, codec: str) -> None:
         proxy.metrics().sum("sidecar_requests_total", listener=codec, code="408", outcome="client_timeout")
         == before + 1
     )
+
+
+def test_a_client_that_never_reads_the_little_that_is_left_is_given_up(
+    server: ScriptedUpstream, proxy: Sidecar
+) -> None:
+    """What the kernel holds differs; of so many clients some leave less with us than makes us stop reading them."""
+    server.on("/little", says(bytes(1 << 17)))
+    with contextlib.ExitStack() as stack:
+        for count in range(12, 36):
+            client = stack.enter_context(proxy.client("fast", receive_buffer=4096))
+            client.send(ask("/little") * count)
+        proxy.wait_until(lambda: proxy.metrics().sum("sidecar_connections") == 0, "the clients' end")

@@ -24,7 +24,15 @@ def start(server: ScriptedUpstream) -> Iterator[Start]:
 
         def begin(**shutdown: str) -> Sidecar:
             tree = document(
-                [listener("in", [route("all", "app", timeout="30s", upgrades=["chat"])])],
+                [
+                    listener(
+                        "in",
+                        [
+                            route("spared", "app", "/spared", fallback=[{"respond": {"status": 503}}]),
+                            route("all", "app", timeout="30s", upgrades=["chat"]),
+                        ],
+                    )
+                ],
                 [upstream("app", server.address)],
                 shutdown={"delay": "0s", "drain_timeout": "10s", **shutdown},
             )
@@ -148,12 +156,14 @@ def test_idle_connections_do_not_hold_it_up(start: Start) -> None:
         client.close()
 
 
-def test_drain_timeout_ends_what_does_not_end(start: Start, server: ScriptedUpstream) -> None:
-    server.on("/never", never)
+@pytest.mark.parametrize("path", ["/never", "/spared/never"])
+def test_drain_timeout_ends_what_does_not_end(start: Start, server: ScriptedUpstream, path: str) -> None:
+    """A fallback does not stand in for us, who are going."""
+    server.on(path, never)
     proxy = start(drain_timeout="300ms")
     with proxy.client("in") as client:
-        client.send(ask("/never"))
-        server.wait_until(lambda: server.requests("/never"), "the request")
+        client.send(ask(path))
+        server.wait_until(lambda: server.requests(path), "the request")
         proxy.signal(signal.SIGTERM)
         assert proxy.wait_exit(8) == 0
         got = client.read_answer()

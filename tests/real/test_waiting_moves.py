@@ -4,7 +4,7 @@ import threading
 
 from tests.fakes.upstream import Script, ScriptedUpstream, answer
 from tests.fakes.wire import PATIENCE, Message, Wire
-from tests.real.documents import document, listener, route, upstream
+from tests.real.documents import black_hole, document, listener, route, upstream
 from tests.real.harness import Sidecar
 
 
@@ -37,3 +37,23 @@ def test_a_freed_connection_is_not_given_to_who_went_to_the_fallback():
                 assert [request.target for request in app.seen] == ["/first", "/third"]
                 spare_free.set()
                 assert second.read_answer("GET").body == b"spare"
+
+
+def test_a_connection_that_opens_too_late_is_not_given_to_who_went_to_the_fallback():
+    """Nor does it take the request from there when it fails."""
+    told = threading.Event()
+    with black_hole() as hole, ScriptedUpstream() as spare:
+        spare.on("/held", held(b"spare", told))
+        routes = [
+            route("held", "hole", "/held", timeout="1500ms", fallback=[{"upstream": "spare"}]),
+            route("warm", "spare"),
+        ]
+        upstreams = [upstream("hole", hole, connect_timeout="1600ms"), upstream("spare", spare.address)]
+        with Sidecar(document([listener("web", routes)], upstreams)) as proxy, proxy.client("web") as client:
+            proxy.get("web", "/warm-up")
+            client.send(b"GET /held HTTP/1.1\r\nhost: x\r\n\r\n")
+            failed = {"upstream": "hole", "result": "refused"}
+            proxy.wait_until(lambda: proxy.metrics().sum("sidecar_upstream_connects_total", **failed), "the failure")
+            told.set()
+            got = client.read_answer()
+            assert (got.body, got.decision) == (b"spare", "fallback_upstream")

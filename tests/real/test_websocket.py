@@ -16,6 +16,7 @@ from tests.real.documents import both_codecs, route, upstream
 from tests.real.harness import Sidecar, ask
 
 BIG = bytes(range(256)) * 16_384  # 4 MiB
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n"
 UPGRADE = "connection: Upgrade\r\nupgrade: %s\r\n"
 
 
@@ -173,6 +174,30 @@ def test_a_switch_that_nobody_asked_for_is_a_bad_answer(server: ScriptedUpstream
     server.on("/unasked", lambda peer, _: peer.send(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: chat\r\n\r\n"))
     got = client.send(ask("/unasked")).read_answer()
     assert (got.status, got.decision) == (502, "bad_response")
+
+
+def test_a_switch_before_the_request_is_whole_is_a_bad_answer(server: ScriptedUpstream, client: Wire) -> None:
+    """What is still to come of its body would pass unread, framing and all."""
+    server.on("/chat/early", lambda peer, _: peer.send(SWITCH))
+    got = client.send(ask("/chat/early", UPGRADE % "chat" + "transfer-encoding: chunked\r\n", "POST")).read_answer()
+    assert (got.status, got.decision) == (502, "bad_response")
+
+
+def test_a_client_that_said_its_last_before_the_switch(server: ScriptedUpstream, proxy: Sidecar, client: Wire) -> None:
+    switch, heard = threading.Event(), []
+
+    def script(peer: Wire, request: Message) -> None:
+        assert switch.wait(PATIENCE)
+        heard.append(peer.send(SWITCH).read_rest())
+        peer.send(b"bye").close()
+
+    server.on("/chat/last", script)
+    client.send(ask("/chat/last", UPGRADE % "chat") + b"all I say").half_close()
+    assert proxy.get("fast", "/somebody-else").status == 200  # the loop has turned: the half-close has been seen
+    switch.set()
+    assert client.read_answer().status == 101
+    assert client.read_rest() == (b"bye", "eof")
+    assert heard == [(b"all I say", "eof")]
 
 
 def test_a_server_that_breaks_the_tunnel(server: ScriptedUpstream, client: Wire) -> None:
