@@ -8,6 +8,8 @@ ended exactly where its framing said, the request was sent whole, and neither si
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from typing import TYPE_CHECKING
 
 from sidecar.proxy.codec.head import head_end
@@ -66,6 +68,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        if exc is not None and self.exchange is not None and self.exchange.answer is None:
+            said = self._last_words()
+            if said:
+                self.data_received(said)
         if self.splice is not None:
             self.splice.close()
         endpoint = self.endpoint
@@ -81,6 +87,19 @@ class UpstreamConnection(asyncio.Protocol):
             unanswered = self.uses > 1 and not self.buffer and not exchange.informational
             upstream_gone(exchange, unanswered=unanswered, clean=exc is None)
         serve_waiting(endpoint.upstream)
+
+    def _last_words(self) -> bytes:
+        """What lies unread in the kernel. Who refuses an upload, answers, and closes with the rest of it unread, resets
+        the connection, and our writing may hear of that before our reading has come to the answer.
+        """
+        if self.transport.get_extra_info("tls") is not None:
+            return b""
+        theirs = self.transport.get_extra_info("socket")
+        try:
+            with socket.socket(fileno=os.dup(theirs.fileno())) as ours:
+                return ours.recv(HIGH_WATER, socket.MSG_DONTWAIT)
+        except OSError:
+            return b""
 
     def pause_writing(self) -> None:
         if self.exchange is not None:
