@@ -13,7 +13,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from sidecar.proxy.codec.head import head_end
-from sidecar.proxy.deadline import HOLD_UPSTREAM
+from sidecar.proxy.deadline import HOLD_UPSTREAM, close_within
 from sidecar.proxy.pool import serve_waiting
 from sidecar.proxy.relay import relay_body, relay_head, upstream_gone
 
@@ -110,11 +110,8 @@ class UpstreamConnection(asyncio.Protocol):
             self.exchange.client.release(HOLD_UPSTREAM)
 
     def close(self) -> None:
-        """Close once what is written has left; an upstream that takes none of it for `idle_timeout` is cut off."""
-        transport = self.transport
-        transport.close()
-        if transport.get_write_buffer_size():
-            asyncio.get_running_loop().call_later(self.endpoint.upstream.idle_timeout, transport.abort)
+        """Close once what is written has left, which may take `idle_timeout`."""
+        close_within(self.transport, self.endpoint.upstream.idle_timeout)
 
     def discard(self) -> None:
         """Close without giving it back; an exchange that still uses it must have let go before."""

@@ -16,12 +16,11 @@ most that much and never early.
 
 from __future__ import annotations
 
+import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    import asyncio
-
     from sidecar.proxy.exchange import Exchange
 
 HOLD_CONNECTING = 1
@@ -76,6 +75,13 @@ class Sweeper:
         self._timer = self._loop.call_later(self.tick, self._sweep)
         for one in due:
             one.expire(now)
+
+
+def close_within(transport: asyncio.Transport, seconds: float) -> None:
+    """Close once what is written has left; a peer that has not taken it after so many seconds is cut off."""
+    transport.close()
+    if transport.get_write_buffer_size():
+        asyncio.get_running_loop().call_later(seconds, transport.abort)
 
 
 def rearm(exchange: Exchange, now: float) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.base.names import Decision, Outcome
 from sidecar.proxy import guard
-from sidecar.proxy.deadline import HOLD_UPSTREAM
+from sidecar.proxy.deadline import HOLD_UPSTREAM, close_within
 from sidecar.proxy.settle import settle
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class TunnelSide(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is None and self.ended:
-            self.other.close()
+            close_within(self.other, self.tunnel.idle_timeout)
         else:
             self.other.abort()
         self.tunnel.close()
