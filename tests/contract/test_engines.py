@@ -1,6 +1,7 @@
 """What every engine keeps, whatever it is made of: one suite, run over all of them through the commands."""
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -313,8 +314,16 @@ def test_a_lock_that_a_gone_pod_left_delays_what_removes_data_and_no_restore(tmp
         told = estate.run("backup", "prune", code=1).stderr
         assert GONE in told
         assert re.search(r"stale at \d\d:\d\d:\d\d UTC and is removed then", told)
-    with foreign_lock(estate.repository, estate.key, exclusive=True):
+    with foreign_lock(estate.repository, estate.key, exclusive=True) as lock:
         assert "exclusively by PID" in estate.run("backup", "run", code=1).stderr
+        words = ["restic", "-r", str(estate.repository), "--password-file", str(estate.key), "--no-cache"]
+        told = subprocess.run(
+            [*words, "--no-lock", "cat", "lock", lock.name], capture_output=True, check=True, text=True
+        ).stdout
+        assert (json.loads(told)["hostname"], json.loads(told)["exclusive"]) == (GONE, True)
+        lock.rename(tmp_path / lock.name)  # by somebody who knows that its holder is gone
+        estate.backup()
+        (tmp_path / lock.name).rename(lock)
         restore(estate, tmp_path / "t")
         assert estate.json("drill", "run")["passed"]
     estate.run("backup", "prune")

@@ -13,6 +13,7 @@ from tests.real.documents import free_port
 from tests.real.estate import flip
 from tests.real.postgres import SECRET, Primary, Restored, covered, restore, write
 from tests.real.procfs import children_of, processes_naming
+from tests.repo.test_doc_commands import left_to
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -164,6 +165,12 @@ def test_the_log_brings_any_moment_back(estate: Estate, primary: Primary, tmp_pa
         assert restore(estate, tmp_path / "before", "--to", before.isoformat()) == [
             "tea", "cake", "salt", "pepper", "milk",
         ]  # fmt: skip
+        page = left_to("docs/howto/postgres.md", __file__).replace("20260331T115500Z-1a2b3c", streamed["id"])
+        page = page.replace("2026-03-31T12:00:00Z", between.isoformat()).replace("/data/", f"{tmp_path}/data/")
+        for line in page.splitlines():
+            words = line.partition("#")[0].split()
+            assert words.pop(0) == "sidecar"
+            estate.run(*words)
         assert restore(estate, tmp_path / "between", "--to", between.isoformat()) == ["tea", "cake"]
         assert restore(estate, tmp_path / "last") == ["tea", "cake", "salt", "pepper", "milk", "jam"]
         for moment, why in (

@@ -3,7 +3,8 @@
 A block of commands is fenced as `sh`. Each page's blocks run as one script, from top to bottom, in a directory of their
 own: the guide makes everything itself; the others run on a stage, where a sidecar runs already with the names that
 pages use (`payments`, `app`, …), an agent's section, an incident, an access log. A block under `<!-- not run: why -->`
-is left out; how many those may be is counted here. What looks like a command may stand in no other kind of block.
+is left out; how many those may be is counted here. One under `<!-- run by FILE: why -->` is run by a test in that file,
+which has what it needs. What looks like a command may stand in no other kind of block.
 """
 
 import contextlib
@@ -26,9 +27,10 @@ from tests.real.procfs import session_members
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks/README.md"])
-NOT_RUN_AT_MOST = 6
+NOT_RUN_AT_MOST = 3
 _BLOCK = re.compile(
-    r"^(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL
+    r"^(?:<!-- (?:not run|run by (?P<by>\S+)): (?P<why>[^\n]+) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```",
+    re.MULTILINE | re.DOTALL,
 )
 _PROGRAMS = "sidecar|make|pip|python3?|git|cp|curl|kubectl|systemctl|docker|promtool|export|cd"
 _COMMAND = re.compile(rf"^ *(?:/\S+/)?(?:{_PROGRAMS}) +[\w./-]", re.MULTILINE)
@@ -40,12 +42,20 @@ class Block(NamedTuple):
     kind: str
     text: str
     why: str
-    """Why it is not run; empty: it is."""
+    """Why it is not run here; empty: it is."""
+    by: str
+    """The file whose test runs it instead; empty: none."""
 
 
 def blocks(page: Path) -> list[Block]:
     found = _BLOCK.finditer(page.read_text(encoding="utf-8"))
-    return [Block(one["kind"], one["text"], one["why"] or "") for one in found]
+    return [Block(one["kind"], one["text"], one["why"] or "", one["by"] or "") for one in found]
+
+
+def left_to(page: str, by: str) -> str:
+    """What of a page the test file `by` runs."""
+    (one,) = [one for one in blocks(ROOT / page) if by.endswith(one.by or " ")]
+    return one.text
 
 
 def name(page: Path) -> str:
@@ -67,9 +77,12 @@ def test_what_looks_like_a_command_is_fenced_as_one(page: Path) -> None:
 
 
 def test_few_are_not_run_and_each_says_why() -> None:
-    left_out = [(name(page), one.why) for page in PAGES for one in blocks(page) if one.kind == "sh" and one.why]
-    assert len(left_out) <= NOT_RUN_AT_MOST, left_out
-    assert all(len(why) > 20 for _, why in left_out)
+    left_out = [(name(page), one) for page in PAGES for one in blocks(page) if one.kind == "sh" and one.why]
+    assert all(len(one.why) > 20 for _, one in left_out)
+    assert len([one for one in left_out if not one[1].by]) <= NOT_RUN_AT_MOST, left_out
+    for page, one in left_out:
+        runs = not one.by or f'left_to("{page}", __file__)' in (ROOT / one.by).read_text(encoding="utf-8")
+        assert runs, f"{one.by} does not run {page}"
 
 
 class Stage:
@@ -235,3 +248,26 @@ def test_a_page_s_commands_do_what_it_says(page: Path, tmp_path: Path, server: S
         stage.run(stage.fit(script if name(page) in ALONE else BEFORE + script))
     finally:
         end_of(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_clone_is_installed_as_the_guide_says(tmp_path: Path, server: ScriptedUpstream) -> None:
+    script = left_to("docs/guide.md", __file__).replace("https://example.test/sidecar.git", f"{ROOT} sidecar")
+    said = Stage(tmp_path, server).run(f"{script}\ncommand -v sidecar\nsidecar --version\n", patience=280.0)
+    assert f"\n{tmp_path}/sidecar/.venv/bin/sidecar\n" in said
+
+
+def test_what_measures_takes_the_options_that_are_named(tmp_path: Path, server: ScriptedUpstream) -> None:
+    """Each measurement is asked for its help, and `make` for what it would do."""
+    script, asked = left_to("docs/performance.md", __file__), []
+    for line in script.splitlines():
+        words, _, _ = line.partition("#")
+        named = re.findall(r"--[a-z]+", line)
+        if "-m benchmarks." in words:
+            program = re.sub(r" --.*", "", words).strip()
+            asked += [f"{program} --help > help", *(f"grep -q -- {option} help" for option in named)]
+        else:
+            assert words.startswith("make bench"), line
+            asked.append(f"make -C {ROOT} -n {words.removeprefix('make ')}")
+    Stage(tmp_path, server).run("\n".join([f"export PYTHONPATH={ROOT}", *asked]))
