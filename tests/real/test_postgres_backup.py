@@ -96,6 +96,9 @@ def test_a_base_backup_by_command_is_a_cluster_that_starts(
     assert seen(apart) == live, "a copy has touched what the server itself has"
     assert processes_naming(str(estate.directory)) == []
     assert not list((tmp_path / "state").rglob(".service-*")), "the password was left behind"
+    estate.write()
+    unknown = estate.run("restore", "plan", "--target", str(tmp_path / "u"), code=1).stderr
+    assert "pg needs its log" in unknown, "it would be older than the plan says"
 
 
 def test_the_log_brings_any_moment_back(estate: Estate, primary: Primary, tmp_path: Path):

@@ -3,11 +3,12 @@
 Until the first exchange the service's data is untouched. What stood there is kept next to it until everything is well.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 
 from sidecar.agent.catalog import Catalog
-from sidecar.agent.faults import StorageFailure
+from sidecar.agent.faults import StorageFailure, Unknown
 from sidecar.agent.ports import Kind, Manifest, Placement, SourcePort, Tell
 from sidecar.agent.repository.lease import HeldLease
 from sidecar.agent.repository.repository import Repository
@@ -89,6 +90,8 @@ class InPlace:
             self._repository.engine.restore(
                 point, lambda: self._repository.index(point), into, [place.restored], self._tell
             )  # fmt: skip
+            if not os.path.lexists(os.path.join(into, place.restored)):  # nothing would take the place of what is there
+                raise Unknown(f"{place.live} is not in {self._plan.backup}: take it out of the source, or use --target")
 
     def _validate(self, step: Step) -> None:
         point, port = source_of(self._point, step.source), self._sources[step.source]

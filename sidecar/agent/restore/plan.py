@@ -158,10 +158,14 @@ def make(
     if target:
         target = os.path.normpath(target)
         check_target(config, target)
+        for source in chosen:
+            if source.sort == "postgres" and not isinstance(sources.get(source.name), Logged):
+                raise Refusal(f"{source.name} needs its log: write it into backup.sources, as it was, or use --only")
     else:
         for source in list(chosen):
             try:
-                found = _places(source, sources.get(source.name))
+                found, absent = _places(source, sources.get(source.name))
+                skipped |= absent
                 if if_empty and any(_holds_something(place.live) for place in found):
                     raise NothingToDo(f"{source.name} is not empty")
                 places += found
@@ -201,16 +205,21 @@ def _hash(plan: RestorePlan) -> str:
     return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
 
 
-def _places(source: SourcePoint, port: SourcePort | None) -> list[Place]:
-    """Raises Refusal, StorageFailure when it cannot be put in place here."""
+def _places(source: SourcePoint, port: SourcePort | None) -> tuple[list[Place], dict[str, str]]:
+    """And which are not in the backup, and why. Raises Refusal, StorageFailure when it cannot be put in place here."""
     if port is None or port.sort != source.sort:
         raise Refusal(f"{source.name} is no source of this configuration")
     found = [Place(source.name, one.restored, one.live) for one in port.placements(source)]
     if not found:
         raise Refusal(f"{source.name} cannot be exchanged as files")
+    held = source.details.get("paths")
+    absent = {one.live: "it was not backed up then" for one in found if held is not None and one.live not in held}
+    found = [one for one in found if one.live not in absent]
+    if not found:
+        raise Refusal(f"{source.name}: nothing of it was backed up then")
     for place in found:
         Exchange(place.live, "", 0).check()
-    return found
+    return found, absent
 
 
 def check_target(config: Backup, target: str, ours: str = "") -> None:

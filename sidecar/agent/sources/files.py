@@ -26,7 +26,8 @@ class FilesSource:
                 raise SourceFailure(f"{self.name}: {path} is not there")
             # a ConfigMap is a symlink: what is mounted is meant, and comes back under the name that is configured
             roots.append(Root(path=os.path.realpath(path), at=spell(os.fsencode(path.strip("/")))))
-        return Staged(roots=tuple(roots), consistent_at=at, exclude=self._exclude, live=True)
+        details = {"paths": [*self._paths]}
+        return Staged(roots=tuple(roots), consistent_at=at, exclude=self._exclude, details=details, live=True)
 
     def validate(self, restored: str, point: SourcePoint) -> list[str]:  # noqa: ARG002 - the port's
         return []

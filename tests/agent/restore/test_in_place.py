@@ -11,11 +11,12 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sidecar.agent.catalog import Catalog
 from sidecar.agent.cycle import make_point
-from sidecar.agent.faults import StorageFailure
+from sidecar.agent.faults import StorageFailure, Unknown
 from sidecar.agent.ports import Kind
 from sidecar.agent.repository.repository import Repository
 from sidecar.agent.restore import exchange
@@ -23,8 +24,9 @@ from sidecar.agent.restore.exchange import Exchange
 from sidecar.agent.restore.fence import Fence, Unfenced
 from sidecar.agent.restore.in_place import InPlace
 from sidecar.agent.restore.journal import unfinished
-from sidecar.agent.restore.plan import Refusal, RestorePlan, choose, keep, make
+from sidecar.agent.restore.plan import Place, Refusal, RestorePlan, choose, keep, make
 from sidecar.agent.restore.restoring import Restoring, Stopped
+from sidecar.agent.sources import files
 from sidecar.agent.sources.build import build
 from sidecar.config.backup import (
     Backup,
@@ -292,6 +294,21 @@ def test_symlinks_in_its_way_are_not_followed(estate: Estate, tmp_path: Path):
         estate.plan("uploads")
     whole = estate.plan()
     assert list(whole.skipped) == ["uploads"], "the rest can still be restored"
+
+
+def test_what_was_not_backed_up_then_stays(estate: Estate, tmp_path: Path):
+    (more := tmp_path / "more").mkdir()
+    (more / "x").write_text("its only copy")
+    estate.sources["uploads"] = files.FilesSource("uploads", (str(estate.uploads), str(more)), ())
+    plan = estate.plan()
+    assert plan.skipped == {str(more): "it was not backed up then"}
+    estate.restoring(plan).run()
+    assert estate.state() == RESTORED
+    old = Place("uploads", str(more).strip("/"), str(more))  # as for a point that does not say what is in it
+    plan = msgspec.structs.replace(estate.plan(), places=(*plan.places, old))
+    with pytest.raises(Unknown, match="more is not in"):
+        estate.restoring(plan).run()
+    assert (more / "x").read_text() == "its only copy"
 
 
 def test_one_source_only_leaves_the_others(estate: Estate):
