@@ -93,6 +93,10 @@ def told(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) ->
     except AgentFault as fault:
         print(fault, file=sys.stderr)
         return exits.FAILED
+    except KeyboardInterrupt:
+        how = "; what was begun goes on with: sidecar restore resume" if args.verb == "restore" else ""
+        print(f"sidecar {args.verb}: interrupted{how}", file=sys.stderr)
+        return exits.FAILED
     except ModuleNotFoundError as missing:
         print(f"backups need more packages: pip install 'sidecar[all]' ({missing})", file=sys.stderr)
         return exits.FAILED

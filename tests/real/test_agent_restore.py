@@ -273,6 +273,19 @@ def test_an_incremental_point_stores_what_changed_and_comes_back_whole(estate: E
     assert (back / "large").read_bytes() == (estate.uploads / "large").read_bytes()
 
 
+def test_a_command_that_is_interrupted_says_so(estate: Estate):
+    estate.key.unlink()
+    os.mkfifo(estate.key)
+    words = [sys.executable, "-m", "sidecar", "restore", "plan", "-c", str(estate.file)]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        with estate.key.open("wb"):  # it reads now
+            process.send_signal(signal.SIGINT)
+            assert process.communicate()[1] == (
+                "sidecar restore: interrupted; what was begun goes on with: sidecar restore resume\n"
+            )
+        assert process.returncode == 1
+
+
 def test_a_backup_that_was_killed_leaves_nothing_half_and_the_next_one_heals(estate: Estate):
     (estate.uploads / "large").write_bytes(os.urandom(16 << 20))
     whole = estate.backup()
