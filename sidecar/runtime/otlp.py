@@ -131,9 +131,12 @@ class OtlpExporter:
         if not batch:
             return
         status, reason = None, f"no answer within {LAST_SECONDS:g} s, and the program ends or traces otherwise now"
+        body = await asyncio.to_thread(encode, batch, self._resource)
+        if self._client is None:  # the second is the collector's, not that of our import
+            self._client = await asyncio.to_thread(_make_client)
         try:
             async with asyncio.timeout(LAST_SECONDS):
-                status, reason = await self._post(await asyncio.to_thread(encode, batch, self._resource))
+                status, reason = await self._post(body)
         except TimeoutError:
             pass
         self._settle(batch, status, reason)

@@ -23,6 +23,8 @@ from tests.fakes.wire import PATIENCE
 from tests.real.estate import Estate, flip, orders
 from tests.real.harness import ROOT
 
+pytestmark = pytest.mark.timeout(180)  # many processes, each of which derives its keys anew
+
 
 @pytest.fixture
 def estate(tmp_path: Path) -> Estate:

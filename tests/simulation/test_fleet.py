@@ -9,7 +9,7 @@ from sidecar.machines.fleet import page as fleet_page
 from sidecar.machines.fleet import replica as fleet
 from tests.simulation.fleet_world import play, schedule, smallest, story, violation
 
-SEEDS, PART, LENGTH = 10_000, 1000, 80
+SEEDS, PART, LENGTH = 10_000, 500, 80
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, PART))
