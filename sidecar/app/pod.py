@@ -40,6 +40,8 @@ TOPIC = "breaker"
 """Of the frames that both say: `[name, verb, ...]`."""
 USE_WITHIN = 1.0
 """Seconds in which a worker begins the trial that it was dealt, or returns it."""
+_AT_ONCE = 16
+"""Trials for each worker that are lent at once, however many the policy permits: each costs a frame."""
 _GRACE = 0.5
 """Seconds beyond a trial's time in which the worker may tell how it ended."""
 _ASK_AGAIN = 0.1
@@ -220,7 +222,7 @@ class Pod:
         breaker = one.guarded.breaker
         turns = [member for member in one.hungry if member not in holders]
         if breaker.led or self._members.keys() <= holders:
-            turns += one.hungry
+            turns += one.hungry if len(one.lent) < _AT_ONCE * len(self._members) else ()
         elif breaker.state is BreakerState.HALF_OPEN and holders:
             new = (member for member in self._members if member not in one.dealt)
             turns += (member for member in (*new, *one.dealt) if member not in holders)

@@ -27,6 +27,7 @@ BREAKERS: dict[str, dict[str, Any]] = {
     "held": {"open_for": "500ms", "half_open_permits": 1, "half_open_successes": 1},
     "hand": {"open_for": "60s"},
     "bad": {"open_for": "500ms", "half_open_permits": 1},
+    "many": {"open_for": "500ms", "half_open_permits": 1_000_000_000},
     "spread": {"open_for": "500ms", "half_open_permits": 3, "half_open_successes": 1},
 }
 
@@ -180,6 +181,15 @@ def test_one_refused_call_readies_every_worker(own: Sidecar, server: ScriptedUps
         lost = select.select([one.sock for one in trying], [], [], PATIENCE)[0]
         assert len(lost) == 1, "one of them was the killed worker's"
         go.set()
+
+
+def test_permits_without_number_are_not_all_lent_at_once(
+    proxy: Sidecar, server: ScriptedUpstream, clients: list[Wire]
+) -> None:
+    trip(clients[0], server, "/many")
+    wait_all_refused(proxy, clients, "/many")
+    server.on("/many", FINE)
+    proxy.wait_until(lambda: all(get(one, "/many").body == b"fine" for one in clients), "closed everywhere")
 
 
 def test_a_failed_trial_opens_all_again(proxy: Sidecar, server: ScriptedUpstream, clients: list[Wire]) -> None:
