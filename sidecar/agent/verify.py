@@ -154,14 +154,19 @@ def _choose(entries: Iterator[FileEntry], *, whole: bool) -> list[FileEntry]:
     chosen: list[FileEntry] = []
     seen = 0
     for entry in entries:
-        if entry.sort != "file" or entry.size > SAMPLE_BYTES // SAMPLE_FILES:
+        if entry.sort != "file" or entry.size > SAMPLE_BYTES:
             continue
         seen += 1
         if len(chosen) < SAMPLE_FILES:
             chosen.append(entry)
         elif (place := random.randrange(seen)) < SAMPLE_FILES:
             chosen[place] = entry
-    return chosen
+    left, fitting = SAMPLE_BYTES, []
+    for entry in random.sample(chosen, len(chosen)):
+        if entry.size <= left:
+            left -= entry.size
+            fitting.append(entry)
+    return fitting
 
 
 def compare_all(directory: str, entries: Iterable[FileEntry]) -> Iterator[tuple[FileEntry, str]]:

@@ -224,6 +224,14 @@ def test_bit_rot_is_found_and_named_and_the_older_point_is_offered(estate: Estat
     assert "missing" in missing.stderr
 
 
+def test_rot_in_a_large_file_is_found_where_there_are_only_such(estate: Estate):
+    estate.write(sources=[{"name": "uploads", "files": {"paths": [str(estate.uploads / "large")]}}])
+    (estate.uploads / "large").write_bytes(os.urandom(6 << 20))
+    estate.backup()
+    flip(max(estate.sealed_objects(), key=lambda path: path.stat().st_size))
+    assert [one["where"] for one in estate.json("backup", "verify", code=1)["troubles"]] == ["uploads"]
+
+
 def test_retention_forgets_what_no_rule_keeps(estate: Estate):
     points = [estate.backup() for _ in range(3)]
     estate.run("backup", "verify", points[0])
