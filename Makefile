@@ -28,7 +28,7 @@ demo: $(RUN_READY) ## installs, then runs a service, the proxy, traffic and faul
 	@exec $(BIN)/python -m sidecar.demo $(ARGS)
 
 test: $(DEV_READY) test-tools ## installs what the tests need and runs the tests; ARGS=-n0: one at a time
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile $(ARGS)
 
 chaos: $(DEV_READY) test-tools ## the slow proofs: restic killed, starved and damaged, a slow store, a server that is away
 	$(BIN)/python -m pytest -m slow $(ARGS)

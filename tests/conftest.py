@@ -1,7 +1,7 @@
 """What every test may use. The fixtures of one concern stand in the conftest beside its tests.
 
-`make test` runs two files' tests at a time (pytest-xdist, `--dist loadfile`). A test that is marked `alone` has the
-machine to itself: it waits until the other process is between two tests, and holds it there.
+`make test` runs the tests of two files at a time (pytest-xdist, `-n auto --dist loadfile`). A test that is marked
+`alone` has the machine to itself: it waits until the other process is between two tests, and holds it there.
 """
 
 import contextlib
@@ -27,7 +27,14 @@ settings.register_profile("no-clock", deadline=None)
 settings.load_profile("no-clock")
 
 
-# ------------------------------------------------------------------------------------------------ alone
+# -------------------------------------------------------------------------------------------- processes
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two; for the tests of one file none beside this one, which has them done before another has started."""
+    files = {one.partition("::")[0] for one in config.args}
+    return 2 if len(files) > 1 or any(map(os.path.isdir, files)) else 0
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Around everything that a test does, and before its time begins to count."""
