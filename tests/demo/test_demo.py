@@ -16,7 +16,7 @@ import pytest
 
 from sidecar.demo.teller import Teller
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 
 
 def free_port() -> int:

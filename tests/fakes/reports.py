@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from sidecar.control.resolvers import Source
 from sidecar.machines.membership import Answer
 
-PATIENCE = 15.0
+PATIENCE = 30.0
 
 
 class Reports:

@@ -14,7 +14,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-PATIENCE = 15.0
+PATIENCE = 30.0
 """Seconds that one read or write may take before the test fails. Generous: it bounds hangs, it measures nothing."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"

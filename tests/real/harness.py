@@ -252,7 +252,7 @@ class Sidecar:
         return sum(cpu_of(pid) for pid in self.processes())
 
     # ------------------------------------------------------------------------------------------- ending it
-    def wait_exit(self, patience: float = 20.0) -> int:
+    def wait_exit(self, patience: float = 30.0) -> int:
         """The exit code; a process that does not end is aborted and its stacks go to the failure's text."""
         try:
             return self.process.wait(patience)
@@ -304,7 +304,7 @@ def _before_exec(nofile: int | None) -> Callable[[], None]:
     return prepare
 
 
-def run_cli(*words: str, patience: float = 30.0) -> subprocess.CompletedProcess[str]:
+def run_cli(*words: str, patience: float = 60.0) -> subprocess.CompletedProcess[str]:
     """`sidecar WORDS`, to its end, with what it printed."""
     return subprocess.run(
         [sys.executable, "-m", "sidecar", *words],
