@@ -108,8 +108,9 @@ async def serve(channel: int) -> None:
             await writer.drain()
             break
     else:
-        pod.alone(worker.plane.breakers())
-        await _finish_alone(worker, drain_timeout)
+        if worker.started:
+            pod.alone(worker.plane.breakers())
+            await _finish_alone(worker, drain_timeout)
     await worker.stop()
 
 

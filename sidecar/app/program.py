@@ -130,6 +130,7 @@ class Program:
         self._admin: Admin | None = None
         self._started = False  # it serves
         self._settled = asyncio.Event()  # and nothing of the start is left to do
+        self._starting: asyncio.Task[None] | None = None  # a start that a stop cuts short: nobody relies on it
         self._stop_owed = False  # somebody said stop while we started
         self._reloading = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -142,12 +143,14 @@ class Program:
         config = self._file.config
         logs.setup(config.log.level, config.log.format)
         raise_descriptor_limit()
+        self._watch_signals()
         self._registry.cell(series.BUILD_INFO, __version__, sys.version.split()[0]).value = 1
         predecessor = None
         if self._takes_over is not None:
             predecessor = await Predecessor.find(self._takes_over or config.admin.socket)
         try:
-            await self._start(config, predecessor)
+            if not await self._started_whole(config, predecessor):
+                return
             self._systemd.ready(f"serving {config.service.name}")
             self._tasks.start("systemd-watchdog", self._systemd.pat)
             if self._stop_owed:
@@ -161,6 +164,23 @@ class Program:
             await self._end()
             if predecessor is not None:
                 predecessor.close()
+
+    async def _started_whole(self, config: Config, predecessor: Predecessor | None) -> bool:
+        """Start. False: somebody said stop meanwhile; a successor starts all the same, and stops then."""
+        starting = asyncio.ensure_future(self._start(config, predecessor))
+        if predecessor is None:
+            self._starting = starting
+            if self._stop_owed:
+                starting.cancel()
+        try:
+            await starting
+        except asyncio.CancelledError:
+            if not self._stop_owed:
+                raise
+            return False
+        finally:
+            self._starting = None
+        return True
 
     async def _start(self, config: Config, predecessor: Predecessor | None) -> None:
         files = tls.read_all(config)
@@ -193,7 +213,6 @@ class Program:
             await self._crew.release()
         self._certificates.take(config, files)
         await self._health.apply(config)
-        self._watch_signals()
         self._tasks.start("backups", self._backups.run)
         self._tasks.start("overview", self._overview.run)
         self._tasks.start("config-watch", lambda: self._file.watch(self.reload))
@@ -295,6 +314,8 @@ class Program:
     def _stop_now(self) -> None:
         if not self._settled.is_set() or self._committing:
             self._stop_owed = True  # who is half started, or half gone, cannot be drained
+            if self._starting is not None:
+                self._starting.cancel()
             return
         before = self._drain.phase
         self._drain.stop(monotonic())
@@ -389,17 +410,19 @@ class Program:
             self._stop_now()
 
     async def cede(self, successor: int) -> None:
+        self._handed_over = True
         self._systemd.succeeded_by(successor)
-        self._neighbours.hand_over()
-        if self._sharing is not None:
-            self._sharing.hand_over()
-        await self._recovery.stop()
-        await self._close_incidents()
+        async with self._reloading:  # one that is under way would begin anew what ends here
+            self._neighbours.hand_over()
+            if self._sharing is not None:
+                self._sharing.hand_over()
+            await self._recovery.stop()
+            await self._close_incidents()
 
     async def leave(self, left: Sequence[Place]) -> None:
         assert self._admin is not None
         self._left = frozenset(name for kind, name, _ in left if kind == "listener")
-        self._committing, self._handed_over = False, True
+        self._committing = False
         for task in ("config-watch", "systemd-watchdog"):
             self._tasks.cancel(task)
         self._admin.retire(left)
@@ -469,8 +492,14 @@ class Program:
         self._stop_now()
 
     async def reload(self) -> ReloadResult:
-        """Read the file again and serve by it; a bad one changes nothing but what we say about it."""
+        """Read the file again and serve by it; a bad one changes nothing but what we say about it.
+
+        Who starts does so when that is over, who has handed over does not any more.
+        """
+        await self._settled.wait()
         async with self._reloading:
+            if self._handed_over:
+                return ReloadResult(ok=False, message="another process has taken over: the file is its business")
             self._systemd.reloading()
             config: Config | None = None
             try:

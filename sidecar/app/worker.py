@@ -72,6 +72,11 @@ class Worker:
         self._among_others = False
 
     @property
+    def started(self) -> bool:
+        """It serves, or did."""
+        return self._plane is not None
+
+    @property
     def plane(self) -> DataPlane:
         assert self._plane is not None, "the worker is started"
         return self._plane

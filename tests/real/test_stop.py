@@ -1,7 +1,11 @@
 """How the proxy goes away: drained it is unready and serves, stopped it finishes what runs, told twice it goes."""
 
 import contextlib
+import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +15,7 @@ import pytest
 from tests.fakes.upstream import ScriptedUpstream, answer, never
 from tests.fakes.wire import PATIENCE, Message, Wire
 from tests.real.documents import document, listener, route, upstream
-from tests.real.harness import Sidecar, ask, run_cli
+from tests.real.harness import ROOT, Sidecar, ask, run_cli
 from tests.real.load import Load
 
 Start = Callable[..., Sidecar]
@@ -267,3 +271,47 @@ def test_sockets_are_gone_afterwards(start: Start, tmp_path: Any) -> None:
     proxy.signal(signal.SIGTERM)
     assert proxy.wait_exit() == 0
     assert not path.exists()
+
+
+# -------------------------------------------------------------------------------------------- while it starts
+def starting(server: ScriptedUpstream, **root: Any) -> Sidecar:
+    """One that has workers to wait for; its service is there already."""
+    command = [sys.executable, "-c", "print('service up', flush=True); import time; time.sleep(600)"]
+    tree = document([listener("in", [route("all", "app")])], [upstream("app", server.address)], workers=2, **root)
+    proxy = Sidecar(tree, ready=False, command=command)
+    proxy.wait_log("service up")
+    return proxy
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_cuts_the_start_short(server: ScriptedUpstream, number: int) -> None:
+    with starting(server) as proxy:
+        proxy.signal(number)
+        assert proxy.wait_exit() == 0
+        assert '"event": "child_stopped"' in proxy.log
+        assert '"event": "started"' not in proxy.log
+        assert not os.path.exists(proxy.socket_path)
+
+
+def test_a_worker_whose_program_dies_before_its_first_word_ends_without_one() -> None:
+    ours, theirs = socket.socketpair()
+    ours.close()
+    with theirs:
+        words = [sys.executable, "-m", "sidecar.app.process", str(theirs.fileno())]
+        done = subprocess.run(words, cwd=ROOT, pass_fds=[theirs.fileno()], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_reload_waits_for_the_end_of_the_start(server: ScriptedUpstream) -> None:
+    """Else the start would go on with what was read before, and undo half of it."""
+
+    def rule(name: str) -> list[dict[str, Any]]:
+        return [{"name": name, "when": {"upstream": "app", "unhealthy_for": "60s"}, "do": {"restart": "process"}}]
+
+    with starting(server, recovery=rule("before")) as proxy:
+        proxy.write({**proxy.config, "recovery": rule("after")})
+        proxy.signal(signal.SIGHUP)
+        proxy.wait_log('"event": "config_reloaded"')
+        proxy.wait_ready()
+        rules = lambda: [one["name"] for one in proxy.admin("/api/v1/recovery").json()["rules"]]
+        proxy.wait_until(lambda: rules() == ["after"], "the new rule")

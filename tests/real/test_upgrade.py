@@ -215,6 +215,7 @@ def test_what_runs_ends_with_the_old_one(server: ScriptedUpstream, config: dict[
                 all_of_them.upgrade()
                 assert all_of_them.answers().status == 200
                 assert probe.send(probed).read_answer().status == 200
+            first.signal(signal.SIGHUP)  # to the old one: a reload would begin anew what has just ended
             first.write({**config, "log": {"level": "debug"}})
             assert first.metrics().sum("sidecar_incident_store_ok") == 1
             first.wait_until(lambda: redis.clients() == talks, "only the new one talks to Redis")
