@@ -129,12 +129,13 @@ def test_what_is_stored_is_what_was_new_and_is_called_what_it_is(estate: Estate,
     (estate.uploads / "large").write_bytes(os.urandom(2 << 20))
     first = estate.json("backup", "run", "--kind", "full")
     (estate.uploads / "a.txt").write_text("second")
+    estate.order("tea")
     second = estate.json("backup", "run")
     full, more = (one["sources"][1] for one in (first, second))
     kinds = ("full", "incremental") if estate.engine == "sealed" else ("deduplicated", "deduplicated")
     assert (full["kind"], more["kind"]) == kinds
     assert second["requested"] == "incremental"
-    assert second["sources"][0]["kind"] == kinds[0], "a database comes whole, and says so"
+    assert second["sources"][0]["kind"] == kinds[0], "a database that changed comes whole, and says so"
     assert (full["parent"], more["parent"]) == (None, first["id"])
     assert more["bytes_added"] < 100_000 < 2 << 20 < full["bytes_added"]
     if estate.engine == "restic":
