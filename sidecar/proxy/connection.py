@@ -69,9 +69,10 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         if exc is not None and self.exchange is not None and self.exchange.answer is None:
+            tls = self.transport.get_extra_info("tls")
             said = self._last_words()
             if said:
-                self.data_received(said)
+                (tls or self).data_received(said)
         if self.splice is not None:
             self.splice.close()
         endpoint = self.endpoint
@@ -92,8 +93,6 @@ class UpstreamConnection(asyncio.Protocol):
         """What lies unread in the kernel. Who refuses an upload, answers, and closes with the rest of it unread, resets
         the connection, and our writing may hear of that before our reading has come to the answer.
         """
-        if self.transport.get_extra_info("tls") is not None:
-            return b""
         theirs = self.transport.get_extra_info("socket")
         try:
             with socket.socket(fileno=os.dup(theirs.fileno())) as ours:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.fakes.grpc_health import GrpcHealth
 from tests.fakes.trust import Authority, Pair, put
-from tests.fakes.upstream import ScriptedUpstream
+from tests.fakes.upstream import ScriptedUpstream, answer
 from tests.fakes.wire import Message, Truncated, Wire
 from tests.real.documents import both_codecs, document, listener, route, upstream
 from tests.real.harness import Sidecar, ask
@@ -54,6 +54,19 @@ def tree(address: str, tls: dict[str, Any], **keys: Any) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------------------------ who is called
+
+
+def test_a_big_upload_that_is_refused_is_answered(world: World, codec: str) -> None:
+    """The upstream closes with the upload unread, so its kernel resets; the client gets its answer all the same."""
+    no = answer(b"no", "413 Content Too Large", [("connection", "close")])
+    with served(world.ours.server(world.bank)) as bank, Sidecar(tree(bank.address, world.tls())) as proxy:
+        bank.otherwise(lambda peer, _: peer.send(no).close())
+        for _ in range(3):
+            with proxy.client(codec) as client:
+                client.send(ask("/lost", "content-length: 3000000\r\n", "POST"))
+                with contextlib.suppress(OSError):
+                    client.send(bytes(3_000_000))
+                assert client.read_answer().body == b"no"
 
 
 def test_requests_go_by_tls_over_connections_that_are_kept(world: World, codec: str) -> None:
