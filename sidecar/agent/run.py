@@ -18,7 +18,7 @@ import msgspec
 
 import sidecar
 from sidecar.agent.catalog import Catalog
-from sidecar.agent.faults import Damaged, SourceFailure, Stirred, StorageFailure
+from sidecar.agent.faults import Damaged, NotEmpty, SourceFailure, Stirred, StorageFailure
 from sidecar.agent.ports import (
     Hold,
     Kind,
@@ -56,7 +56,13 @@ def run_backup(
         began = datetime.now(UTC)
         name = f"{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         distrusted = damaged_snapshots(catalog)
-        earlier = [point for point in repository.readable()[0] if point.complete]
+        there = repository.readable()[0]
+        if there and who[0] not in {point.service for point in there} and reason != "safety":
+            raise NotEmpty(
+                f"the repository {config.repository.url} holds backups of {there[0].service}, and this is {who[0]}: "
+                "each would take the other's for its own; name another place in backup.repository.url"
+            )
+        earlier = [point for point in there if point.complete]
         if bad := newest_troubles(catalog):
             repository.engine.mend(bad)
         points: list[SourcePoint] = []

@@ -77,6 +77,8 @@ def _make(args: argparse.Namespace, desk: Desk) -> "RestorePlan":
     point, verified = restore_plan.choose(
         desk.catalog, args.backup, moment, lambda one: restore_plan.reach(desk.repository, sources, one)
     )
+    if args.backup is None and point.service != desk.document.service.name:
+        raise restore_plan.Refusal(f"{point.id} is a backup of {point.service}: --backup {point.id} insists")
     plan = restore_plan.make(
         desk.config,
         point,

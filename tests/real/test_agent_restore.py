@@ -423,6 +423,15 @@ def test_nothing_new_leans_on_what_is_known_to_be_damaged(estate: Estate):
     estate.run("backup", "verify", second["id"], "--level", "read")
 
 
+def test_the_repository_of_another_service_is_neither_added_to_nor_restored_from(estate: Estate):
+    theirs = estate.backup()
+    estate.file.write_text(estate.file.read_text().replace("name: orders", "name: payments"))
+    assert "holds backups of orders, and this is payments" in estate.run("backup", "run", code=1).stderr
+    assert f"{theirs} is a backup of orders" in estate.run("restore", "apply", "--if-empty", code=1).stderr
+    assert estate.json("restore", "plan", "--backup", theirs)["backup"] == theirs, "a service may get another name"
+    assert [one["id"] for one in estate.json("backup", "list")] == [theirs]
+
+
 def test_a_place_that_holds_something_else_does_not_become_a_repository(estate: Estate):
     estate.repository.mkdir()
     (estate.repository / "thesis.tex").write_text("precious")
