@@ -339,7 +339,7 @@ class Program:
         breakers = predecessor.breakers(standing)
         await self._crew.restore(breakers)
         if self._sharing is not None:
-            self._sharing.fleet.restate()
+            self._sharing.fleet.restate(predecessor.orders(standing))
         for upstream, address in standing.unhealthy:
             if self._health.awaited(upstream, address):
                 await self._crew.set_health(upstream, address, False)
@@ -396,6 +396,7 @@ class Program:
         return Standing(
             {name: msgspec.to_builtins(one) for name, one in states.items()},
             [(upstream, one.address) for upstream, found in endpoints.items() for one in found if not one.healthy],
+            {} if self._sharing is None else msgspec.to_builtins(self._sharing.fleet.orders()),
         )
 
     async def hold(self) -> None:

@@ -39,6 +39,7 @@ from sidecar.control.handover import (
     knock,
 )
 from sidecar.machines.breaker import Snapshot
+from sidecar.machines.fleet.words import NO_END, Record
 from sidecar.runtime.logs import Log
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Predecessor:
 
     def breakers(self, standing: Standing) -> dict[str, Snapshot]:
         """Its breakers as they are now; those that this version does not understand are left out."""
-        since = monotonic() - self._offered_at if standing is self._offer.standing else 0.0
+        since = self._since(standing)
         found = {}
         for name, fields in standing.breakers.items():
             try:
@@ -116,6 +117,23 @@ class Predecessor:
             left = None if one.remaining is None else max(0.0, one.remaining - since)
             found[name] = dataclasses.replace(one, remaining=left)
         return found
+
+    def orders(self, standing: Standing) -> dict[str, Record]:
+        """The fleet's orders that it follows; none that this version does not understand."""
+        try:
+            found = msgspec.convert(standing.orders, dict[str, Record])
+        except msgspec.ValidationError as error:
+            _log.warning("orders_not_understood", error=error)
+            return {}
+        since = int(self._since(standing) * 1000)
+        return {
+            name: one if one.left == NO_END else msgspec.structs.replace(one, left=max(0, one.left - since))
+            for name, one in found.items()
+        }
+
+    def _since(self, standing: Standing) -> float:
+        """How many seconds ago it was so."""
+        return monotonic() - self._offered_at if standing is self._offer.standing else 0.0
 
     async def take_leave(self) -> None:
         """Say that we serve, and wait until it has let go. Raises TakeOverFailed: it serves again, so we must not."""

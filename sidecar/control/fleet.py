@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sidecar.machines.breaker import Breaker, BreakerChange, Snapshot
     from sidecar.machines.fleet.deeds import Deed
     from sidecar.machines.fleet.leases import Ended, Lease
+    from sidecar.machines.fleet.words import Record
     from sidecar.runtime.metrics import Registry
     from sidecar.runtime.observer import Observer
 
@@ -111,9 +112,18 @@ class FleetShell:
         self._followed = set(shared)
         self._wake.set()
 
-    def restate(self) -> None:
-        """The breakers here have just taken over another process's states: the fleet's word counts, our trips too."""
+    def orders(self) -> dict[str, Record]:
+        """The fleet's orders that are followed here, for a successor."""
+        return self._fleet.orders(monotonic())
+
+    def restate(self, orders: Mapping[str, Record]) -> None:
+        """The breakers here have just taken over another process's states: the fleet's word counts, our trips too.
+
+        `orders`: those of the fleet's that it followed, which may not have reached the Redis that we talk to.
+        """
         now = monotonic()
+        for name, order in orders.items():
+            self._do(self._fleet.inherit(name, order, now))
         for name in self._followed:
             self._do(self._fleet.again(name, now))
             found = self._breakers().get(name)

@@ -67,6 +67,8 @@ class Standing(msgspec.Struct):
     """By name: the fields of `machines/breaker.py`'s Snapshot."""
     unhealthy: list[tuple[str, str]] = []
     """(upstream, endpoint) of those whose active checks fail."""
+    orders: dict[str, dict[str, Any]] = {}
+    """Of the fleet, by the breaker's name: the fields of `machines/fleet/words.py`'s Record."""
 
 
 class Offer(msgspec.Struct, tag=True):

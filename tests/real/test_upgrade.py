@@ -433,6 +433,24 @@ def test_the_fleets_word_counts_where_the_old_one_had_not_heard_it(config: dict[
             assert all_of_them.answers("/pay").decision == "manual_open"
 
 
+def test_an_order_of_the_fleet_goes_along_to_another_redis(config: dict[str, Any]) -> None:
+    """The upgrade is what moves the shared state: the order counts there, too, and is taken back there."""
+    with Redis() as before, Redis() as after, Succession(shared(config, before)) as all_of_them:
+        first = all_of_them.first
+        fleet = lambda: next(one["fleet"] for one in first.status()["breakers"] if one["name"] == "pay")
+        first.wait_until(lambda: first.metrics().sum("sidecar_shared_state_connected"), "Redis")
+        first.command("breaker", "open", "pay", "--fleet", "--why", "their deploy")
+        first.write(shared(config, after))
+        all_of_them.upgrade()
+        with redis_py.Redis(port=after.port) as client:
+            there = lambda: b"".join(client.get(key) or b"" for key in client.keys("*breaker:pay"))
+            first.wait_until(lambda: b"forced_open" in there(), "the order there")
+        assert all_of_them.answers("/pay").decision == "manual_open"
+        assert (fleet()["state"], fleet()["detail"]) == ("forced_open", "their deploy")
+        first.command("breaker", "reset", "pay", "--fleet")
+        first.wait_until(lambda: all_of_them.answers("/pay").status == 200, "the order is taken back")
+
+
 def test_the_agent_beside_reports_to_the_new_one(config: dict[str, Any], tmp_path: Path) -> None:
     estate = Estate(tmp_path)
     config["backup"] = estate.section()

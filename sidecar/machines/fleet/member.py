@@ -199,6 +199,17 @@ class Member:
             return []
         return [Adopt(self.name, _snapshot(self._present(now)))]
 
+    def inherit(self, order: Record, now: float) -> list[Deed]:
+        """A predecessor followed this order of the fleet's, and so does our breaker: unless we have heard of newer."""
+        if order.epoch > self.record.epoch:
+            return self._adopt(order, now)
+        return [Adopt(self.name, _snapshot(self._present(now)))]
+
+    def ordered(self, now: float) -> Record | None:
+        """The fleet's order that is followed here, as it is now; None: there is none."""
+        over = self.record.state not in FORCED or self.until <= now
+        return None if over else self._present(now)
+
     def order(
         self, state: BreakerState, seconds: float | None, by: str, why: str, number: int, now: float
     ) -> list[Deed]:

@@ -116,6 +116,15 @@ class Fleet:
         """The fleet's word once more: an order that was given here, and stood above it, is over."""
         return self._about(name, now, lambda member: member.again(now))
 
+    def inherit(self, name: str, order: Record, now: float) -> list[Deed]:
+        """A predecessor followed this order of the fleet's; what is newer counts, and who lost it is told again."""
+        return self._about(name, now, lambda member: member.inherit(order, now))
+
+    def orders(self, now: float) -> dict[str, Record]:
+        """The fleet's orders that are followed here, by the breaker's name."""
+        found = {name: member.ordered(now) for name, member in self._members.items()}
+        return {name: order for name, order in found.items() if order is not None}
+
     def order(
         self, name: str, state: BreakerState, now: float, *, seconds: float | None, by: str, why: str
     ) -> tuple[int, list[Deed]]:
