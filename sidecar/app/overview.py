@@ -91,7 +91,7 @@ class Overview:
             "pid": os.getpid(),
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "uptime_seconds": round(now - self._began, 1),
-            "workers": config.workers,
+            "workers": self._file.started_with.workers,  # a reload starts no processes
             "worker_pids": self._crew.pids(),
             "config": self._file.view(),
             **{key: tell() for key, tell in self._sections.items()},

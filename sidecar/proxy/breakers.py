@@ -17,7 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.machines.breaker import Breaker, BreakerChange, Permit, Snapshot, Trial
-from sidecar.machines.breaker_states import BreakerState
+from sidecar.machines.breaker_states import AUTOMATIC, BreakerState
 from sidecar.machines.failure_fields import FailureFields, suspects
 from sidecar.machines.fleet.leases import Ended, Lease
 from sidecar.runtime import series
@@ -75,6 +75,10 @@ class Guarded:
         self.slow_after = policy.slow_after if policy.slow_rate > 0.0 else inf
         self._rejected = self._registry.cell(series.BREAKER_REJECTED, self.name, policy.mode)
         self._counted = self.breaker.refused
+        if policy.mode != "disabled" and (self._tie is None or not self._tie.tells):
+            for (old, new), reasons in AUTOMATIC.items():
+                for reason in reasons:  # from zero on, so that the first is an increase
+                    self._registry.cell(series.BREAKER_TRANSITIONS, self.name, old.value, new.value, str(reason))
 
     def reconfigure(self, policy: BreakerPolicy) -> None:
         """Go on under another policy; state and remaining time stay."""

@@ -103,7 +103,7 @@ def state(proxy: Sidecar, name: str) -> str:
 
 def transitions(proxy: Sidecar, name: str) -> list[tuple[str, str, str]]:
     found = proxy.metrics().named("sidecar_breaker_transitions_total", upstream=name)
-    return sorted((labels["from"], labels["to"], labels["reason"]) for labels, _ in found)
+    return sorted((labels["from"], labels["to"], labels["reason"]) for labels, value in found if value)
 
 
 # ------------------------------------------------------------------------------------------- it opens

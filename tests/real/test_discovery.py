@@ -139,6 +139,15 @@ def test_dns_that_names_our_own_admin_interface_is_not_believed() -> None:
             assert "discovery_refused_address" in proxy.log
 
 
+def test_localhost_is_one_endpoint() -> None:
+    """On 127.0.0.1 alone, as most services are: as [::1] it would fail every other request."""
+    with ScriptedUpstream() as one:
+        one.otherwise(says(body=b"one"))
+        with Sidecar(config({"dns": f"localhost:{one.port}"})) as proxy:
+            assert answers(proxy) == {"one"}
+            assert [each["address"] for each in shown(proxy)["endpoints"]] == [f"localhost:{one.port}"]
+
+
 def test_srv_records_give_ports_and_order(replicas: Replicas) -> None:
     with NameServer() as dns:
         dns.a("host.test", "127.0.0.1")

@@ -256,7 +256,7 @@ def test_changes_are_not_made_over_tcp_nor_by_get(proxy: Sidecar, server: Script
     assert proxy.admin("/api/v1/incidents/none").status == 404
     assert proxy.admin("/api/v1/incidents/none/ack", "POST", unix=True).status == 404
     assert proxy.admin(f"/api/v1/incidents/{one}/eat", "POST", unix=True).status == 400
-    assert proxy.admin(f"/api/v1/incidents/{one}/ack").status == 404
+    assert proxy.admin(f"/api/v1/incidents/{one}/ack").status == 405
     assert proxy.admin("/api/v1/happenings", "GET", unix=True).status == 405
 
 

@@ -195,6 +195,7 @@ def test_what_needs_a_restart_is_told(proxy: Sidecar, config: dict[str, Any], se
     proxy.write(towards(config, server, workers=2))
     assert proxy.admin("/reload", "POST", unix=True).status == 200
     assert any("workers" in one for one in proxy.status()["config"]["restart_needed"])
+    assert proxy.status()["workers"] == len(proxy.status()["worker_pids"] or [proxy.pid])
 
 
 def test_a_needed_restart_is_told_until_it_is_done_or_undone(

@@ -33,6 +33,7 @@ class Answers:
 
     def __init__(self, keeper: Keeper, observer: Observer, figures: Callable[[], dict[str, Any]]) -> None:
         self._keeper = keeper
+        self._orders = {"ack": keeper.ack, "resolve": keeper.resolve}
         self._observer = observer
         self._figures = figures
         reads: dict[str, Handler] = {PATH: reading(self._list), FIGURES: reading(self._look_at_ourselves)}
@@ -46,22 +47,24 @@ class Answers:
         return self._figures()
 
     async def _show(self, request: Request) -> Response:
-        found = await self._keeper.show(request.path.removeprefix(PREFIX))
+        one = request.path.removeprefix(PREFIX)
+        found = await self._keeper.show(one)
+        if found is None and one.rpartition("/")[2] in self._orders:
+            raise Refused(405, "changes are made by POST", ("allow", "POST"))
         if found is None:
-            raise self._unknown(request.path.removeprefix(PREFIX))
+            raise self._unknown(one)
         return as_json(found)
 
     async def _order(self, request: Request) -> Response:
         one, _, action = request.path.removeprefix(PREFIX).rpartition("/")
-        orders = {"ack": self._keeper.ack, "resolve": self._keeper.resolve}
-        if action not in orders or not one:
-            raise Refused(400, f"write {PREFIX}ID/ and one of {', '.join(orders)}")
+        if action not in self._orders or not one:
+            raise Refused(400, f"write {PREFIX}ID/ and one of {', '.join(self._orders)}")
         try:
             said = msgspec.json.decode(request.body, type=Body) if request.body.strip() else Body()
         except msgspec.DecodeError as error:
             raise Refused(400, f"the body may hold `by` and `why`: {error}") from None
         by = said.by[:100] or "somebody"
-        if not await orders[action](one, by, said.why[:500]):
+        if not await self._orders[action](one, by, said.why[:500]):
             known = await self._keeper.show(one)
             if known is None:
                 raise self._unknown(one)

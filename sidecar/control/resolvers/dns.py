@@ -4,6 +4,9 @@ The name is looked up every `refresh`, jittered, off the request path. Each look
 fails keeps what it found last, so a name server that drops AAAA queries takes no IPv4 endpoint away. Only when nothing
 is known of what failed and nothing else was found is the whole look a failure.
 
+`localhost` is this machine, one endpoint whatever addresses it has (RFC 6761 §6.3): a service on 127.0.0.1 alone would
+fail every other request as [::1].
+
 SRV: the lower priority goes first (our priorities are its ranks), weights are kept in proportion, 0 counts as 1. A
 target of "." says that there is no such service, as having no records does.
 """
@@ -111,7 +114,8 @@ class DnsSource(_Dns):
         self._address = parse_address(target)
 
     async def look(self, lookup: Lookup) -> Answer:
-        found = await self._names.addresses(lookup, self._address.host)
+        host = self._address.host
+        found = [host] if host.lower() == "localhost" else await self._names.addresses(lookup, host)
         return Answer(tuple(Member(str(Address(host, self._address.port))) for host in found))
 
 
