@@ -2,7 +2,8 @@
 
 The socket is the one that `--socket` names, else the configuration's `admin.socket`. A file that has become invalid
 must not lock the operator out of the proxy that still runs with the last good one: then the value is picked out of the
-text as well as it goes, and the default place is the last resort.
+text as well as it goes; if it holds none, the kernel is asked who runs with this file (`running.py`); the default place
+is the last resort.
 """
 
 import argparse
@@ -59,9 +60,10 @@ def find_socket(file: str, *, given: bool) -> str:
     try:
         data = read(file)
     except InvalidConfig as error:
-        if given:
+        running = _socket_of_running(file)
+        if running is None and given:
             raise ConfigError(f"{file}: {error.faults[0].message}; name the socket with --socket") from None
-        return DEFAULT_SOCKET
+        return running or DEFAULT_SOCKET
     try:
         return parse(data, file, os.environ).admin.socket
     except ConfigError:
@@ -69,9 +71,22 @@ def find_socket(file: str, *, given: bool) -> str:
     section = _ADMIN.search(text)
     found = _SOCKET.search(section[1]) if section else None
     if not found:
-        return DEFAULT_SOCKET
+        return _socket_of_running(file) or DEFAULT_SOCKET
     value = next(value for value in found.groups() if value)
     return _ENV.sub(lambda name: os.environ.get(name[1]) or name[2] or "", value)
+
+
+def _socket_of_running(file: str) -> str | None:
+    from sidecar.cli.running import candidates
+
+    for pid, path in candidates(file):
+        try:
+            status, answer = ask(path, "GET", "/api/v1/status")
+        except Unreachable:
+            continue
+        if status == 200 and isinstance(answer, dict) and answer.get("pid") == pid:
+            return path
+    return None
 
 
 class _Connection(http.client.HTTPConnection):

@@ -187,6 +187,10 @@ def test_control_verbs_work_beside_a_bad_file(server: ScriptedUpstream, config: 
         text = proxy.file.read_text()
         proxy.write_text(text + "\nnonsense: true\n")
         assert proxy.command("status").returncode == 0
+        proxy.write_text("")  # names no socket any more
+        assert proxy.command("status").returncode == 0
+        proxy.file.unlink()
+        assert proxy.command("reload", check=False).returncode == 78
         proxy.command("drain")
         assert proxy.probe("/readyz") == 503
 
