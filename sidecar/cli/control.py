@@ -108,7 +108,10 @@ def ask(path: str, method: str, target: str, body: bytes | None = None) -> tuple
         response = connection.getresponse()
         answer = response.read()
     except FileNotFoundError:
-        raise Unreachable(f"no proxy runs here: {path} does not exist; name its socket with --socket") from None
+        raise Unreachable(
+            f"no proxy runs here: {path} does not exist; name the file that it runs with -c FILE, or its socket with "
+            "--socket"
+        ) from None
     except ConnectionRefusedError:
         raise Unreachable(f"no proxy listens on {path}; it has ended without a trace, look at its log") from None
     except PermissionError:

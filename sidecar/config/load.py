@@ -63,14 +63,26 @@ def parse(text: str | bytes, file: str = "<text>", env: Mapping[str, str] | None
     return examination.config
 
 
-def read(file: str) -> bytes:
-    """Return the bytes of `file`, at most one more than allowed; raise `InvalidConfig` when it cannot be read."""
+def read(file: str, absent: str = ": name another with -c FILE or in SIDECAR_CONFIG") -> bytes:
+    """Return the bytes of `file`, at most one more than allowed; raise `InvalidConfig` when it cannot be read.
+
+    `absent`: what to do when it is not there.
+    """
     try:
         with open(file, "rb", opener=_open_at_once) as stream:
             os.set_blocking(stream.fileno(), True)
             return stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise InvalidConfig([Fault(file, Mark(), "", error.strerror or str(error))]) from None
+        raise InvalidConfig([Fault(file, Mark(), "", _unreadable(error, absent))]) from None
+
+
+def _unreadable(error: OSError, absent: str) -> str:
+    """Why it cannot be read, and what to do."""
+    if isinstance(error, FileNotFoundError):
+        return f"there is no such file{absent}"
+    if isinstance(error, PermissionError):
+        return f"user {os.geteuid()} may not read it: change the file's rights, or run this as another user"
+    return error.strerror or str(error)
 
 
 def _open_at_once(file: str, flags: int) -> int:
@@ -127,7 +139,7 @@ def examine_as(
         return None, [Fault(file, _place_of(error), "", "not UTF-8 text")], []
     root, faults = compose(written, file)
     if root is None:
-        return None, faults or [Fault(file, Mark(), "", "the file is empty")], []
+        return None, faults or [Fault(file, Mark(), "", "the file is empty; it begins with version: 1")], []
     decoder = Decoder(file, env)
     decoded = decoder.document(root, section)
     faults += decoder.faults

@@ -97,7 +97,7 @@ def _advice(error: OSError) -> str:
         case errno.EACCES:
             return "permission denied; ports below 1024 need CAP_NET_BIND_SERVICE, paths a writable directory"
         case errno.EADDRNOTAVAIL:
-            return "this machine has no such address"
+            return "this machine has no such address (see: ip -brief address); 0.0.0.0 is all it has"
     return error.strerror or str(error)
 
 

@@ -159,7 +159,7 @@ def load_scenario(file: str, configs: Iterable[Config]) -> Scenario:
             yield from sorted(found - known, key=str)
             known |= found
 
-    scenario, faults, _ = examine_as(Scenario, rules, read(file), file, os.environ)
+    scenario, faults, _ = examine_as(Scenario, rules, read(file, absent=""), file, os.environ)
     if scenario is None:
         raise InvalidConfig(faults)
     assert isinstance(scenario, Scenario)

@@ -165,7 +165,7 @@ def test_a_file_that_is_not_there_is_a_fault_of_the_configuration(write, capsys)
         extra = [] if arguments[0] == "diff" else ["-c", "nowhere.yaml"]
         code, out, err = sidecar(capsys, *arguments, *extra)
         assert code == 78
-        assert "nowhere.yaml:1:1: No such file or directory" in out + err
+        assert "nowhere.yaml:1:1: there is no such file: name another with -c FILE" in out + err
 
 
 def test_the_file_comes_from_the_environment_when_nobody_names_it(write, capsys, monkeypatch):

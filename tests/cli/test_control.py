@@ -125,7 +125,7 @@ def test_nobody_there_says_what_to_do(tmp_path, capsys):
     path = str(tmp_path / "none.sock")
     assert main(["status", "--socket", path]) == exits.UNHEALTHY
     assert main(["drain", "--socket", path]) == exits.FAILED
-    assert f"{path} does not exist; name its socket with --socket" in capsys.readouterr().err
+    assert f"{path} does not exist; name the file that it runs with -c FILE" in capsys.readouterr().err
 
 
 def test_a_dead_socket_says_so(tmp_path, capsys):

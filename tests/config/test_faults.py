@@ -229,7 +229,7 @@ def test_a_byte_order_mark_is_no_fault():
 
 
 def test_a_file_that_cannot_be_read_is_a_fault(tmp_path):
-    with pytest.raises(InvalidConfig, match=r"nowhere\.yaml:1:1: No such file"):
+    with pytest.raises(InvalidConfig, match=r"nowhere\.yaml:1:1: there is no such file"):
         load(str(tmp_path / "nowhere.yaml"))
     with pytest.raises(InvalidConfig, match="Is a directory"):
         load(str(tmp_path))

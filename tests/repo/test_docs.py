@@ -71,3 +71,13 @@ def test_decisions_are_numbered_without_gaps():
 def test_make_says_what_it_can_do():
     done = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert {"demo", "test", "check", "bench", "fuzz"} <= {line.split()[0] for line in done.stdout.splitlines()}
+
+
+def test_every_word_code_and_alert_has_a_first_thing_to_do():
+    page = (ROOT / "docs/howto/troubleshoot.md").read_text(encoding="utf-8")
+    decisions = re.findall(r"^\| `(\w+)` \| [^|]+ \|", (ROOT / "docs/reference/decisions.md").read_text(), re.MULTILINE)
+    alerts = re.findall(r"- alert: (\w+)", (ROOT / "config/prometheus/rules.yaml").read_text())
+    codes = re.findall(r"^\| (\d+) \|", (ROOT / "docs/operations.md").read_text(), re.MULTILINE)
+    assert len(decisions) > 10 and len(alerts) > 20 and len(codes) > 4
+    assert [word for word in (*decisions, *alerts) if word != "ok" and f"`{word}`" not in page] == []
+    assert [code for code in codes if code != "0" and f"\n| {code} |" not in page and len(code) < 3] == []
