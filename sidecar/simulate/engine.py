@@ -321,7 +321,7 @@ class Simulation:
     def _refuse(self, call: Call, fault: RequestFault) -> None:
         self._blame(call, fault.decision)
         call.step += 1
-        if call.route.tiers and (fault.decision in FALLBACK_DECISIONS or fault.status in FALLBACK_STATUSES):
+        if call.route.tiers and fault.decision in FALLBACK_DECISIONS:
             while (tier := self._next_tier(call)) is not None:
                 if isinstance(tier, Upstream):
                     try:

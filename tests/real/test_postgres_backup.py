@@ -156,10 +156,10 @@ def test_the_log_brings_any_moment_back(estate: Estate, primary: Primary, tmp_pa
             before = datetime.now(UTC)
             place = primary.outside()
             primary.sql(f"CREATE TABLESPACE apart LOCATION '{place}'")
-            primary.order("jam")
             primary.sql("ALTER TABLE orders SET TABLESPACE apart")
-            agent.wait_until(covered(lag), "the tablespace in the repository", 60.0)
             unsafe = datetime.now(UTC).isoformat()
+            primary.order("jam")  # so the log goes beyond that moment
+            agent.wait_until(covered(lag), "the tablespace in the repository", 60.0)
             assert agent.command("/api/v1/backups/run") == 200
             agent.wait_log('"backup_finished".*"asked": "operator".*"bytes_added": [1-9].*"verified": true')
 
