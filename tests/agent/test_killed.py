@@ -93,6 +93,7 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+@pytest.mark.timeout(180)  # a backup and a look at all of it, for each change
 def test_a_backup_killed_before_each_of_its_changes(place: Place):
     known = {place.backup().id}
     number = 1
