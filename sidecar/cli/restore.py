@@ -121,7 +121,7 @@ def _plan(args: argparse.Namespace) -> int:
         print(f"{name} stays as it is: {why}")
     for place in plan.places:
         print(f"  {place.live} is exchanged")
-    print(f"{plan.files} files, {plan.bytes} bytes, about {plan.seconds:.0f} s")
+    print(f"{plan.files} file{'' if plan.files == 1 else 's'}, {plan.bytes} bytes, about {plan.seconds:.0f} s")
     for number, step in enumerate(plan.steps, 1):
         print(f"  {number:>2}. {step}")
     print(f"to do it: sidecar restore apply {plan.hash}")

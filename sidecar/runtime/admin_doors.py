@@ -189,7 +189,11 @@ class Doors:
         scheme, _, given = request.fields.get("authorization", "").partition(" ")
         matches = hmac.compare_digest(given.strip().encode("latin-1"), token)
         if scheme.lower() != "bearer" or not matches:
-            raise Refused(401, "a valid bearer token is needed", ("www-authenticate", 'Bearer realm="sidecar"'))
+            raise Refused(
+                401,
+                "needed: Authorization: Bearer, with what admin.token_file holds now",
+                ("www-authenticate", 'Bearer realm="sidecar"'),
+            )
 
 
 # What handlers are made of --------------------------------------------------------------------------------------------
