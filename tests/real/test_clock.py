@@ -15,6 +15,9 @@ HOUR = 3600
 CHECK = {"tcp": {}, "interval": "200ms", "timeout": "200ms", "unhealthy_after": 1}
 
 
+EJECT = {"max_ejected": 0.5, "base_ejection": "5m"}
+
+
 def faked(clock: Path) -> list[str]:
     library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     return [
@@ -55,7 +58,7 @@ def test_jumps_of_an_hour_change_nothing(tmp_path: Path) -> None:
             [
                 upstream("sick", bad.address, breaker={"open_for": "5m"}),
                 upstream("hand", good.address, breaker={}),
-                upstream("pair", good.address, bad.address, balance="round_robin", outlier={"max_ejected": 0.5}),
+                upstream("pair", good.address, bad.address, balance="round_robin", outlier=EJECT),
                 upstream("checked", good.address, f"127.0.0.1:{free_port()}", health_check=CHECK),
             ],
         )

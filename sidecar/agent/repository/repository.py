@@ -279,7 +279,7 @@ def _password(path: str) -> bytes:
             password = file.read(65_536).rstrip(b"\r\n")
     except OSError as error:
         raise StorageFailure(
-            f"the password file {path}: {error.strerror}; it must hold, readable, what it held when the repository was "
+            f"backup.repository.password_file: {path}: {error.strerror}; it must hold, readable, what it held when the repository was "
             f"made; for a new one: head -c 32 /dev/urandom | base64 > {path}"
         ) from None
     if not password:
