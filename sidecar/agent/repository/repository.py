@@ -279,8 +279,8 @@ def _password(path: str) -> bytes:
             password = file.read(65_536).rstrip(b"\r\n")
     except OSError as error:
         raise StorageFailure(
-            f"backup.repository.password_file: {path}: {error.strerror}; it must hold, readable, what it held when the repository was "
-            f"made; for a new one: head -c 32 /dev/urandom | base64 > {path}"
+            f"backup.repository.password_file: {path}: {error.strerror}; it must hold, readable, what it held when the "
+            f"repository was made; for a new one: head -c 32 /dev/urandom | base64 > {path}"
         ) from None
     if not password:
         raise StorageFailure(f"the password file {path} is empty; look at backup.repository.password_file")

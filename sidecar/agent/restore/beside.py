@@ -11,7 +11,7 @@ from sidecar.agent.faults import StorageFailure
 from sidecar.agent.ports import Logged, Manifest, SourcePort, Tell
 from sidecar.agent.repository.lease import HeldLease
 from sidecar.agent.repository.repository import Repository
-from sidecar.agent.restore.exchange import settle, sync
+from sidecar.agent.restore.exchange import settle, settling, sync
 from sidecar.agent.restore.plan import BESIDE, HEADROOM, RestorePlan, check_target
 from sidecar.agent.restore.restoring import look_through, source_of
 from sidecar.config.backup import Backup
@@ -61,7 +61,8 @@ class Beside:
         os.makedirs(self._beside, mode=0o700, exist_ok=True)
         os.mkdir(into, 0o700)
         point = source_of(self._point, step.source)
-        self._repository.engine.restore(point, lambda: self._repository.index(point), into, None, self._tell)
+        with settling(self._plan.target):
+            self._repository.engine.restore(point, lambda: self._repository.index(point), into, None, self._tell)
 
     def _validate(self, step: Step) -> None:
         point = source_of(self._point, step.source)

@@ -9,14 +9,18 @@ A place that is a mount point cannot be renamed: then what is in it changes plac
 disk divides taking out from putting in.
 """
 
+import contextlib
 import ctypes
 import os
 import shutil
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 from sidecar.agent.faults import StorageFailure
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_SOON = 0.2
+"""Seconds between two goes: a disk gets its share of the work from the first moment on."""
 
 
 class Exchange:
@@ -105,6 +109,33 @@ def settle(directory: str) -> None:
             raise StorageFailure(f"{directory}: {os.strerror(ctypes.get_errno())} while what was restored was written")
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def settling(directory: str) -> Iterator[None]:
+    """What is written below it meanwhile goes to the disk soon, beside the work: `settle` finds little left to do.
+
+    Raises what `settle` does: the kernel tells of a failure once, and perhaps here.
+    """
+    over = threading.Event()
+    failures: list[Exception] = []
+
+    def work() -> None:
+        while not over.wait(_SOON) and not failures:
+            try:
+                settle(directory)
+            except (OSError, StorageFailure) as failure:
+                failures.append(failure)
+
+    thread = threading.Thread(target=work, name="settle", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    for failure in failures:
+        raise failure
 
 
 def sync(directory: str) -> None:

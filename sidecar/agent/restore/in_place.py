@@ -12,7 +12,7 @@ from sidecar.agent.faults import StorageFailure, Unknown
 from sidecar.agent.ports import Kind, Manifest, Placement, SourcePort, Tell
 from sidecar.agent.repository.lease import HeldLease
 from sidecar.agent.repository.repository import Repository
-from sidecar.agent.restore.exchange import Exchange
+from sidecar.agent.restore.exchange import Exchange, settling
 from sidecar.agent.restore.fence import Fence
 from sidecar.agent.restore.plan import HEADROOM, RestorePlan
 from sidecar.agent.restore.restoring import look_through, source_of
@@ -87,9 +87,10 @@ class InPlace:
         point = source_of(self._point, step.source)
         for _, place, exchange in self._places(step.source):
             into = exchange.fetch_into()
-            self._repository.engine.restore(
-                point, lambda: self._repository.index(point), into, [place.restored], self._tell
-            )  # fmt: skip
+            with settling(exchange.directory):
+                self._repository.engine.restore(
+                    point, lambda: self._repository.index(point), into, [place.restored], self._tell
+                )
             if not os.path.lexists(os.path.join(into, place.restored)):  # nothing would take the place of what is there
                 raise Unknown(f"{place.live} is not in {self._plan.backup}: take it out of the source, or use --target")
 
