@@ -205,10 +205,11 @@ class Pod:
             if trial is None:
                 break
             one.guarded.trial(trial)
-            for turns in (one.hungry, one.dealt):  # the others come first now
-                if turns is one.dealt or member in turns:
-                    turns.pop(member, None)
-                    turns[member] = None
+            if member in one.hungry:
+                del one.hungry[member]
+                one.hungry[member] = None  # the others come first now, and so they do below
+            one.dealt.pop(member, None)
+            one.dealt[member] = None
             token = str(next(self._tokens))
             one.lent[token] = (member, trial)
             self._say(member, [one.guarded.name, "lease", token, trial.deadline - _GRACE - now])

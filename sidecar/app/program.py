@@ -23,6 +23,7 @@ from sidecar.app.fencing import Fencing
 from sidecar.app.handing_over import HandingOver
 from sidecar.app.incidents import Incidents
 from sidecar.app.neighbours import Neighbours
+from sidecar.app.ordering import Ordering
 from sidecar.app.overview import Overview
 from sidecar.app.recovery import Around, ProgramRecovery
 from sidecar.app.served_file import ServedFile
@@ -101,6 +102,7 @@ class Program:
         )
         self._recovery = ProgramRecovery(around, tasks, registry, observer)
         self._fencing = Fencing(config.admin.socket)
+        self._ordering = Ordering(self._crew, self._sharing, self._fencing)
         self._overview = Overview(
             self._file,
             self._crew,
@@ -451,22 +453,7 @@ class Program:
         return {Phase.SERVING: "ready", Phase.DRAINING: "draining"}.get(self._drain.phase, "stopping")
 
     async def order(self, name: str, action: str, said: Body) -> str:
-        if said.fleet:
-            from sidecar.app.sharing import order_fleet
-
-            return await order_fleet(self._sharing, name, action, said)
-        if not await self._crew.order(name, action, said.for_seconds, said.by, said.why):
-            names = ", ".join(one["name"] for one in await self._crew.breakers())
-            raise Refused(404, f"there is no breaker {name!r}; there are: {names}")
-        if action != "open":
-            self._fencing.lift(name)
-        _log.warning("breaker_ordered", breaker=name, action=action, by=said.by, why=said.why,
-                     seconds=said.for_seconds)  # fmt: skip
-        more = "" if self._sharing is None else self._sharing.beside(name, action)
-        if action == "reset":
-            return f"the breaker of {name} is automatic again{more}"
-        until = "until it is reset" if said.for_seconds is None else f"for {said.for_seconds:g} seconds"
-        return f"the breaker of {name} is held {'open' if action == 'open' else 'closed'} {until}{more}"
+        return await self._ordering.order(name, action, said)
 
     def live(self) -> bool:
         return True

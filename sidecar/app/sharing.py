@@ -13,8 +13,6 @@ from sidecar.app.pod import breakers_of
 from sidecar.control.fleet import FleetShell
 from sidecar.control.fleet_redis import FleetPort
 from sidecar.control.redis_link import RedisLink
-from sidecar.runtime.admin_doors import Refused
-from sidecar.runtime.logs import Log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,12 +20,9 @@ if TYPE_CHECKING:
     from sidecar.config.document import Config
     from sidecar.config.redis import SharedState
     from sidecar.control.fleet import SharedBreaker
-    from sidecar.control.orders import Body
     from sidecar.runtime.metrics import Registry
     from sidecar.runtime.observer import Observer
     from sidecar.runtime.tasks import Supervisor
-
-_log = Log(__name__)
 
 
 class Sharing:
@@ -74,37 +69,7 @@ class Sharing:
             "looked_seconds_ago": look.seconds_ago,
         }
 
-    def beside(self, name: str, action: str) -> str:
-        """What is to be added to the answer to an order for this replica alone."""
-        seen = self.fleet.view(name)
-        if seen is None:
-            return ""
-        if action != "reset":
-            return ", in this replica only (--fleet: in all)"
-        if seen["alone"] or seen["state"] == "closed":
-            return ""
-        return f"; the replicas together hold it {seen['state'].replace('_', ' ')} (reset --fleet ends that)"
-
     def hand_over(self) -> None:
         """A successor of the same name talks from now on."""
         for task in ("fleet", "shared-state"):
             self._tasks.cancel(task)
-
-
-async def order_fleet(sharing: Sharing | None, name: str, action: str, said: Body) -> str:
-    """An order for all replicas, and what there is to say of it; raises Refused."""
-    if sharing is None:
-        raise Refused(409, "there is no shared_state: leave --fleet out and say it to each replica")
-    if sharing.fleet.view(name) is None:
-        raise Refused(404, f"replicas do not share a breaker {name!r}: see `sidecar breaker list` and breaker.shared")
-    why = await sharing.fleet.order(name, action, seconds=said.for_seconds, by=said.by, why=said.why)
-    if why:
-        raise Refused(503, f"not carried out: {why}; without --fleet it is carried out here")
-    _log.warning("breaker_ordered", breaker=name, action=action, by=said.by, why=said.why,
-                 seconds=said.for_seconds, fleet=True)  # fmt: skip
-    above = "; here an order for this replica alone stands above it (reset without --fleet)"
-    more = above if sharing.fleet.overruled(name) else ""
-    if action == "reset":
-        return f"the breaker of {name} is automatic again in all replicas{more}"
-    until = "until it is reset" if said.for_seconds is None else f"for {said.for_seconds:g} seconds"
-    return f"the breaker of {name} is held {'open' if action == 'open' else 'closed'} in all replicas {until}{more}"
