@@ -198,6 +198,14 @@ def test_an_older_reader_is_no_reason_to_wait(at_work, tmp_path: Path):
     assert payments(tmp_path / "into" / "bank.db") == 2
 
 
+def test_without_a_keeper_it_is_copied(at_work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    service = at_work("WAL")
+    service.say("pay")
+    monkeypatch.setattr(sys, "executable", str(tmp_path))  # which nobody can start
+    assert near(tmp_path)[1]().still is None
+    assert payments(tmp_path / "into" / "bank.db") == 1
+
+
 def test_a_log_that_grows_too_long_ends_it_and_for_a_day_it_is_copied(at_work, tmp_path: Path, monkeypatch):
     service = at_work("WAL")
     monkeypatch.setattr(sqlite_still, "_LEAST_GROWTH", 1 << 20)

@@ -148,6 +148,16 @@ def test_a_full_staging_area_is_named_and_nothing_half_is_kept(estate: Estate, s
     estate.run("backup", "run")
 
 
+def test_a_database_with_a_wal_that_cannot_be_read_says_what_it_needs(
+    estate: Estate, small_disk: Callable[[str, int], Path]
+):
+    place = small_disk("read-only", 2)
+    shutil.copy(estate.database, place)
+    subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    estate.write(sources=[{"name": "db", "sqlite": {"path": str(place / "orders.db")}}])
+    assert "let the agent's user write to its directory" in estate.run("backup", "run", code=1).stderr
+
+
 @pytest.mark.slow
 def test_a_full_staging_area_is_named_by_restic_too(tmp_path: Path, small_disk: Callable[[str, int], Path]):
     estate = Estate(tmp_path, "restic")

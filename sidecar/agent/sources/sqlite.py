@@ -38,6 +38,11 @@ _WAL_HEADER = 32
 _STIRRED = "stirred_at"
 """In a source's details: when it was too restless to be read where it lies; for a day it is copied then."""
 _FORGIVEN = timedelta(days=1)
+_NO_INDEX = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+_ADVICE = (
+    "; a database with a WAL has an index beside it: let the agent's user write to its directory, on a mount that is "
+    "not read-only, or back it up while its service runs"
+)
 
 
 class SqliteSource:
@@ -68,8 +73,9 @@ class SqliteSource:
         try:
             self._copy_database(os.path.join(into, self._file), tell)
         except (sqlite3.Error, OSError) as error:
+            advice = _ADVICE if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_INDEX else ""
             raise SourceFailure(
-                f"{self.name}: {self._path} cannot be copied to {into} (backup.state_dir): {error}"
+                f"{self.name}: {self._path} cannot be copied to {into} (backup.state_dir): {error}{advice}"
             ) from None
         return Staged(roots=(Root(path=into),), consistent_at=at, details=details)
 

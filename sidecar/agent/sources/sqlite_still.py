@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 from sidecar.agent import children
-from sidecar.agent.faults import Stirred
+from sidecar.agent.faults import EngineFailure, Stirred
 from sidecar.agent.sources import sqlite_keeper
 
 _PATIENCE = 30.0
@@ -65,7 +65,10 @@ def keep_still(path: str) -> Still | None:
     """Have the database kept as it is; None: that cannot be had, copy it."""
     real = os.path.realpath(path)
     words = [sys.executable, "-I", "-S", sqlite_keeper.__file__, real]
-    keeper = children.spawn(words, children.environment())
+    try:
+        keeper = children.spawn(words, children.environment())
+    except EngineFailure:
+        return None
     assert keeper.stdout is not None, "it is a pipe"
     with selectors.DefaultSelector() as selector:
         selector.register(keeper.stdout, selectors.EVENT_READ)
