@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -232,9 +233,10 @@ def _view_endpoint(one: Endpoint) -> EndpointView:
     return view
 
 
-def resident_bytes() -> float:
-    """Resident memory of this process."""
-    import resource
-
-    with open("/proc/self/statm", "rb") as stream:
-        return int(stream.read().split()[1]) * resource.getpagesize()
+def resident_bytes() -> float | None:
+    """Resident memory of this process; None: not to be had, while descriptors have run out."""
+    try:
+        with open("/proc/self/statm", "rb") as stream:
+            return int(stream.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return None

@@ -18,6 +18,7 @@ from sidecar.agent.wal import PARTIAL, WalArchive, name_of
 from sidecar.config.backup import Backup, PostgresSource, Source
 from sidecar.config.backup import Repository as RepositoryConfig
 from tests.fakes.wal import BLOCK, SIZE, segment
+from tests.real.estate import flip
 
 FIRST = 4
 
@@ -83,9 +84,7 @@ class Place:
 
     def rot(self, number: int) -> None:
         (path,) = self.repo.glob(f"sidecar/wal/*/7/{name_of('00000001', number, SIZE)}*")
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
+        flip(path)
 
     def good(self) -> set[str]:
         known = records(self.catalog)
@@ -124,7 +123,7 @@ def test_the_newest_segment_is_read_before_a_point_counts(place: Place):
 def test_what_nobody_has_sampled_is_not_verified_by_sharing_it(place: Place):
     first = run_backup(*place.common())  # killed before its verification
     for path in place.repo.glob("objects/*/0*"):
-        path.write_bytes(path.read_bytes()[:-1] + b"?")
+        flip(path)
     second = place.point()
     assert second.sources[0].snapshot == first.sources[0].snapshot
     assert place.good() == set()
